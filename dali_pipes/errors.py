@@ -1,0 +1,55 @@
+"""Every error that dali_pipes raises on purpose.
+
+    DaliPipesError
+    ├── ConfigError          a recipe, an argument or a combination of them that cannot work
+    ├── ManifestError        rows of a manifest that cannot be used, all of them at once
+    ├── DecodeError          one file that did not become pixels
+    │   ├── TruncatedError   it ends before its pixels do
+    │   ├── LimitError       it asks for more than the limits allow
+    │   └── UnsupportedError no decoder here takes it; the message says which would
+    ├── BackendError         a backend that cannot run here, or failed
+    ├── StateError           a saved loader state that belongs to other data or another order
+    └── ParityError          two computations that must give the same bits did not
+
+The disk cache has a tree of its own (`cache.CacheError`), because it stands alone.
+"""
+
+
+class DaliPipesError(Exception):
+    """Base of all errors raised by dali_pipes."""
+
+
+class ConfigError(DaliPipesError, ValueError):
+    """A recipe or an argument that cannot work; the message lists what is allowed."""
+
+
+class ManifestError(DaliPipesError, ValueError):
+    """Rows of a manifest that cannot be used; the message names every one of them."""
+
+
+class DecodeError(DaliPipesError):
+    """One file that did not become pixels."""
+
+
+class TruncatedError(DecodeError):
+    """The file ends before its pixels do."""
+
+
+class LimitError(DecodeError):
+    """The file asks for more memory, pixels or time than the limits allow."""
+
+
+class UnsupportedError(DecodeError):
+    """No decoder on this machine takes the file."""
+
+
+class BackendError(DaliPipesError):
+    """A backend that cannot run on this machine, or that failed while running."""
+
+
+class StateError(DaliPipesError, ValueError):
+    """A loader state that does not belong to this loader's data or order."""
+
+
+class ParityError(DaliPipesError):
+    """Two computations that must give the same bits did not."""
