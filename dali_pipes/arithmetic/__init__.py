@@ -1,0 +1,37 @@
+"""The arithmetic that makes pixels the same on every backend, and DALI's own arithmetic to compare with.
+
+    geometry     where a picture lands in the output: stretch, crop, pad
+    tables       resampling weights, built on the host, quantised to integers
+    integer      the portable resize: int32 reference in PyTorch, fast CPU forms with the same bits
+    gray         colour to gray, in integers
+    normalise    flips and normalisation, two float32 roundings
+    kernels      the same as CUDA kernels for CuPy (never imported from here: it needs a GPU to be of use)
+
+Each module's docstring is the specification of its part.
+"""
+
+from dali_pipes.arithmetic.geometry import Fit, Geometry, geometry
+from dali_pipes.arithmetic.gray import gray
+from dali_pipes.arithmetic.integer import base_image, resize
+from dali_pipes.arithmetic.normalise import copy_into, normalisation, normalise_into
+from dali_pipes.arithmetic.tables import Interpolation, Table, table
+
+__all__ = [
+    "ARITHMETIC_VERSION",
+    "Fit",
+    "Geometry",
+    "Interpolation",
+    "Table",
+    "base_image",
+    "copy_into",
+    "geometry",
+    "gray",
+    "normalisation",
+    "normalise_into",
+    "resize",
+    "table",
+]
+
+ARITHMETIC_VERSION = "1"
+"""Goes into cache keys. It changes when, and only when, `base_image` gives other bits for some input: never for a faster form, nor for `normalise`,
+whose results are not cached. The digests in `tests/arithmetic/test_golden.py` fail when the bits change without it."""

@@ -1,0 +1,122 @@
+"""The portable resize: the bits that every backend must give. int32 tensor form (the reference, any device) and the fast CPU forms.
+
+A picture of `h` x `w` pixels is resized to `nh` x `nw` by two passes, **horizontal first**, each skipped when its two sizes are equal:
+
+    y[i] = clamp((2**(p-1) + sum over k of weights[i, k] * x[start[i] + k]) >> p,  0, full scale)
+
+with `start`, `weights` and `p` from `tables`, int32 throughout, an arithmetic shift, and the result stored in the input's type (uint8 or uint16) between
+the passes. Integer addition has no order, so any loop on any device gives these bits. For uint8 they are PyTorch's
+`F.interpolate(x, (nh, nw), mode=..., antialias=True)`; PyTorch has no such path for uint16.
+
+`base_image` chooses among forms that are equal bit for bit; see `_resize_window`.
+"""
+
+import logging
+from functools import lru_cache
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from dali_pipes.arithmetic.geometry import Fit, Geometry, Size, as_size, geometry
+from dali_pipes.arithmetic.tables import Interpolation, Table, check_interpolation, table
+from dali_pipes.errors import ConfigError
+
+Pixels = npt.NDArray[Any]
+
+_log = logging.getLogger(__name__)
+_first_use = Lock()
+
+
+def resize(x: torch.Tensor, size: int | Size, interpolation: Interpolation = "bilinear") -> torch.Tensor:
+    """Resize a planar picture by the int32 reference, on the device where it lies.
+
+    x: uint8 or uint16 [..., h, w]. Returns the same type, [..., nh, nw], contiguous. Raises ConfigError for another type or a bad size.
+    """
+    nh, nw = as_size(size)
+    check_interpolation(interpolation)
+    if x.dtype not in (torch.uint8, torch.uint16) or x.dim() < 2:
+        raise ConfigError(f"resize takes uint8 or uint16 of shape [..., h, w], not {x.dtype} {list(x.shape)}")
+    depth = 8 * x.dtype.itemsize
+    y = x.to(torch.int32)
+    for axis, o in ((-1, nw), (-2, nh)):
+        if y.shape[axis] != o:
+            y = _pass(y, table(y.shape[axis], o, interpolation, depth), axis, (1 << depth) - 1)
+    return y.to(x.dtype).contiguous()
+
+
+def _pass(x: torch.Tensor, weights: Table, axis: int, full_scale: int) -> torch.Tensor:
+    """One pass over int32 values."""
+    index = torch.from_numpy(weights.start.astype(np.int64)).to(x.device)
+    factors = torch.from_numpy(weights.weights.copy()).to(x.device)
+    shape = list(x.shape)
+    shape[axis] = len(weights.start)
+    total = torch.full(shape, 1 << (weights.precision - 1), dtype=torch.int32, device=x.device)
+    column = [1] * x.dim()
+    column[axis] = -1
+    for k in range(weights.taps):
+        total += x.index_select(axis % x.dim(), index + k) * factors[:, k].view(column)
+    return (total >> weights.precision).clamp_(0, full_scale)
+
+
+def base_image(pixels: Pixels, size: int | Size, fit: Fit, interpolation: Interpolation = "bilinear") -> Pixels:
+    """Bring a decoded picture to its base size: resize, cut or pad, to planes.
+
+    pixels: uint8 or uint16 [H, W, C], any strides, not changed. Returns a new C-contiguous array [C, h, w] of the same type.
+    Raises ConfigError for another type or shape, a bad size, fit or interpolation.
+    """
+    check_interpolation(interpolation)
+    if pixels.ndim != 3 or pixels.dtype not in (np.uint8, np.uint16):
+        raise ConfigError(f"a picture is uint8 or uint16 [H, W, C], not {pixels.dtype} {list(pixels.shape)}")
+    place = geometry(pixels.shape[0], pixels.shape[1], size, fit)
+    visible = _resize_window(pixels, place, interpolation)
+    if place.window == place.size:
+        return np.ascontiguousarray(visible)
+    out = np.zeros((pixels.shape[2], *place.size), pixels.dtype)
+    (top, left), (h, w) = place.pad, place.window
+    out[:, top : top + h, left : left + w] = visible
+    return out
+
+
+def _resize_window(pixels: Pixels, place: Geometry, interpolation: Interpolation) -> Pixels:
+    planes = torch.from_numpy(pixels).permute(2, 0, 1)
+    (top, left), (h, w) = place.crop, place.window
+    if pixels.dtype == np.uint8 and fast_path_is_exact():
+        resized = F.interpolate(planes[None], place.resized, mode=interpolation, antialias=True)[0]
+    else:
+        resized = resize(planes, place.resized, interpolation)
+    array: Pixels = resized.numpy()
+    return array[:, top : top + h, left : left + w]
+
+
+def fast_path_is_exact() -> bool:
+    """Whether this PyTorch's uint8 antialias path gives the reference's bits, found out at the first call of the process.
+
+    If it does not, a warning is logged, once, and the slower int32 form serves instead. Safe to call from many threads.
+    """
+    with _first_use:
+        return _self_check()
+
+
+@lru_cache(maxsize=1)
+def _self_check() -> bool:
+    noise = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (61, 47, 3), dtype=np.uint8)).permute(2, 0, 1)
+    modes: tuple[Interpolation, ...] = ("bilinear", "bicubic")
+    for mode in modes:
+        for channels in (1, 3):
+            for size in ((23, 31), (90, 20), (61, 16), (32, 47), (1, 1), (97, 113)):
+                x = noise[:channels]
+                if not torch.equal(F.interpolate(x[None], size, mode=mode, antialias=True)[0], resize(x, size, mode)):
+                    _log.warning(
+                        "F.interpolate(uint8, mode=%r, antialias=True) of PyTorch %s on this machine does not give the bits of the pixel contract "
+                        "(%d channels, 61x47 to %dx%d); the int32 form is used instead, about ten times slower.",
+                        mode,
+                        torch.__version__,
+                        channels,
+                        *size,
+                    )
+                    return False
+    return True
