@@ -33,5 +33,6 @@ __all__ = [
 ]
 
 ARITHMETIC_VERSION = "1"
-"""Goes into cache keys. It changes when, and only when, `base_image` gives other bits for some input: never for a faster form, nor for `normalise`,
+"""Goes into cache keys. It changes when, and only when, `base_image` gives other bits for some input: never for a
+faster form, nor for `normalise`,
 whose results are not cached. The digests in `tests/arithmetic/test_golden.py` fail when the bits change without it."""

@@ -1,4 +1,5 @@
-"""Colour to gray in integers: `L = (19595 R + 38470 G + 7471 B + 32768) >> 16`, Pillow's `convert("L")`, the weights of ITU-R BT.601 times 2**16."""
+"""Colour to gray in integers: `L = (19595 R + 38470 G + 7471 B + 32768) >> 16`, Pillow's `convert("L")`, the weights
+of ITU-R BT.601 times 2**16."""
 
 import torch
 
@@ -8,7 +9,8 @@ from dali_pipes.errors import ConfigError
 def gray(x: torch.Tensor, axis: int = -3) -> torch.Tensor:
     """Turn RGB into gray, on the device where it lies.
 
-    x: uint8 with 3 channels on `axis` (-3 for planes, -1 for interleaved). Returns uint8 with that axis 1 long. Raises ConfigError otherwise.
+    x: uint8 with 3 channels on `axis` (-3 for planes, -1 for interleaved). Returns uint8 with that axis 1 long.
+    Raises ConfigError otherwise.
     """
     if x.dtype != torch.uint8 or x.dim() < -axis or x.shape[axis] != 3:
         raise ConfigError(f"gray takes uint8 with 3 channels on axis {axis}, not {x.dtype} {list(x.shape)}")

@@ -1,10 +1,13 @@
-"""The portable resize: the bits that every backend must give. int32 tensor form (the reference, any device) and the fast CPU forms.
+"""The portable resize: the bits that every backend must give. int32 tensor form (the reference, any device) and the
+fast CPU forms.
 
-A picture of `h` x `w` pixels is resized to `nh` x `nw` by two passes, **horizontal first**, each skipped when its two sizes are equal:
+A picture of `h` x `w` pixels is resized to `nh` x `nw` by two passes, **horizontal first**, each skipped when its two
+sizes are equal:
 
     y[i] = clamp((2**(p-1) + sum over k of weights[i, k] * x[start[i] + k]) >> p,  0, full scale)
 
-with `start`, `weights` and `p` from `tables`, int32 throughout, an arithmetic shift, and the result stored in the input's type (uint8 or uint16) between
+with `start`, `weights` and `p` from `tables`, int32 throughout, an arithmetic shift, and the result stored in the
+input's type (uint8 or uint16) between
 the passes. Integer addition has no order, so any loop on any device gives these bits. For uint8 they are PyTorch's
 `F.interpolate(x, (nh, nw), mode=..., antialias=True)`; PyTorch has no such path for uint16.
 
@@ -13,19 +16,16 @@ the passes. Integer addition has no order, so any loop on any device gives these
 
 import logging
 from functools import lru_cache
+from itertools import product
 from threading import Lock
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 
 from dali_pipes.arithmetic.geometry import Fit, Geometry, Size, as_size, geometry
+from dali_pipes.arithmetic.passes import Pixels, through_numpy, through_torch
 from dali_pipes.arithmetic.tables import Interpolation, Table, check_interpolation, table
 from dali_pipes.errors import ConfigError
-
-Pixels = npt.NDArray[Any]
 
 _log = logging.getLogger(__name__)
 _first_use = Lock()
@@ -34,7 +34,8 @@ _first_use = Lock()
 def resize(x: torch.Tensor, size: int | Size, interpolation: Interpolation = "bilinear") -> torch.Tensor:
     """Resize a planar picture by the int32 reference, on the device where it lies.
 
-    x: uint8 or uint16 [..., h, w]. Returns the same type, [..., nh, nw], contiguous. Raises ConfigError for another type or a bad size.
+    x: uint8 or uint16 [..., h, w]. Returns the same type, [..., nh, nw], contiguous. Raises ConfigError for another
+    type or a bad size.
     """
     nh, nw = as_size(size)
     check_interpolation(interpolation)
@@ -65,7 +66,8 @@ def _pass(x: torch.Tensor, weights: Table, axis: int, full_scale: int) -> torch.
 def base_image(pixels: Pixels, size: int | Size, fit: Fit, interpolation: Interpolation = "bilinear") -> Pixels:
     """Bring a decoded picture to its base size: resize, cut or pad, to planes.
 
-    pixels: uint8 or uint16 [H, W, C], any strides, not changed. Returns a new C-contiguous array [C, h, w] of the same type.
+    pixels: uint8 or uint16 [H, W, C], any strides, not changed. Returns a new C-contiguous array [C, h, w] of the
+    same type.
     Raises ConfigError for another type or shape, a bad size, fit or interpolation.
     """
     check_interpolation(interpolation)
@@ -82,18 +84,18 @@ def base_image(pixels: Pixels, size: int | Size, fit: Fit, interpolation: Interp
 
 
 def _resize_window(pixels: Pixels, place: Geometry, interpolation: Interpolation) -> Pixels:
-    planes = torch.from_numpy(pixels).permute(2, 0, 1)
-    (top, left), (h, w) = place.crop, place.window
-    if pixels.dtype == np.uint8 and fast_path_is_exact():
-        resized = F.interpolate(planes[None], place.resized, mode=interpolation, antialias=True)[0]
-    else:
-        resized = resize(planes, place.resized, interpolation)
-    array: Pixels = resized.numpy()
-    return array[:, top : top + h, left : left + w]
+    """The visible part of the resized picture, by the cheaper of two forms with the same bits."""
+    (nh, nw), (h, w), (top, left) = place.resized, place.window, place.crop
+    # PyTorch can only resize the whole. Cutting a strip from a picture of extreme shape, that is mostly, or absurdly,
+    # wasted.
+    if pixels.dtype == np.uint8 and nh * nw <= 4 * h * w and fast_path_is_exact():
+        return through_torch(pixels, place.resized, interpolation)[:, top : top + h, left : left + w]
+    return through_numpy(pixels, place, interpolation)
 
 
 def fast_path_is_exact() -> bool:
-    """Whether this PyTorch's uint8 antialias path gives the reference's bits, found out at the first call of the process.
+    """Whether this PyTorch's uint8 antialias path gives the reference's bits, found out at the first call of the
+    process.
 
     If it does not, a warning is logged, once, and the slower int32 form serves instead. Safe to call from many threads.
     """
@@ -103,20 +105,20 @@ def fast_path_is_exact() -> bool:
 
 @lru_cache(maxsize=1)
 def _self_check() -> bool:
-    noise = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (61, 47, 3), dtype=np.uint8)).permute(2, 0, 1)
+    noise = np.random.default_rng(0).integers(0, 256, (61, 48, 3), dtype=np.uint8)
     modes: tuple[Interpolation, ...] = ("bilinear", "bicubic")
-    for mode in modes:
-        for channels in (1, 3):
-            for size in ((23, 31), (90, 20), (61, 16), (32, 47), (1, 1), (97, 113)):
-                x = noise[:channels]
-                if not torch.equal(F.interpolate(x[None], size, mode=mode, antialias=True)[0], resize(x, size, mode)):
-                    _log.warning(
-                        "F.interpolate(uint8, mode=%r, antialias=True) of PyTorch %s on this machine does not give the bits of the pixel contract "
-                        "(%d channels, 61x47 to %dx%d); the int32 form is used instead, about ten times slower.",
-                        mode,
-                        torch.__version__,
-                        channels,
-                        *size,
-                    )
-                    return False
+    sizes = ((23, 31), (90, 20), (61, 16), (32, 48), (1, 1), (97, 113))
+    for mode, channels, size in product(modes, (1, 3), sizes):
+        pixels = noise[..., :channels]
+        expected = resize(torch.from_numpy(pixels).permute(2, 0, 1), size, mode).numpy()
+        if not np.array_equal(through_torch(pixels, size, mode), expected):
+            _log.warning(
+                "F.interpolate(uint8, mode=%r, antialias=True) of PyTorch %s does not give the bits of the pixel contract "
+                "here (%d channels, 61x48 to %dx%d). Slower integer loops in NumPy, which do, are used instead.",
+                mode,
+                torch.__version__,
+                channels,
+                *size,
+            )
+            return False
     return True

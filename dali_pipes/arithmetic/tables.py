@@ -11,17 +11,26 @@ One axis of `n` samples becomes `o` (PyTorch's `antialias=True`, `align_corners=
     bicubic   f(x) = ((a+2)|x| - (a+3)) x**2 + 1 within 1,  a (((|x|-5)|x| + 8)|x| - 4) within 2, else 0;  a = -0.5
               (PyTorch takes -0.75 without antialias, and -0.5 with it)
 
-**uint8** (`depth=8`): PyTorch's own quantisation. `precision` p is the largest p <= 22 for which the largest weight of the whole axis,
-rounded to 2**-p, stays below 2**15; weights are `trunc(w * 2**p +- 0.5)`, half away from zero, and fit int16. For o > n, p is always 14: the
-largest weight is at least 1 (output 0 sees only its nearest sample with a positive weight, and normalising can only raise it) and, the cubic
-being at least 0.5625 within half a sample and at least -1/16 beyond it, at most 1.125. So a part of a huge enlargement needs none of the rest.
+**uint8** (`depth=8`): PyTorch's own quantisation. `precision` p is the largest p <= 22 for which the largest weight
+of the whole axis,
+rounded to 2**-p, stays below 2**15; weights are `trunc(w * 2**p +- 0.5)`, half away from zero, and fit int16. For o >
+n, p is always 14: the
+largest weight is at least 1 (output 0 sees only its nearest sample with a positive weight, and normalising can only
+raise it) and, the cubic
+being at least 0.5625 within half a sample and at least -1/16 beyond it, at most 1.125. So a part of a huge
+enlargement needs none of the rest.
     int32 holds it: |sum| <= 255 * 2**22 * 1.5 < 2**31.
 
-**uint16** (`depth=16`): our own. Weights are differences of the rounded running sum, `floor(cumsum(w) * 2**p + 0.5)`, so each output's weights sum to exactly
-2**p (flat areas keep their value) and, by Abel's summation, quantising moves a result by at most 2**-(p+1) times the total variation of its samples.
-    bilinear, p = 15: weights are not negative, so every partial sum is at most 65535 * 2**15 + 2**14 = 2147467264 < 2**31.
-    bicubic, p = 14: the positive weights of an output sum to at most P and the negative ones to P - 2**14 in size, so every partial sum lies within
-    65535 * P + 2**13. That is below 2**31 as long as P <= 32767, a factor of 2 over unity gain. The largest that the cubic gives is below 1.33;
+**uint16** (`depth=16`): our own. Weights are differences of the rounded running sum, `floor(cumsum(w) * 2**p + 0.5)`,
+so each output's weights sum to exactly
+2**p (flat areas keep their value) and, by Abel's summation, quantising moves a result by at most 2**-(p+1) times the
+total variation of its samples.
+    bilinear, p = 15: weights are not negative, so every partial sum is at most 65535 * 2**15 + 2**14 = 2147467264 <
+    2**31.
+    bicubic, p = 14: the positive weights of an output sum to at most P and the negative ones to P - 2**14 in size, so
+    every partial sum lies within
+    65535 * P + 2**13. That is below 2**31 as long as P <= 32767, a factor of 2 over unity gain. The largest that the
+    cubic gives is below 1.33;
     the builder checks each table all the same.
 
 A pass is then `clamp((2**(p-1) + sum(w[k] * x[start + k])) >> p)`, with an arithmetic shift, in int32 (see `integer`).
@@ -40,6 +49,7 @@ Interpolation = Literal["bilinear", "bicubic"]
 
 _RADIUS = {"bilinear": 1.0, "bicubic": 2.0}
 _Floats = npt.NDArray[np.float64]
+_Longs = npt.NDArray[np.int64]
 _Ints = npt.NDArray[np.int32]
 
 
@@ -47,7 +57,8 @@ _Ints = npt.NDArray[np.int32]
 class Table:
     """Weights of one axis: output `i` is made of samples `start[i] ... start[i] + K - 1`, all of them inside the axis.
 
-    start: int32[o], read-only. weights: int32[o, K], read-only, in units of `2**-precision`; zero where the filter does not reach.
+    start: int32[o], read-only. weights: int32[o, K], read-only, in units of `2**-precision`; zero where the filter
+    does not reach.
     """
 
     start: _Ints
@@ -72,14 +83,17 @@ def check_interpolation(interpolation: str) -> None:
 
 @lru_cache(maxsize=1024)
 def table(n: int, o: int, interpolation: Interpolation, depth: int, first: int = 0, count: int | None = None) -> Table:
-    """Weights that bring `n` samples to `o`, for outputs `first ... first + count - 1` (all of them when `count` is None).
+    """Weights that bring `n` samples to `o`, for outputs `first ... first + count - 1` (all of them when `count` is
+    None).
 
     n, o: at least 1. depth: 8 or 16 bits per sample. For `n == o` it is the identity, as both passes are skipped then.
     The last 1024 tables are kept; one takes about `4 * count * (K + 1)` bytes. Safe to call from many threads.
     """
     check_interpolation(interpolation)
     if n < 1 or o < 1 or depth not in (8, 16):
-        raise ConfigError(f"no table from {n} to {o} samples of {depth} bits; sizes are at least 1 and depth is 8 or 16")
+        raise ConfigError(
+            f"no table from {n} to {o} samples of {depth} bits; sizes are at least 1 and depth is 8 or 16"
+        )
     last = o if count is None else first + count
     if not 0 <= first < last <= o:
         raise ConfigError(f"outputs {first} to {last} are not a part of {o}")
@@ -93,8 +107,9 @@ def table(n: int, o: int, interpolation: Interpolation, depth: int, first: int =
     return _table8(start[first:last], weights[first:last], _precision(float(weights.max())))
 
 
-def _weights(n: int, o: int, interpolation: Interpolation, first: int, last: int) -> tuple[npt.NDArray[np.int64], _Floats]:
-    """Normalised float64 weights [last - first, K] and the first sample of each row, shifted so that K samples always lie inside."""
+def _weights(n: int, o: int, interpolation: Interpolation, first: int, last: int) -> tuple[_Longs, _Floats]:
+    """Normalised float64 weights [last - first, K] and the first sample of each row, shifted so that K samples always
+    lie inside."""
     scale = n / o
     stretch = max(scale, 1.0)
     support = _RADIUS[interpolation] * stretch
@@ -127,11 +142,11 @@ def _precision(largest: float) -> int:
     return next((p for p in range(22) if int(0.5 + largest * (1 << (p + 1))) >= 1 << 15), 22)
 
 
-def _table8(start: npt.NDArray[np.int64], weights: _Floats, precision: int) -> Table:
+def _table8(start: _Longs, weights: _Floats, precision: int) -> Table:
     return _frozen(start, np.trunc(weights * (1 << precision) + np.copysign(0.5, weights)), precision)
 
 
-def _table16(start: npt.NDArray[np.int64], weights: _Floats, precision: int) -> Table:
+def _table16(start: _Longs, weights: _Floats, precision: int) -> Table:
     running = np.floor(np.cumsum(weights, axis=1) * (1 << precision) + 0.5)
     quantised = np.diff(running, axis=1, prepend=0.0)
     if precision == 14 and np.maximum(quantised, 0).sum(axis=1).max() > 32767:
@@ -139,7 +154,7 @@ def _table16(start: npt.NDArray[np.int64], weights: _Floats, precision: int) -> 
     return _frozen(start, quantised, precision)
 
 
-def _frozen(start: npt.NDArray[np.int64], weights: npt.NDArray[np.float64] | npt.NDArray[np.int64], precision: int) -> Table:
+def _frozen(start: _Longs, weights: _Floats | _Longs, precision: int) -> Table:
     first, values = start.astype(np.int32), np.ascontiguousarray(weights, dtype=np.int32)
     first.setflags(write=False)
     values.setflags(write=False)
