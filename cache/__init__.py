@@ -1,0 +1,41 @@
+"""Arrays under keys, on disk or in memory, that come back exactly as they were put or not at all.
+
+A store is opened by the name of its mode and knows nothing of what it keeps:
+
+>>> import numpy as np
+>>> store = open_store("memory")
+>>> store.put(Key.of(source="a"), np.arange(3))
+>>> store.get(Key.of(source="a"))
+array([0, 1, 2])
+"""
+
+import logging
+
+from .errors import CacheError, EntryError, IntegrityError, SecretError, StoreConfigError, StoreIOError
+from .flight import SingleFlight
+from .integrity import content_digest
+from .key import Key, default_secret
+from .pin import PinnedMapping
+from .sources import SourceIndex
+from .store import DISK_MODES, MODES, Store, open_store
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+__all__ = [
+    "DISK_MODES",
+    "MODES",
+    "CacheError",
+    "EntryError",
+    "IntegrityError",
+    "Key",
+    "PinnedMapping",
+    "SecretError",
+    "SingleFlight",
+    "SourceIndex",
+    "Store",
+    "StoreConfigError",
+    "StoreIOError",
+    "content_digest",
+    "default_secret",
+    "open_store",
+]

@@ -1,0 +1,350 @@
+"""The only module that creates, writes, renames or deletes files.
+
+Everything happens relative to a handle of the cache's own folder, and no symbolic link inside it is followed. A file
+appears
+under its name only when it is complete: it is written under a temporary name in the folder, then renamed or linked.
+  Temporary names carry their owner, so that ``sweep`` can remove what a killed process left. Folders are 0700 and
+  files 0600 whatever the umask; a shared group widens that to 2770 and 0660. Nothing is ever truncated, so that no
+  mapping can lose its pages. Every function raises OSError; turning that into a miss is the stores' business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import mmap
+import os
+import secrets
+import stat
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import IntegrityError, StoreConfigError
+from .owner import Owner, me
+
+TAG_NAME = "CACHEDIR.TAG"
+TAG = (
+    b"Signature: 8a477f597d28d172789f06886806bc55\n"
+    b"# This folder is a cache made by dali-pipes. Its content can be made again.\n"
+    b"# See https://bford.info/cachedir/\n"
+)
+FOREIGN_LEASE = 3600.0  # seconds after which a temporary file of another host counts as left behind
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_CHUNK = 1 << 18  # read through the processor's cache: hashing a chunk then costs little more than reading it
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who may read what the cache writes: the modes of folders and files, and the group (-1: leave it)."""
+
+    folder: int = 0o700
+    file: int = 0o600
+    gid: int = -1
+
+    @classmethod
+    def of(cls, shared_group: str | int | None) -> Access:
+        """Private by default; with a group's name or number, readable and writable by that group too."""
+        if shared_group is None:
+            return cls()
+        try:
+            gid = shared_group if isinstance(shared_group, int) else grp.getgrnam(shared_group).gr_gid
+        except KeyError:
+            raise StoreConfigError(
+                f"shared_group={shared_group!r}: no such group on this machine; give a group's name or number"
+            ) from None
+        return cls(0o2770, 0o660, gid)
+
+
+class Folder:
+    """A folder of the cache. Names are ``"file"`` or ``"shard/file"``.
+
+    Opens (and, unless ``read_only``, makes) the folder when it is first needed, and keeps one handle of it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], access: Access | None = None, read_only: bool = False) -> None:
+        self.path = os.path.abspath(os.fspath(path))
+        self.access = access or Access()
+        self.read_only = read_only
+        self._handles: dict[str, int] = {}
+
+    def close(self) -> None:
+        """Gives the handle back; a later call opens it again."""
+        fd = self._handles.pop("fd", None)
+        if fd is not None:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+    def __del__(self) -> None:
+        if getattr(self, "_handles", None) and not sys.is_finalizing():
+            self.close()
+
+    def handle(self) -> int:
+        """The folder's descriptor."""
+        fd = self._handles.get("fd")
+        if fd is None:
+            if not self.read_only:
+                _make_folders(self.path, self.access)
+            new = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fd = self._handles.setdefault("fd", new)
+            if fd != new:
+                os.close(new)
+        return fd
+
+    @contextlib.contextmanager
+    def _parent(self, name: str, make: bool = False) -> Iterator[tuple[int, str]]:
+        shard, slash, base = name.rpartition("/")
+        root = self.handle()
+        if not slash:
+            yield root, base
+            return
+        fd = _open_folder(shard, root, self.access if make else None)
+        try:
+            yield fd, base
+        finally:
+            os.close(fd)
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def open(self, name: str, flags: int = os.O_RDONLY) -> Iterator[int]:
+        """A descriptor of an existing plain file."""
+        with self._parent(name) as (parent, base):
+            fd = os.open(base, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=parent)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise OSError(f"{base!r} is not a plain file")
+            yield fd
+        finally:
+            os.close(fd)
+
+    def read(self, name: str, offset: int = 0, limit: int = 1 << 40) -> bytes:
+        """At most ``limit`` bytes of a file from ``offset`` to its end."""
+        with self.open(name) as fd:
+            size = os.fstat(fd).st_size
+            return b"".join(bytes(piece) for piece in chunks(fd, offset, max(0, min(limit, size - offset))))
+
+    def map(self, name: str) -> mmap.mmap:
+        """A read-only shared mapping of a whole file."""
+        with self.open(name) as fd:
+            # before 3.13 the mapping keeps a descriptor of its own
+            more: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
+            return mmap.mmap(fd, os.fstat(fd).st_size, access=mmap.ACCESS_READ, **more)
+
+    def status(self, name: str) -> os.stat_result | None:
+        """stat of a file, or None if there is none."""
+        try:
+            with self._parent(name) as (parent, base):
+                return os.stat(base, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def names(self, shard: str = "") -> list[str]:
+        """Names in the folder, or in one of its shards; empty if there is no such folder."""
+        try:
+            if not shard:
+                return os.listdir(self.handle())
+            fd = _open_folder(shard, self.handle(), None)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        try:
+            return os.listdir(fd)
+        finally:
+            os.close(fd)
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    def publish(self, name: str, parts: Iterable[Any], size: int | None = None, replace: bool = True) -> None:
+        """Makes a complete file of ``parts`` (buffers), extended with a hole to ``size`` bytes, appear under ``name``.
+
+        With ``replace=False`` raises FileExistsError if the name is taken.
+        """
+        root = self.handle()
+        temporary = f".{me()}.{secrets.token_hex(8)}.tmp"
+        try:
+            fd = os.open(temporary, _NEW, 0o600, dir_fd=root)
+        except FileNotFoundError:  # the folder was deleted under us: make it again
+            self.close()
+            root = self.handle()
+            fd = os.open(temporary, _NEW, 0o600, dir_fd=root)
+        try:
+            try:
+                os.fchmod(fd, self.access.file)
+                if self.access.gid != -1:
+                    os.fchown(fd, -1, self.access.gid)
+                for part in parts:
+                    _write(fd, part)
+                if size is not None:
+                    os.ftruncate(fd, size)
+            finally:
+                os.close(fd)
+            with self._parent(name, make=True) as (parent, base):
+                if replace:
+                    os.rename(temporary, base, src_dir_fd=root, dst_dir_fd=parent)
+                    return
+                os.link(temporary, base, src_dir_fd=root, dst_dir_fd=parent, follow_symlinks=False)
+            os.unlink(temporary, dir_fd=root)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary, dir_fd=root)
+            raise
+
+    def write_at(self, name: str, offset: int, data: Any) -> None:
+        """Writes into an existing file. Never through a mapping: a full disk must be an OSError, not a SIGBUS."""
+        with self.open(name, os.O_WRONLY) as fd:
+            view = memoryview(data)
+            while len(view):
+                done = os.pwrite(fd, view, offset)
+                view, offset = view[done:], offset + done
+
+    def append(self, name: str, record: bytes) -> None:
+        """Adds ``record`` at the end of an existing file in one write; OSError if it was written in part."""
+        with self.open(name, os.O_WRONLY | os.O_APPEND) as fd:
+            done = os.write(fd, record)
+        if done != len(record):
+            raise OSError(f"only {done} of {len(record)} bytes were appended to {name!r}")
+
+    def touch(self, name: str) -> None:
+        """Marks a file as used now."""
+        now = time.time_ns()  # the kernel's own clock is too coarse to order two uses
+        with self._parent(name) as (parent, base):
+            os.utime(base, ns=(now, now), dir_fd=parent, follow_symlinks=False)
+
+    def rename(self, name: str, target: str) -> bool:
+        """Renames a file within the folder; False if it was gone."""
+        try:
+            with self._parent(name) as (source, base), self._parent(target, make=True) as (parent, new):
+                os.rename(base, new, src_dir_fd=source, dst_dir_fd=parent)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def link(self, name: str, new: str) -> None:
+        """Gives a file a second name. Raises FileExistsError if that is taken."""
+        fd = self.handle()
+        os.link(name, new, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
+
+    def delete(self, name: str) -> bool:
+        """Removes a name (mapped readers keep their pages); False if it was gone."""
+        try:
+            with self._parent(name) as (parent, base):
+                os.unlink(base, dir_fd=parent)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def remove_folder(self, shard: str = "") -> bool:
+        """Removes an empty shard, or the folder itself; False if something is still in it."""
+        try:
+            if shard:
+                os.rmdir(shard, dir_fd=self.handle())
+            else:
+                self.close()
+                os.rmdir(self.path)
+        except OSError:
+            return False
+        return True
+
+    def orphans(self) -> list[str]:
+        """Temporary files whose writers are dead (or, on another host, that are older than an hour)."""
+        return [name for name in self.names() if self.is_orphan(name)]
+
+    def is_orphan(self, name: str) -> bool:
+        """Whether ``name`` is a temporary file that nobody will finish."""
+        maker = temporary_owner(name)
+        if maker is None:
+            return False
+        alive = maker.alive()
+        if alive is None:
+            found = self.status(name)
+            return found is not None and abs(time.time() - found.st_mtime) > FOREIGN_LEASE
+        return not alive
+
+    def sweep(self) -> int:
+        """Deletes the orphans; how many there were."""
+        return sum(self.delete(name) for name in self.orphans())
+
+
+def temporary_owner(name: str) -> Owner | None:
+    """Who made a temporary file; None if ``name`` is not one of ours."""
+    parts = name.split(".")
+    return Owner.parse(parts[1]) if len(parts) == 4 and not parts[0] and parts[3] == "tmp" else None
+
+
+def chunks(fd: int, offset: int, length: int) -> Iterator[memoryview]:
+    """``length`` bytes of a file from ``offset``, in pieces that each last until the next; IntegrityError if it ends before."""
+    buffer = memoryview(bytearray(min(_CHUNK, length)))
+    end = offset + length
+    while offset < end:
+        done = os.preadv(fd, [buffer[: end - offset]], offset)
+        if not done:
+            raise IntegrityError(f"the file ends at byte {offset}, before {end}")
+        offset += done
+        yield buffer[:done]
+
+
+def tag(folder: Folder) -> None:
+    """Marks ``folder`` as a cache of ours. Raises StoreConfigError if another program's cache lives there."""
+    if is_tagged(folder):
+        return
+    with contextlib.suppress(FileExistsError):
+        folder.publish(TAG_NAME, [TAG], replace=False)
+        return
+    if not is_tagged(folder):
+        raise StoreConfigError(
+            f"{folder.path} holds a {TAG_NAME} of another program: choose an empty folder for the cache"
+        )
+
+
+def is_tagged(folder: Folder) -> bool:
+    """Whether ``folder`` holds our CACHEDIR.TAG."""
+    try:
+        return folder.read(TAG_NAME, limit=len(TAG) + 1) == TAG
+    except OSError:
+        return False
+
+
+def _write(fd: int, data: Any) -> None:
+    view = memoryview(data)
+    while len(view):
+        view = view[os.write(fd, view) :]
+
+
+def _make_folders(path: str, access: Access) -> None:
+    """Makes a folder and its missing parents; what we make is private from the start."""
+    if os.path.isdir(path):
+        return
+    parent = os.path.dirname(path)
+    if parent != path:
+        _make_folders(parent, access)
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        return
+    _widen(path, access)
+
+
+def _open_folder(name: str, parent: int, make: Access | None) -> int:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(name, flags, dir_fd=parent)
+    except FileNotFoundError:
+        if make is None:
+            raise
+    made = True
+    try:
+        os.mkdir(name, 0o700, dir_fd=parent)
+    except FileExistsError:
+        made = False
+    fd = os.open(name, flags, dir_fd=parent)
+    if made:
+        _widen(fd, make)
+    return fd
+
+
+def _widen(folder: str | int, access: Access) -> None:
+    if access.gid != -1:
+        os.chown(folder, -1, access.gid)
+    os.chmod(folder, access.folder)

@@ -1,0 +1,151 @@
+"""One computation per key at a time, over the threads of a process and the processes that share a cache folder.
+
+Threads wait for each other on events. Processes publish a claim, a small file that names its owner and appears
+complete, by link(2): no lock of the operating system is used, so this works on network folders. Whoever finds a claim
+waits until the entry is there or the claim is gone. A claim whose owner is dead is taken over; of an owner on another
+host nobody knows, so its claim counts for ``lease`` seconds by the file server's own clock.
+
+A claim saves work and is never needed for correctness: where it cannot be written the value is simply computed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from .base import Array, ProcessLock
+from .files import Folder
+from .integrity import storable
+from .key import Key
+from .owner import Owner, me
+
+LEASE = 300.0  # longer than any decode may take
+_FIRST_WAIT, _LONGEST_WAIT = 0.001, 0.05
+
+
+class SingleFlight:
+    """See the module. ``store``: any store; claims lie in the subfolder ``claims`` of its directory, if it has one."""
+
+    def __init__(self, store: Any, lease: float = LEASE) -> None:
+        self.store, self.lease = store, lease
+        self._lock = ProcessLock()
+        self._pid = os.getpid()
+        self._flights: dict[bytes, threading.Event] = {}
+        directory, options = getattr(store, "directory", None), getattr(store, "options", None)
+        self._claims: Folder | None = None
+        if directory is not None and not (options is not None and options.read_only):
+            self._claims = Folder(os.path.join(directory, "claims"), options.access if options is not None else None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.store, self.lease)
+
+    def get_or_put(self, key: Key, compute: Callable[[], Array]) -> tuple[Array, bool]:
+        """(entry, False) if the store has it or gets it from elsewhere; else (what ``compute`` gave, True), now stored.
+
+        The array is read-only. What ``compute`` raises goes to the caller; others who waited then try for themselves.
+        """
+        while True:
+            found = self.store.get(key)
+            if found is not None:
+                return found, False
+            with self._lock:
+                if self._pid != os.getpid():
+                    self._pid, self._flights = os.getpid(), {}  # the parent's threads do not fly here
+                other = self._flights.get(key.digest)
+                if other is None:
+                    mine = self._flights[key.digest] = threading.Event()
+            if other is not None:
+                other.wait()
+                continue
+            try:
+                return self._lead(key, compute)
+            finally:
+                with self._lock:
+                    self._flights.pop(key.digest, None)
+                mine.set()
+
+    def close(self) -> None:
+        """Gives the folder's handle back."""
+        if self._claims is not None:
+            self._claims.close()
+
+    def _lead(self, key: Key, compute: Callable[[], Array]) -> tuple[Array, bool]:
+        with self._claimed(key) as found:
+            if found is not None:
+                return found, False
+            array = storable(np.asarray(compute()))
+            self.store.put(key, array)
+            view = array[...]
+            view.flags.writeable = False
+            return view, True
+
+    @contextlib.contextmanager
+    def _claimed(self, key: Key) -> Iterator[Array | None]:
+        """Holds the claim of a key; gives the entry if another process has stored it meanwhile."""
+        name = key.hex + ".claim"
+        held = False
+        with contextlib.suppress(OSError):  # no claims in this folder: compute without
+            held = self._claims is not None and self._acquire(key, name)
+        try:
+            yield self.store.get(key) if self._claims is not None else None
+        finally:
+            if held and self._claims is not None:
+                with contextlib.suppress(OSError):
+                    self._claims.delete(name)
+
+    def _acquire(self, key: Key, name: str) -> bool:
+        """True when the claim is ours; False when the entry has appeared."""
+        claims = self._claims
+        if claims is None:
+            return False
+        text = str(me()).encode()
+        wait = _FIRST_WAIT
+        while True:
+            try:
+                claims.publish(name, [text], replace=False)
+                return True
+            except FileExistsError:
+                pass
+            if self._is_stale(claims, name):
+                continue
+            if self.store.contains(key):
+                return False
+            time.sleep(wait)
+            wait = min(_LONGEST_WAIT, wait * 1.5)
+
+    def _is_stale(self, claims: Folder, name: str) -> bool:
+        """Whether the claim is gone or was taken from a dead owner."""
+        try:
+            text, status = claims.read(name, limit=100), claims.status(name)
+        except FileNotFoundError:
+            return True
+        owner = Owner.parse(text.decode("ascii", "replace"))
+        alive = None if owner is None else owner.alive()
+        if alive is None and status is not None:
+            alive = self._server_time(claims) - status.st_mtime < self.lease
+        if alive:
+            return False
+        # two may find it stale at once: each takes away what it saw, and gives back what it took by mistake
+        aside = f".{me()}.{secrets.token_hex(8)}.tmp"
+        if claims.rename(name, aside):
+            if claims.read(aside, limit=100) != text:
+                with contextlib.suppress(OSError):
+                    claims.link(aside, name)
+            claims.delete(aside)
+        return True
+
+    @staticmethod
+    def _server_time(claims: Folder) -> float:
+        """Now, by the clock that stamps the claims."""
+        name = f"{secrets.token_hex(8)}.now"
+        claims.publish(name, [b""])
+        status = claims.status(name)
+        claims.delete(name)
+        return status.st_mtime if status is not None else time.time()

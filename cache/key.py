@@ -1,0 +1,118 @@
+"""What identifies an entry: a 16-byte digest of everything that decides its bytes.
+
+``Key.of`` writes its parts in one canonical form (names sorted; each name and value with its length and type before
+it), so that no two sets of parts give the same text, and takes BLAKE2b of it, keyed with a secret. So a name on disk
+tells nothing of the
+file behind it: without the secret nobody can test whether some patient's file is in a cache.
+
+The secret is 32 random bytes in the user's configuration folder, outside every cache, made at first use; or whatever
+the environment variable ``DALI_PIPES_CACHE_SECRET`` holds, for machines that share a cache.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from .errors import EntryError, SecretError, StoreConfigError
+from .files import Folder
+
+SECRET_VARIABLE = "DALI_PIPES_CACHE_SECRET"
+_SECRET_NAME = "cache-secret"
+
+
+@dataclass(frozen=True)
+class Key:
+    """The name of an entry: 16 bytes.
+
+    >>> Key.of(source=b"..", frame=0).hex == Key.of(frame=0, source=b"..").hex
+    True
+    """
+
+    digest: bytes
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.digest, bytes) or len(self.digest) != 16:
+            raise StoreConfigError(
+                f"a key is 16 bytes; got {self.digest!r}: make keys with Key.of(...) or Key.from_hex"
+            )
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        return f"Key({self.hex})"
+
+    @property
+    def hex(self) -> str:
+        """32 lower-case hexadecimal digits."""
+        return self.digest.hex()
+
+    @classmethod
+    def from_hex(cls, text: str) -> Key:
+        """The key that ``.hex`` wrote. Raises StoreConfigError for anything else."""
+        if len(text) != 32 or text.strip("0123456789abcdef"):
+            raise StoreConfigError(f"a key is written as 32 lower-case hexadecimal digits; got {text!r}")
+        return cls(bytes.fromhex(text))
+
+    @classmethod
+    def of(cls, secret: bytes = b"", **parts: str | int | bytes) -> Key:
+        """The key of named parts. Raises EntryError for a part that is not str, int or bytes (bool is refused)."""
+        hasher = blake2b(digest_size=16, key=_fold(secret), person=b"dali-pipes key 1")
+        for name in sorted(parts):
+            kind, value = _encode(name, parts[name])
+            label = name.encode("utf-8", "surrogateescape")
+            hasher.update(b"%d:%s%s%d:%s" % (len(label), label, kind, len(value), value))
+        return cls(hasher.digest())
+
+
+def _encode(name: str, value: object) -> tuple[bytes, bytes]:
+    if isinstance(value, bytes):
+        return b"b", value
+    if isinstance(value, str):
+        return b"s", value.encode("utf-8", "surrogateescape")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return b"i", b"%d" % value
+    raise EntryError(
+        f"part {name!r} of a key is a {type(value).__name__}; str, int and bytes are allowed: "
+        "give a number with a fraction or a structure as canonical text"
+    )
+
+
+def _fold(secret: bytes) -> bytes:
+    return secret if len(secret) <= 64 else blake2b(secret, digest_size=64).digest()
+
+
+def default_secret() -> bytes:
+    """32 secret bytes of this user; made at first use.
+
+    Raises SecretError if they can be neither read nor made; the message says how to give them.
+    """
+    given = os.environ.get(SECRET_VARIABLE)
+    if given:
+        return blake2b(given.encode("utf-8", "surrogateescape"), digest_size=32, person=b"dali-pipes env").digest()
+    base = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
+    folder = Folder(os.path.join(base, "dali-pipes"))
+    try:
+        try:
+            secret = folder.read(_SECRET_NAME, limit=33)
+        except FileNotFoundError:
+            with contextlib.suppress(FileExistsError):  # another process was first: its secret counts
+                folder.publish(_SECRET_NAME, [secrets.token_bytes(32)], replace=False)
+            secret = folder.read(_SECRET_NAME, limit=33)
+    except OSError as error:
+        raise SecretError(
+            f"the cache's secret cannot be read or made in {folder.path}: {error}; "
+            f"make that folder writable, or set {SECRET_VARIABLE} to a text of your own"
+        ) from error
+    finally:
+        folder.close()
+    if len(secret) != 32:
+        raise SecretError(
+            f"{os.path.join(folder.path, _SECRET_NAME)} should hold 32 bytes and holds {len(secret)}: "
+            "restore it from a copy, or delete it (entries cached under the old one are then not found again)"
+        )
+    return secret

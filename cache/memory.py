@@ -1,0 +1,97 @@
+"""Entries in this process's memory, the least recently used leaving first when the byte budget is full.
+
+The copy is this process's own: threads share it, a forked child inherits what was there at the fork, and it cannot be
+pickled. For one copy shared by all worker processes of a machine open the store with ``shared=True`` (see
+:mod:`cache.shared`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from typing import Any, NoReturn
+
+import numpy as np
+
+from .base import Array, BaseStore, Options, ProcessLock
+from .errors import StoreConfigError
+from .integrity import storable
+from .key import Key
+
+OVERHEAD = 256  # bytes that an entry costs beside its payload: key, array object, table slot
+
+
+class MemoryStore(BaseStore):
+    """See the module. ``memory_bytes`` bounds payloads plus 256 bytes an entry; by default a quarter of the memory."""
+
+    mode = "memory"
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(options)
+        self.budget = options.memory_bytes or default_memory_bytes()
+        self._entries: OrderedDict[bytes, Array] = OrderedDict()
+        self._bytes = 0
+        self._lock = ProcessLock()
+
+    def _get(self, key: Key) -> Array | None:
+        with self._lock:
+            found = self._entries.get(key.digest)
+            if found is not None:
+                self._entries.move_to_end(key.digest)
+        return None if found is None else found[...]
+
+    def _put(self, key: Key, array: Array) -> None:
+        copy = np.array(storable(array), order="C", copy=True)
+        copy.flags.writeable = False
+        with self._lock:
+            self._drop(key.digest)
+            if copy.nbytes + OVERHEAD > self.budget:
+                return
+            self._entries[key.digest] = copy
+            self._bytes += copy.nbytes + OVERHEAD
+            while self._bytes > self.budget:
+                self._drop(next(iter(self._entries)))
+                self.evicted += 1
+
+    def _drop(self, digest: bytes) -> bool:
+        old = self._entries.pop(digest, None)
+        if old is None:
+            return False
+        self._bytes -= old.nbytes + OVERHEAD
+        return True
+
+    def _contains(self, key: Key) -> bool:
+        return key.digest in self._entries
+
+    def _delete(self, key: Key) -> bool:
+        with self._lock:
+            return self._drop(key.digest)
+
+    def _keys(self) -> list[Key]:
+        with self._lock:
+            return [Key(digest) for digest in self._entries]
+
+    def _extra_stats(self) -> dict[str, Any]:
+        return {"entries": len(self._entries), "bytes": self._bytes, "budget": self.budget}
+
+    def close(self) -> None:
+        super().close()
+        self._entries.clear()
+        self._bytes = 0
+
+    def __reduce__(self) -> NoReturn:
+        raise StoreConfigError(
+            "a memory store belongs to one process and cannot be sent to another: "
+            "open it with open_store('memory', shared=True) for one copy shared by all workers"
+        )
+
+
+def default_memory_bytes() -> int:
+    """A quarter of the memory that this process may use (the machine's, or its control group's)."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
+            total = min(total, int(file.read()))
+    except (OSError, ValueError):
+        pass  # no control group, or no limit in it
+    return max(1, total // 4)

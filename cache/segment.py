@@ -1,0 +1,103 @@
+"""One packed segment: a plain version-1 ``.npy`` file whose first axis is the slot.
+
+The header is padded so that data starts at byte 4096. The file is made in one piece with a hole for data: it never
+changes size, so a mapping of it never loses pages, and a disk that fills up is an OSError from pwrite.
+"""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+import numpy as np
+
+from .base import Array
+from .errors import IntegrityError
+from .files import Folder, chunks
+from .integrity import checksum
+
+DATA = 4096
+SMALLEST, LARGEST = 16 << 20, 256 << 20
+SLOT_BITS = 16
+MOST_SLOTS = 1 << SLOT_BITS
+
+
+def header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    """The 4096 bytes before the data of an array of ``shape`` (slots, *entry)."""
+    text = repr({"descr": dtype.str, "fortran_order": False, "shape": shape}).encode()
+    return b"\x93NUMPY\x01\x00" + (DATA - 10).to_bytes(2, "little") + text.ljust(DATA - 11) + b"\n"
+
+
+def capacity(entry_bytes: int, number: int, largest: int) -> int:
+    """Slots of a writer's ``number``-th segment of one shape: 16 MiB, doubled each time up to ``largest`` bytes."""
+    budget = min(SMALLEST << min(number, 8), LARGEST, largest)
+    return max(1, min(MOST_SLOTS, budget // max(1, entry_bytes)))
+
+
+class Segment:
+    """What this process knows of one segment. ``array`` is the read-only map of all slots, made at first use."""
+
+    def __init__(self, folder: Folder, token: str) -> None:
+        self.folder, self.token, self.name = folder, token, token + ".npy"
+        self.sums: dict[int, bytes] = {}  # published slots and their checksums
+        self.trusted: set[int] = set()  # slots that may be served without another check
+        self.array: Array | None = None
+        self.dtype: np.dtype[Any] | None = None
+        self.shape: tuple[int, ...] = ()  # of one entry
+        self.slots = 0
+        self.unpublished = 0  # slots that this process, its writer, has still to fill
+        self.refused = ""  # why nothing of this segment can be served
+
+    def describe(self, dtype: np.dtype[Any], shape: tuple[int, ...], slots: int) -> None:
+        """Sets what the header says."""
+        self.dtype, self.shape, self.slots, self.unpublished = dtype, shape, slots, slots
+        self.entry_bytes = dtype.itemsize * int(np.prod(shape, dtype=object))
+
+    def read_header(self) -> None:
+        """Reads and checks the header once. Raises IntegrityError if this is not a segment of ours."""
+        if self.refused:
+            raise IntegrityError(self.refused)
+        if self.dtype is not None:
+            return
+        head = self.folder.read(self.name, limit=DATA)
+        try:
+            if (
+                len(head) != DATA
+                or head[:8] != b"\x93NUMPY\x01\x00"
+                or int.from_bytes(head[8:10], "little") != DATA - 10
+            ):
+                raise ValueError("no version-1 header of 4096 bytes")
+            fields = ast.literal_eval(head[10:].decode("ascii").strip())
+            descr, shape = fields["descr"], fields["shape"]
+            if not isinstance(descr, str) or not all(isinstance(n, int) and n >= 0 for n in shape):
+                raise ValueError("no plain array")
+            dtype = np.dtype(descr)
+            if head != header(dtype, tuple(shape)) or dtype.kind not in "biufc" or not 1 <= shape[0] <= MOST_SLOTS:
+                raise ValueError("not a header that this cache writes")
+        except (ValueError, TypeError, SyntaxError, KeyError, IndexError, MemoryError, RecursionError) as error:
+            self.refused = f"the header of segment {self.name} is damaged: {error}"
+            raise IntegrityError(self.refused) from None
+        self.describe(dtype, tuple(shape[1:]), shape[0])
+
+    def map(self) -> Array:
+        """The map of all slots. Raises IntegrityError if the file is shorter than its header says."""
+        if self.array is None:
+            self.read_header()
+            mapping = self.folder.map(self.name)
+            if len(mapping) < DATA + self.slots * self.entry_bytes:
+                self.refused = f"segment {self.name} has {len(mapping)} bytes, fewer than its header says"
+                raise IntegrityError(self.refused)
+            self.array = np.ndarray((self.slots, *self.shape), self.dtype, buffer=mapping, offset=DATA)
+        return self.array
+
+    def check(self, digest: bytes, slot: int, secret: bytes | None) -> bool:
+        """Whether the slot's bytes on disk are those that were put.
+
+        Reads with pread: so a bad disk is an OSError, not a SIGBUS.
+        """
+        self.read_header()
+        if slot >= self.slots or self.dtype is None:
+            return False
+        with self.folder.open(self.name) as fd:
+            data = chunks(fd, DATA + slot * self.entry_bytes, self.entry_bytes)
+            return checksum(digest, self.dtype, self.shape, data, secret) == self.sums[slot]
