@@ -14,5 +14,6 @@ def gray(x: torch.Tensor, axis: int = -3) -> torch.Tensor:
     """
     if x.dtype != torch.uint8 or x.dim() < -axis or x.shape[axis] != 3:
         raise ConfigError(f"gray takes uint8 with 3 channels on axis {axis}, not {x.dtype} {list(x.shape)}")
-    r, g, b = x.to(torch.int32).split(1, axis)
-    return ((19595 * r + 38470 * g + 7471 * b + 32768) >> 16).to(torch.uint8)
+    r, g, b = (x.narrow(axis, c, 1).to(torch.int32) for c in range(3))
+    luma: torch.Tensor = (19595 * r + 38470 * g + 7471 * b + 32768) >> 16
+    return luma.to(torch.uint8)

@@ -113,7 +113,7 @@ def _self_check() -> bool:
         expected = resize(torch.from_numpy(pixels).permute(2, 0, 1), size, mode).numpy()
         if not np.array_equal(through_torch(pixels, size, mode), expected):
             _log.warning(
-                "F.interpolate(uint8, mode=%r, antialias=True) of PyTorch %s does not give the bits of the pixel contract "
+                "F.interpolate(uint8, mode=%r, antialias=True) of PyTorch %s does not give the pixel contract's bits "
                 "here (%d channels, 61x48 to %dx%d). Slower integer loops in NumPy, which do, are used instead.",
                 mode,
                 torch.__version__,

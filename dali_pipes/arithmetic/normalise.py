@@ -22,7 +22,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dali_pipes.arithmetic.passes import as_tensor
 from dali_pipes.errors import ConfigError
 
 Array = npt.NDArray[Any]
@@ -63,11 +62,11 @@ def normalise_into(
     channels, height, width = source.shape
     if target.dtype not in (np.float32, np.float16) or len(m) != channels or len(inv) != channels:
         raise ConfigError(
-            f"out is {target.dtype} and there are {len(m)} means and {len(inv)} inverse deviations for {channels} channels; "
-            "out must be float32 or float16, with one of each per channel"
+            f"out is {target.dtype}, with {len(m)} means and {len(inv)} inverse deviations for {channels} channels; "
+            "it must be float32 or float16, with one of each per channel"
         )
     half = target.dtype == np.float16
-    rows = _rows(width)
+    rows = max(1, _BLOCK // max(1, width))
     scratch = np.empty((rows, width), np.float32)
     for c in range(channels):
         plane = source[c, ::-1] if vflip else source[c]
@@ -92,25 +91,23 @@ def copy_into(out: torch.Tensor | Array, x: torch.Tensor | Array, hflip: bool = 
     source = source[:, ::-1] if vflip else source
     if not hflip:
         np.copyto(target, source)
-        return
-    rows = _rows(source.shape[2])
-    for goal, plane in zip(target, source):
-        for r in range(0, len(plane), rows):
-            np.copyto(goal[r : r + rows], _mirrored(plane[r : r + rows]))
-
-
-def _rows(width: int) -> int:
-    return max(1, _BLOCK // max(1, width))
+    elif _in_words(source) and _in_words(target):
+        np.copyto(target.view("<u8"), source.view(">u8")[..., ::-1])
+    else:
+        np.copyto(target, source[..., ::-1])
 
 
 def _mirrored(block: Array) -> Array:
-    """Rows reversed, in a new array; PyTorch does it in vectors, four times faster than a copy of NumPy's reversed
-    view."""
-    # PyTorch can't take NumPy's negative strides, nor flip uint16.
-    upright = np.ascontiguousarray(block) if block.strides[0] < 0 else block
-    signed = upright.view(np.int16) if upright.dtype == np.uint16 else upright
-    flipped: Array = as_tensor(signed).flip(1).numpy()
-    return flipped.view(block.dtype)
+    """Rows reversed."""
+    if _in_words(block):
+        return block.view(">u8")[:, ::-1].astype("<u8").view(np.uint8)
+    return block[:, ::-1]
+
+
+def _in_words(x: Array) -> bool:
+    """Whether rows can be reversed eight bytes at a time: words in reverse, each read from its other end. Four times
+    faster."""
+    return x.dtype == np.uint8 and x.shape[-1] % 8 == 0 and x.strides[-1] == 1
 
 
 def _pair(out: torch.Tensor | Array, x: torch.Tensor | Array) -> tuple[Array, Array]:

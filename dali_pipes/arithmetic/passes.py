@@ -67,7 +67,8 @@ def through_torch(pixels: Pixels, size: Size, interpolation: Interpolation) -> P
     lanes = _interpolate(
         np.ascontiguousarray(rows).reshape(h, w // _LANES, _LANES), (size[0], w // _LANES), interpolation
     )
-    return lanes.transpose(1, 2, 0).reshape(1, *size)
+    together: Pixels = lanes.transpose(1, 2, 0).reshape(1, *size)
+    return together
 
 
 def _interpolate(pixels: Pixels, size: Size, interpolation: Interpolation) -> Pixels:

@@ -1,0 +1,167 @@
+"""The portable arithmetic on a GPU, through CuPy: same bits as `integer.base_image` and `normalise`, whole batches at
+a time.
+
+`resize_batch` brings decoded pictures of any sizes to one batch: two launches, one upload, whatever the number of
+pictures.
+`finish_batch` brings base pictures to one batch: one launch.
+
+The source is `portable.cu`, compiled by NVRTC at first use on each device (CuPy keeps the result on disk). Everything
+is queued on CuPy's current
+stream, and nothing waits: wrap calls in `with cupy.cuda.ExternalStream(...)` to use another. CuPy is imported by the
+functions, not by the module.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from dali_pipes.arithmetic.geometry import Fit, Size, as_size
+from dali_pipes.arithmetic.normalise import Floats
+from dali_pipes.arithmetic.packing import Packed, flip_bits, pack_finish, pack_resize
+from dali_pipes.arithmetic.tables import Interpolation
+from dali_pipes.errors import BackendError, ConfigError
+
+COMPILE_OPTIONS = ("--std=c++14", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true")
+"""IEEE arithmetic, nothing fused. The kernels' intrinsics round once each by themselves; this keeps whatever is added
+to them honest too."""
+
+_COLUMNS, _ROWS = 64, 4
+"""Threads of a block."""
+
+_SHORT = {"uint8": "u8", "uint16": "u16", "float32": "f32", "float16": "f16"}
+
+Normalise = tuple[Floats, Floats]
+
+
+def source() -> str:
+    """The CUDA source of all kernels."""
+    return files("dali_pipes.arithmetic").joinpath("portable.cu").read_text(encoding="utf-8")
+
+
+def resize_batch(
+    images: Sequence[Any],
+    size: int | Size,
+    fit: Fit,
+    interpolation: Interpolation = "bilinear",
+    *,
+    hflip: Sequence[bool] | None = None,
+    vflip: Sequence[bool] | None = None,
+    gray: bool = False,
+    normalise: Normalise | None = None,
+    dtype: str | None = None,
+) -> Any:
+    """Resize, crop or pad, flip and normalise a batch on the device that is current.
+
+    images: CuPy uint8 [h, w, C], C-contiguous, C the same for all. gray: 3 channels become 1 first, as in `gray`.
+    hflip, vflip: one flag per picture; the finished picture is flipped. normalise: `(m, inv)` of `normalisation`, or
+    None.
+    dtype: "uint8" without normalise (the default then), "float32" (the default) or "float16" with it.
+    Returns a CuPy array [N, C, h, w]. Raises ConfigError for pictures that do not fit together, BackendError without
+    CuPy.
+    """
+    cupy = _cupy()
+    kind = _out_type("uint8", normalise, dtype)
+    height, width = as_size(size)
+    channels = _common(images, "uint8", 3)[2] if images else 1
+    if gray and channels != 3:
+        raise ConfigError(f"gray=True needs pictures of 3 channels, not {channels}")
+    planes = 1 if gray else channels
+    place = [(image.data.ptr, image.shape[0], image.shape[1]) for image in images]
+    packed = pack_resize(place, planes, size, fit, interpolation, flip_bits(len(images), hflip, vflip), normalise)
+    out = cupy.empty((len(images), planes, height, width), kind)
+    if images:
+        device = _upload(packed)
+        between = cupy.empty(packed.between, "uint8")
+        tables, m, inv = (device[part:] for part in (packed.tables, packed.m, packed.inv))
+        passed = (device, tables, between, *_ints(channels, gray))
+        _launch("resize_across", packed.columns, packed.rows, len(images), passed)
+        passed = (device, tables, between, out, *_ints(planes, height, width), m, inv)
+        _launch(f"resize_down_{_SHORT[kind]}", width, height, len(images), passed)
+    return out
+
+
+def finish_batch(
+    images: Sequence[Any] | Any,
+    *,
+    hflip: Sequence[bool] | None = None,
+    vflip: Sequence[bool] | None = None,
+    normalise: Normalise | None = None,
+    dtype: str | None = None,
+) -> Any:
+    """Flip and normalise base pictures on the device that is current.
+
+    images: CuPy uint8 or uint16 [C, h, w], C-contiguous, one shape and type; a list of them, or one array [N, C, h, w].
+    normalise: `(m, inv)` of `normalisation` with the type's full scale, or None. dtype: the input's without it, else
+    "float32" or "float16".
+    Returns a CuPy array [N, C, h, w]. Raises ConfigError for pictures that do not fit together, BackendError without
+    CuPy.
+    """
+    cupy = _cupy()
+    if not len(images):
+        raise ConfigError("finish_batch got no pictures, so it can't tell the shape of the batch")
+    given = str(images[0].dtype)
+    if given not in ("uint8", "uint16"):
+        raise ConfigError(f"base pictures are uint8 or uint16, not {given}")
+    kind = _out_type(given, normalise, dtype)
+    _common(images, given, 0)
+    planes, height, width = images[0].shape
+    packed = pack_finish([image.data.ptr for image in images], planes, flip_bits(len(images), hflip, vflip), normalise)
+    device = _upload(packed)
+    out = cupy.empty((len(images), planes, height, width), kind)
+    passed = (device, out, *_ints(planes, height, width), device[packed.m :], device[packed.inv :])
+    _launch(f"finish_{_SHORT[given]}_{_SHORT[kind]}", width, height, len(images), passed)
+    return out
+
+
+def _common(images: Sequence[Any], dtype: str, free: int) -> tuple[int, ...]:
+    """Check type, layout and the axes that must agree (all, or from the third on); return the first picture's shape."""
+    shape: tuple[int, ...] = tuple(images[0].shape)
+    for i, image in enumerate(images):
+        alike = len(image.shape) == 3 and image.shape[free and 2 :] == shape[free and 2 :]
+        if str(image.dtype) != dtype or not alike or not image.flags.c_contiguous:
+            raise ConfigError(
+                f"picture {i} is {image.dtype} {list(image.shape)}, contiguous: {bool(image.flags.c_contiguous)}; "
+                f"it must be {dtype}, contiguous, and agree with the first one, {list(shape)}"
+            )
+    return shape
+
+
+def _out_type(given: str, normalise: Normalise | None, dtype: str | None) -> str:
+    allowed = (given,) if normalise is None else ("float32", "float16")
+    if dtype is not None and dtype not in allowed:
+        how = "without" if normalise is None else "with"
+        raise ConfigError(f"dtype is {dtype!r}; {how} normalise, {given} pictures give {' or '.join(allowed)}")
+    return dtype or allowed[0]
+
+
+def _cupy() -> Any:
+    try:
+        import cupy
+    except ImportError as error:
+        raise BackendError("the GPU kernels need CuPy; install dali-pipes[cuda12] or dali-pipes[cuda13]") from error
+    return cupy
+
+
+@lru_cache(maxsize=64)
+def _module(device: int) -> Any:
+    """The compiled kernels for one device."""
+    return _cupy().RawModule(code=source(), options=COMPILE_OPTIONS, backend="nvrtc")
+
+
+def _upload(packed: Packed) -> Any:
+    # asarray stages through page-locked memory and copies on the current stream; ndarray.set would wait for the stream.
+    return _cupy().asarray(packed.buffer)
+
+
+def _launch(name: str, columns: int, rows: int, pictures: int, arguments: tuple[Any, ...]) -> None:
+    # A grid has at most 65535 rows and pictures: the kernels stride over rows, and batches are smaller.
+    grid = (-(-columns // _COLUMNS), min(-(-rows // _ROWS), 65535), pictures)
+    _module(_cupy().cuda.Device().id).get_function(name)(grid, (_COLUMNS, _ROWS), arguments)
+
+
+def _ints(*values: int) -> tuple[np.int32, ...]:
+    """C's int; CuPy would pass a Python integer in 64 bits."""
+    return tuple(np.int32(value) for value in values)
