@@ -6,7 +6,9 @@
     ├── DecodeError          one file that did not become pixels
     │   ├── TruncatedError   it ends before its pixels do
     │   ├── LimitError       it asks for more than the limits allow
-    │   └── UnsupportedError no decoder here takes it; the message says which would
+    │   ├── UnsupportedError no decoder here takes it; the message says which would
+    │   ├── WindowError      it lacks the window that was asked for, or gives one without meaning
+    │   └── RefusedError     a policy of the caller refuses it
     ├── BackendError         a backend that cannot run here, or failed
     ├── StateError           a saved loader state that belongs to other data or another order
     └── ParityError          two computations that must give the same bits did not
@@ -41,6 +43,14 @@ class LimitError(DecodeError):
 
 class UnsupportedError(DecodeError):
     """No decoder on this machine takes the file."""
+
+
+class WindowError(DecodeError):
+    """The file lacks the window that was asked for, or gives one to which the standard gives no meaning."""
+
+
+class RefusedError(DecodeError):
+    """The file could be decoded, but a policy of the caller refuses it."""
 
 
 class BackendError(DaliPipesError):

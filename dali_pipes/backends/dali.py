@@ -1,0 +1,97 @@
+"""DALI as a backend, on the CPU or on a GPU.
+
+One batch is fed, run and taken at a time, by a thread that works ahead of the training loop; so each output is the answer
+to the inputs just fed, an error belongs to one batch, and nothing is left in a queue when an epoch ends early. The number
+of each sample travels through the graph and is compared at the end.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dali_pipes.backends.graphs import Graph
+from dali_pipes.draws import Draws
+from dali_pipes.errors import BackendError
+from dali_pipes.fetch import Encoded
+from dali_pipes.recipe import Recipe
+
+_NO_JPEG = np.zeros(1, np.uint8)
+
+
+class DaliBackend:
+    """Runs `Graph` pipelines; see `Backend`.
+
+    Args:
+        recipe: what to compute.
+        device: "cpu" or "gpu" (the current CUDA device of torch).
+        batch_size: the largest batch.
+        threads: DALI's CPU threads.
+        decode: decode plain JPEGs in the graph.
+    """
+
+    def __init__(self, recipe: Recipe, *, device: str, batch_size: int, threads: int, decode: bool) -> None:
+        self.name = f"dali-{device}"
+        self.takes_encoded = decode and (recipe.parity == "exact" or recipe.channels == 3)
+        self._stream = torch.cuda.Stream() if device == "gpu" else None
+        device_id = torch.cuda.current_device() if device == "gpu" else None
+        self._graph = Graph(recipe, device, self.takes_encoded, batch_size, threads, device_id)
+        self._flips = recipe.augment is not None or recipe.mean is None
+        self._no_image = np.zeros((recipe.channels, recipe.height, recipe.width), np.uint8)
+        self._pipeline: Any = None
+        self._process = os.getpid()
+
+    def run(self, items: Sequence[npt.NDArray[Any] | Encoded], draws: Draws) -> torch.Tensor:
+        """See `Backend.run`."""
+        if os.getpid() != self._process:
+            raise BackendError(f"{self.name}: a DALI pipeline cannot be used in a forked child; make the Loader there.")
+        inputs = self._inputs(items, draws)
+        try:
+            if self._pipeline is None:
+                self._pipeline = self._graph.pipeline()
+                self._pipeline.build()
+            for name, values in inputs.items():
+                self._pipeline.feed_input(name, values, layout="CHW" if name == "image" else None)
+            return self._take(len(items))
+        except Exception as error:
+            self._pipeline = None  # what was fed in part would meet the wrong batch: start clean
+            raise BackendError(f"{self.name}: DALI could not compute a batch of {len(items)}: {error}") from error
+
+    def _inputs(self, items: Sequence[npt.NDArray[Any] | Encoded], draws: Draws) -> dict[str, list[npt.NDArray[Any]]]:
+        """Everything that the graph is fed, checked as a whole before any of it is."""
+        images = [self._no_image if isinstance(item, Encoded) else item for item in items]
+        for i, image in enumerate(images):
+            if image.shape != self._no_image.shape or image.dtype != images[0].dtype or not image.flags.c_contiguous:
+                raise BackendError(
+                    f"{self.name}: base image {i} is {image.dtype}{list(image.shape)}; expected contiguous "
+                    f"{images[0].dtype}{list(self._no_image.shape)}, one dtype in a batch."
+                )
+        inputs: dict[str, list[npt.NDArray[Any]]] = {"image": images, "sample": list(np.arange(len(items), dtype=np.int64))}
+        if self.takes_encoded:
+            inputs["jpeg"] = [item.data if isinstance(item, Encoded) else _NO_JPEG for item in items]
+            inputs["encoded"] = list(np.array([isinstance(item, Encoded) for item in items]))
+        if self._flips:
+            inputs["hflip"], inputs["vflip"] = list(draws.hflip.astype(np.int32)), list(draws.vflip.astype(np.int32))
+        return inputs
+
+    def _take(self, count: int) -> torch.Tensor:
+        if self._stream is None:
+            batch, sample = self._pipeline.run()
+            image = torch.from_dlpack(batch.as_tensor())
+        else:
+            with torch.cuda.stream(self._stream):
+                batch, sample = self._pipeline.run(self._stream.cuda_stream)
+                image = torch.from_dlpack(batch.as_tensor()).clone()  # memory of torch's allocator, which tracks streams
+            self._stream.synchronize()
+        if not np.array_equal(np.asarray(sample.as_tensor()), np.arange(count)):
+            raise BackendError("samples came out of DALI in another order than they went in")
+        return image
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        self._pipeline = None

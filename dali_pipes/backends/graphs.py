@@ -1,0 +1,130 @@
+"""The DALI graphs: one per parity, each serving CPU and GPU, for operators follow their input's device.
+
+Inputs, one value a sample (N of them):
+
+    image   uint8 | uint16 [C, H, W]   a base image; a placeholder for samples that are decoded here
+    jpeg    uint8 [bytes]              only in graphs that decode; a placeholder where there is a base image
+    encoded bool []                    only in graphs that decode: which of the two it is
+    hflip, vflip int32 []              1 mirrors
+    sample  int64 []                   passed through, to prove that nothing moved
+
+Outputs: the batch, [C, H, W] a sample, and `sample`.
+
+Exact parity uses operators whose bits are known: `flip` moves pixels; on the CPU `normalize` rounds twice, as the contract
+asks; on a GPU, where DALI's normalisation fuses into one rounding, a subtraction and a multiplication stand in for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dali_pipes.arithmetic import base_image, normalisation
+from dali_pipes.decode.gray import luma
+from dali_pipes.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What a pipeline is built from.
+
+    Attributes:
+        recipe: what is computed.
+        device: "cpu" or "gpu".
+        decode: whether plain JPEGs are decoded in the graph.
+        batch_size: largest batch.
+        threads: DALI's CPU threads.
+        device_id: CUDA device; None builds for the CPU alone (a GPU graph can then be checked, but not run).
+    """
+
+    recipe: Recipe
+    device: str
+    decode: bool
+    batch_size: int
+    threads: int
+    device_id: int | None = None
+
+    def pipeline(self) -> Any:
+        """The DALI pipeline, not yet built."""
+        from nvidia.dali import pipeline_def
+
+        define = pipeline_def(
+            self._outputs,
+            batch_size=self.batch_size,
+            num_threads=self.threads,
+            device_id=self.device_id,
+            prefetch_queue_depth=1,
+            exec_dynamic=True,
+            enable_conditionals=True,
+        )
+        return define()
+
+    def _outputs(self) -> Any:
+        from nvidia.dali import fn, types
+
+        image = fn.external_source(name="image", layout="CHW", batch=True, no_copy=True)
+        sample = fn.external_source(name="sample", dtype=types.INT64, ndim=0, batch=True)
+        batch = image.gpu() if self.device == "gpu" else image
+        if self.decode:
+            jpeg = fn.external_source(name="jpeg", dtype=types.UINT8, ndim=1, batch=True, no_copy=True)
+            encoded = fn.external_source(name="encoded", dtype=types.BOOL, ndim=0, batch=True)
+            develop = self._native if self.recipe.parity == "fast" else self._portable
+            batch = _either(encoded, lambda: develop(jpeg), lambda: batch)
+        if self.recipe.augment is not None or self.recipe.mean is None:
+            # Without normalisation this is also the copy from the cache's memory into DALI's.
+            hflip = fn.external_source(name="hflip", dtype=types.INT32, ndim=0, batch=True)
+            vflip = fn.external_source(name="vflip", dtype=types.INT32, ndim=0, batch=True)
+            batch = fn.flip(batch, horizontal=hflip, vertical=vflip)
+        return self._normalised(batch), sample
+
+    def _portable(self, jpeg: Any) -> Any:
+        """JPEG to base image by the portable contract: DALI's CPU decoder, then integer resampling."""
+        from nvidia.dali import fn, types
+
+        pixels = fn.decoders.image(jpeg, device="cpu", output_type=types.RGB)
+        base = fn.python_function(pixels, function=self._base_images, batch_processing=True, output_layouts="CHW")
+        return base.gpu() if self.device == "gpu" else base
+
+    def _base_images(self, pictures: list[npt.NDArray[np.uint8]]) -> list[npt.NDArray[Any]]:
+        recipe = self.recipe
+        shaped = map(luma, pictures) if recipe.channels == 1 else pictures
+        return [base_image(pixels, recipe.size, recipe.fit, recipe.interpolation) for pixels in shaped]
+
+    def _native(self, jpeg: Any) -> Any:
+        """JPEG to base image by DALI's own operators (nvJPEG on a GPU)."""
+        from nvidia.dali import fn, types
+
+        recipe = self.recipe
+        pixels = fn.decoders.image(jpeg, device="mixed" if self.device == "gpu" else "cpu", output_type=types.RGB)
+        interpolation = types.INTERP_CUBIC if recipe.interpolation == "bicubic" else types.INTERP_LINEAR
+        mode = {"stretch": "stretch", "crop": "not_smaller", "pad": "not_larger"}[recipe.fit]
+        base = fn.resize(pixels, size=list(recipe.size), mode=mode, interp_type=interpolation, antialias=True)
+        if recipe.fit != "stretch":
+            base = fn.crop(base, crop=recipe.size, out_of_bounds_policy="pad", fill_values=0)
+        return fn.transpose(base, perm=[2, 0, 1], transpose_layout=False, output_layout="CHW")
+
+    def _normalised(self, batch: Any) -> Any:
+        from nvidia.dali import fn, types
+
+        recipe = self.recipe
+        if recipe.mean is None or recipe.std is None:
+            return batch
+        m, inv = normalisation(recipe.mean, recipe.std, recipe.full_scale)
+        d = (np.asarray(recipe.std) * recipe.full_scale).astype(np.float32)
+        if recipe.parity == "fast":
+            return fn.crop_mirror_normalize(batch, mean=m.tolist(), std=d.tolist(), output_layout="CHW")
+        if self.device == "gpu":
+            return (batch - types.Constant(m[:, None, None])) * types.Constant(inv[:, None, None])
+        return fn.normalize(batch, mean=m[:, None, None], stddev=d[:, None, None])
+
+
+def _either(condition: Any, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
+    if condition:  # a DALI conditional: AutoGraph turns it into split and merge
+        chosen = yes()
+    else:
+        chosen = no()
+    return chosen

@@ -1,0 +1,41 @@
+"""Host buffers for batches, used again once nobody looks at them.
+
+Writing into memory that the process already owns is several times faster than into fresh pages, so buffers are kept. A
+buffer comes back by itself when the last tensor over it is gone: a batch that the caller keeps is never overwritten.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+
+class BufferPool:
+    """Tensors over recycled memory.
+
+    Args:
+        keep: how many idle buffers of one shape and dtype are kept.
+        pinned: page-lock the buffers, for copies to a GPU.
+    """
+
+    def __init__(self, keep: int = 4, *, pinned: bool = False) -> None:
+        self._keep = keep
+        self._pinned = pinned
+        # Deques need no lock, which a finaliser could find held by its own thread.
+        self._idle: dict[tuple[tuple[int, ...], torch.dtype], deque[torch.Tensor]] = {}
+
+    def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """A dense tensor with undefined content, whose memory returns to the pool when the tensor and its views are gone."""
+        idle = self._idle.setdefault((shape, dtype), deque(maxlen=self._keep))
+        try:
+            buffer = idle.pop()
+        except IndexError:
+            buffer = torch.empty(shape, dtype=dtype, pin_memory=self._pinned)
+        # The view's lifetime is that of the tensor made from it: torch holds it until its storage is freed.
+        view: npt.NDArray[np.uint8] = buffer.view(torch.uint8).numpy()
+        weakref.finalize(view, idle.append, buffer).atexit = False
+        return torch.from_numpy(view).view(dtype)

@@ -1,0 +1,55 @@
+"""The command line, `dali-pipes`; each subcommand is a module with `add(parser)` and `run(args) -> exit code`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import logging
+import sys
+from collections.abc import Sequence
+
+from dali_pipes.cli.common import FAILED, INTERRUPTED, LACKING, USAGE
+
+COMMANDS = {
+    "demo": "make a small data set, load it through every backend and cache mode, and show the pictures",
+    "warm": "fill a cache",
+    "parity": "check that all backends give the same pixels on your data",
+    "inspect": "show how one file is read, as text and as a picture",
+    "doctor": "say what this machine can run, and what is missing for more",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    top = argparse.ArgumentParser(prog="dali-pipes", description="Load images through DALI or PyTorch, with the same bits.")
+    subparsers = top.add_subparsers(dest="command", required=True)
+    for name, summary in COMMANDS.items():
+        module = importlib.import_module(f"dali_pipes.cli.{name}")
+        command = subparsers.add_parser(name, help=summary, description=summary)
+        module.add(command)
+        command.set_defaults(run=module.run)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns 0 good, 1 check failed, 2 usage, 3 something this machine lacks, 130 interrupted."""
+    from cache import CacheError, StoreConfigError
+    from dali_pipes.errors import BackendError, ConfigError, DaliPipesError, ManifestError, UnsupportedError
+
+    args = parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    try:
+        return int(args.run(args))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except (DaliPipesError, CacheError, OSError) as error:
+        code = FAILED
+        if isinstance(error, (ConfigError, ManifestError, StoreConfigError, FileNotFoundError)):
+            code = USAGE
+        elif isinstance(error, (BackendError, UnsupportedError)):
+            code = LACKING
+        if args.json:
+            print(json.dumps({"error": type(error).__name__, "message": str(error)}))
+        print(f"dali-pipes {args.command}: {error}", file=sys.stderr)
+        return code

@@ -1,0 +1,117 @@
+"""What the commands share: arguments, output and progress."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cache
+from dali_pipes import backends
+from dali_pipes.errors import ConfigError
+from dali_pipes.manifest import Manifest
+from dali_pipes.recipe import CHOICES, Recipe
+
+GOOD, FAILED, USAGE, LACKING, INTERRUPTED = 0, 1, 2, 3, 130
+"""Exit codes: all well; the check failed; wrong usage; this machine lacks something; interrupted by the user."""
+
+T = TypeVar("T")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """`--json`."""
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout, everything else on stderr")
+
+
+def add_manifest(parser: argparse.ArgumentParser) -> None:
+    """The manifest and its root."""
+    parser.add_argument("manifest", type=Path, help="CSV or Parquet with a column 'path', or a folder (class folders or DICOM)")
+    parser.add_argument("--root", type=Path, help="folder that paths are relative to (default: the manifest's)")
+    parser.add_argument("--split", help="only the samples of this split")
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """A recipe, from a file or from options."""
+    parser.add_argument("--recipe", type=Path, help="a recipe as TOML or JSON; the options below do not apply then")
+    parser.add_argument("--img-size", default="512", help="side of the square output in pixels, or HEIGHTxWIDTH (default: 512)")
+    parser.add_argument("--channels", type=int, default=3, choices=CHOICES["channels"])
+    parser.add_argument("--fit", default="stretch", choices=CHOICES["fit"])
+    parser.add_argument("--interpolation", default="bilinear", choices=CHOICES["interpolation"])
+    parser.add_argument("--depth", type=int, default=8, choices=CHOICES["depth"])
+    parser.add_argument("--normalise", action="store_true", help="normalise by the ImageNet mean and deviation")
+
+
+def add_cache(parser: argparse.ArgumentParser, mode: str) -> None:
+    """Where base images are kept."""
+    parser.add_argument("--cache-mode", default=mode, choices=cache.MODES, help=f"(default: {mode})")
+    parser.add_argument("--cache-dir", type=Path, help="folder of the cache, for the modes that persist")
+
+
+def add_loading(parser: argparse.ArgumentParser) -> None:
+    """How samples are loaded."""
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--num-workers", type=int, help="CPU threads and decoding processes (default: all cores)")
+
+
+def manifest_of(args: argparse.Namespace) -> Manifest:
+    """The manifest that the arguments name."""
+    if args.manifest.is_dir():
+        folders = any(entry.is_dir() for entry in args.manifest.iterdir())
+        manifest = Manifest.from_folder(args.manifest) if folders else Manifest.from_dicom_tree(args.manifest)
+    elif args.manifest.suffix == ".parquet":
+        manifest = Manifest.from_parquet(args.manifest, args.root)
+    else:
+        manifest = Manifest.from_csv(args.manifest, args.root)
+    return manifest.split(args.split) if args.split else manifest
+
+
+def recipe_of(args: argparse.Namespace) -> Recipe:
+    """The recipe that the arguments describe."""
+    if args.recipe is not None:
+        return Recipe.load(args.recipe)
+    parts = args.img_size.lower().split("x")
+    if not all(part.isdigit() for part in parts) or len(parts) > 2:
+        raise ConfigError(f"--img-size {args.img_size!r}: give a number of pixels, or HEIGHTxWIDTH.")
+    imagenet = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)} if args.channels == 3 else {"mean": 0.449, "std": 0.226}
+    return Recipe(
+        size=(int(parts[0]), int(parts[-1])),
+        channels=args.channels,
+        fit=args.fit,
+        interpolation=args.interpolation,
+        depth=args.depth,
+        **(imagenet if args.normalise else {}),  # type: ignore[arg-type]
+    )
+
+
+def present_backends() -> list[str]:
+    """The backends that run on this machine."""
+    return [name for name in backends.BACKENDS if backends.missing(name) is None]
+
+
+def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
+    """`items`, with a progress bar on stderr."""
+    from tqdm import tqdm
+
+    yield from tqdm(items, total=total, desc=what, unit="", file=sys.stderr, disable=None, leave=False)
+
+
+def show(args: argparse.Namespace, document: dict[str, Any], text: str) -> None:
+    """Prints the document under `--json`, the text otherwise."""
+    print(json.dumps(document, indent=2) if args.json else text)
+
+
+def note(args: argparse.Namespace, text: str) -> None:
+    """A line for people; on stderr under `--json`."""
+    print(text, file=sys.stderr if args.json else sys.stdout, flush=True)
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Columns of text, the first to the left and the rest to the right."""
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    lines = [head, ["-" * width for width in widths], *rows]
+    return "\n".join(
+        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths))) for line in lines
+    )

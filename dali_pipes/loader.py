@@ -1,0 +1,319 @@
+"""The iterable that a training loop sees: order, fetching ahead, batches, resuming.
+
+One thread works ahead of the loop. It asks the fetcher for the samples of a few batches at a time, so that decoding never
+waits at the end of a batch, and hands each complete batch to a backend.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import weakref
+from collections.abc import Iterator
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+import cache
+from dali_pipes import backends, sampling
+from dali_pipes.batch import Batch
+from dali_pipes.draws import draw
+from dali_pipes.errors import BackendError, ConfigError, DecodeError, StateError
+from dali_pipes.fetch import Encoded, Failure, Fetcher, Item, Pixels
+from dali_pipes.manifest import Manifest
+from dali_pipes.prefetch import Prefetch, lookahead
+from dali_pipes.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+Samples = npt.NDArray[np.int64]
+
+ON_ERROR = ("raise", "skip", "substitute")
+"""What may happen to a sample that cannot be decoded."""
+
+SUBSTITUTE_TRIES = 32
+"""How many samples in a row "substitute" tries before it gives up."""
+
+_STATE_VERSION = 1
+
+
+class Loader:
+    """Batches of a manifest's samples, decoded once, cached, and computed by the backend of choice.
+
+    >>> loader = Loader(manifest, Recipe(size=512), batch_size=32, cache_mode="pinned", cache_dir="cache")  # doctest: +SKIP
+    >>> for epoch in range(10):                                                                        # doctest: +SKIP
+    ...     loader.set_epoch(epoch)
+    ...     for batch in loader:
+    ...         train(batch.image, batch.label)
+
+    Args:
+        manifest: the samples.
+        recipe: the whole pixel policy.
+        batch_size: samples a batch.
+        cache_mode: one of `cache.MODES`; where base images are kept after the first epoch.
+        cache_dir: folder of the modes that persist.
+        backend: "auto", "dali-gpu", "dali-cpu" or "torch"; `backend` (attribute) says which was taken.
+        shuffle: another order each epoch, from `seed` and the number given to `set_epoch`.
+        seed: decides the order and every random draw.
+        drop_last: leave out a last batch that is smaller.
+        num_workers: CPU threads (and decoding processes) in use; all cores by default.
+        on_error: what becomes of a sample that cannot be decoded. "raise": the epoch ends with its error; "skip": the batch is
+            smaller by it; "substitute": the next good sample of the epoch's order takes its place, label included. Skipped and
+            substituted samples are logged once and counted in `stats()["failed"]`.
+        rank, world_size: this process's share of a distributed run; taken from `torch.distributed` where it is initialised.
+        prefetch: finished batches that may wait for the loop.
+        cache_options: further arguments of `cache.open_store` (budgets, `verify`, `read_only`...).
+
+    Raises:
+        ConfigError: an argument that cannot work. BackendError: a backend that cannot run here.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        recipe: Recipe,
+        *,
+        batch_size: int,
+        cache_mode: str = "none",
+        cache_dir: str | os.PathLike[str] | None = None,
+        backend: str = "auto",
+        shuffle: bool = False,
+        seed: int = 0,
+        drop_last: bool = False,
+        num_workers: int | None = None,
+        on_error: str = "raise",
+        rank: int | None = None,
+        world_size: int | None = None,
+        prefetch: int = 2,
+        cache_options: dict[str, Any] | None = None,
+    ) -> None:
+        for name, value in (("batch_size", batch_size), ("prefetch", prefetch), ("num_workers", num_workers or 1)):
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"Loader({name}={value!r}): give a whole number of at least 1.")
+        if on_error not in ON_ERROR:
+            raise ConfigError(f"Loader(on_error={on_error!r}): allowed are {', '.join(map(repr, ON_ERROR))}.")
+        self.manifest = manifest
+        self.recipe = recipe
+        self.batch_size = batch_size
+        self.backend = backends.resolve(backend)
+        self._shuffle, self._seed, self._drop_last = shuffle, seed, drop_last
+        self._on_error = on_error
+        self._rank, self._world_size = _place(rank, world_size)
+        self._ahead = prefetch
+        self._workers = num_workers or len(os.sched_getaffinity(0))
+        self._epoch = 0
+        self._position = 0
+        self._resume = False
+        self._seconds_waiting = 0.0
+        self._process = os.getpid()
+        sampling.shard(np.empty(0, np.int64), rank=self._rank, world_size=self._world_size, drop_last=drop_last)
+        self._decode = cache_mode == "none" and self.backend.startswith("dali")
+        self._store = cache.open_store(cache_mode, cache_dir, **(cache_options or {}))
+        self._fetcher = Fetcher(
+            manifest,
+            recipe,
+            self._store,
+            cache.SourceIndex(cache_dir if self._store.persistent else None),
+            workers=self._workers,
+            encoded=self._decode,
+        )
+        self._idle: list[backends.Backend] = []
+        self._runs: weakref.WeakSet[Prefetch[Batch]] = weakref.WeakSet()
+        self._close = weakref.finalize(self, _close, self._runs, self._idle, self._fetcher, self._store)
+
+    def __len__(self) -> int:
+        """Batches of an epoch on this rank."""
+        count = len(self.manifest) // self._world_size if self._drop_last else -(-len(self.manifest) // self._world_size)
+        return count // self.batch_size if self._drop_last else -(-count // self.batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch that the next iteration runs: its order and its draws. Without it every iteration is alike."""
+        if epoch != self._epoch:
+            self._epoch, self._position, self._resume = epoch, 0, False
+
+    def __iter__(self) -> Iterator[Batch]:
+        if not self._close.alive:
+            raise BackendError("this Loader is closed; make a new one.")
+        if os.getpid() != self._process:
+            raise BackendError("this Loader was made in another process; make one after the fork.")
+        epoch, start = self._epoch, self._position if self._resume else 0
+        self._position, self._resume = start, False
+        return self._iterate(epoch, start)
+
+    def _iterate(self, epoch: int, start: int) -> Iterator[Batch]:
+        run = Prefetch(lambda: self._produce(epoch, start), self._ahead)
+        self._runs.add(run)
+        position, waited = start, 0.0
+        try:
+            for taken, batch in run:
+                position += taken
+                self._epoch, self._position = epoch, position
+                self._seconds_waiting += run.seconds_waiting - waited
+                waited = run.seconds_waiting
+                if batch is not None:
+                    yield batch
+        finally:
+            run.close()
+
+    def _produce(self, epoch: int, start: int) -> Iterator[tuple[int, Batch | None]]:
+        """(samples taken, batch) for what remains of an epoch; the batch is None where all of its samples were skipped."""
+        order = sampling.epoch_order(len(self.manifest), seed=self._seed, epoch=epoch, shuffle=self._shuffle)
+        mine = sampling.shard(order, rank=self._rank, world_size=self._world_size, drop_last=self._drop_last)
+        plan = sampling.batches(mine, position=start, batch_size=self.batch_size, drop_last=self._drop_last)
+        backend = self._take_backend()
+        try:
+            position = start
+            # Requests are made early enough that the workers never run dry at the end of a batch.
+            batches = ((samples, [self._fetcher.request(i) for i in samples.tolist()]) for samples in plan)
+            for samples, requests in lookahead(batches, ahead=max(1, -(-2 * self._workers // self.batch_size))):
+                items = [item.result() if isinstance(item, Future) else item for item in requests]
+                successors = mine[(np.arange(position + 1, position + len(samples) + SUBSTITUTE_TRIES)) % len(mine)]
+                yield len(samples), self._compute(backend, epoch, samples, items, successors)
+                position += len(samples)
+        finally:
+            self._idle.append(backend)
+
+    def _compute(
+        self, backend: backends.Backend, epoch: int, samples: Samples, items: list[Item], successors: Samples
+    ) -> Batch | None:
+        good = self._good(samples, items, successors)
+        try:
+            image = self._run(backend, epoch, good)
+        except BackendError:
+            if not any(isinstance(item, Encoded) for _, item in good):
+                raise
+            # A JPEG that DALI could not take: decode these samples here, each under the policy for bad samples.
+            samples = np.array([sample for sample, _ in good])
+            decoded = [self._fetcher.decoded(sample) if isinstance(item, Encoded) else item for sample, item in good]
+            good = self._good(samples, decoded, successors)
+            image = self._run(backend, epoch, good)
+        if image is None:
+            return None
+        index = np.array([sample for sample, _ in good], np.int64)
+        label = torch.from_numpy(self.manifest.labels[index])
+        return Batch(image, label, torch.from_numpy(index), [self.manifest.ids[i] for i in index.tolist()])
+
+    def _run(self, backend: backends.Backend, epoch: int, good: list[tuple[int, Pixels | Encoded]]) -> torch.Tensor | None:
+        if not good:
+            return None
+        draws = draw(self.recipe.augment, self._seed, epoch, np.array([sample for sample, _ in good], np.int64))
+        return backend.run([item for _, item in good], draws)
+
+    def _good(self, samples: Samples, items: list[Item], successors: Samples) -> list[tuple[int, Pixels | Encoded]]:
+        """(sample, item) of what the batch will hold, after the policy for bad samples."""
+        good: list[tuple[int, Pixels | Encoded]] = []
+        for place, (sample, item) in enumerate(zip(samples.tolist(), items)):
+            if not isinstance(item, Failure):
+                good.append((sample, item))
+            elif self._on_error == "raise":
+                raise item.error
+            elif self._on_error == "substitute":
+                good.append(self._substitute(item, successors[place : place + SUBSTITUTE_TRIES].tolist()))
+        return good
+
+    def _substitute(self, failure: Failure, successors: list[int]) -> tuple[int, Pixels | Encoded]:
+        for sample in successors:
+            item = self._fetcher.decoded(sample)
+            if not isinstance(item, Failure):
+                return sample, item
+        raise DecodeError(f"{failure.error}; nor can the {len(successors)} samples after it that could stand in for it.")
+
+    def _take_backend(self) -> backends.Backend:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return backends.create(
+                self.backend, self.recipe, batch_size=self.batch_size, threads=self._workers, decode=self._decode
+            )
+
+    def warm(self) -> Iterator[int]:
+        """Decodes into the cache whatever is not there yet, in manifest order; yields each sample's number when it is done.
+
+        Raises what a bad sample raises under `on_error="raise"`; otherwise bad samples are counted and passed over.
+        """
+        requests = ((sample, self._fetcher.request(sample)) for sample in range(len(self.manifest)))
+        for sample, request in lookahead(requests, 4 * self._workers):
+            item = request.result() if isinstance(request, Future) else request
+            if isinstance(item, Failure) and self._on_error == "raise":
+                raise item.error
+            yield sample
+
+    def stats(self) -> dict[str, Any]:
+        """Counters since the loader was made.
+
+        `decoded`, `hits`, `misses`: images; `failed`: different samples that could not be had; `bytes_read`: of source files;
+        `seconds_waiting`: how long the training loop waited for batches; `cache`: what the store counts.
+        """
+        return {**self._fetcher.counts(), "seconds_waiting": self._seconds_waiting, "cache": self._store.stats()}
+
+    def failures(self) -> dict[int, str]:
+        """Sample number to error message, for every sample that could not be had so far."""
+        return {sample: str(error) for sample, error in self._fetcher.failures().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the iteration stands, as plain JSON values: the batches delivered so far count as consumed."""
+        return {"version": _STATE_VERSION, "epoch": self._epoch, "position": self._position, **self._belongs_to()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Makes the next iteration go on where `state` was taken, with any batch size, backend and cache mode.
+
+        Raises:
+            StateError: the state is malformed, or belongs to other samples, another order or another shard.
+        """
+        expected = {"version": _STATE_VERSION, **self._belongs_to()}
+        found = {name: state.get(name) for name in expected} if isinstance(state, dict) else {}
+        if found != expected:
+            wrong = [f"{name} is {found.get(name)!r}, here {value!r}" for name, value in expected.items() if found.get(name) != value]
+            raise StateError(f"this state belongs to another run: {'; '.join(wrong)}.")
+        epoch, position = state.get("epoch"), state.get("position")
+        if type(epoch) is not int or type(position) is not int or not 0 <= position <= len(self.manifest):
+            raise StateError(f"state: epoch={epoch!r}, position={position!r}; both must be whole numbers inside the epoch.")
+        self._epoch, self._position, self._resume = epoch, position, True
+
+    def _belongs_to(self) -> dict[str, Any]:
+        return {
+            "samples": self.manifest.digest(),
+            "seed": self._seed,
+            "shuffle": self._shuffle,
+            "rank": self._rank,
+            "world_size": self._world_size,
+        }
+
+    def close(self) -> None:
+        """Ends threads and child processes, and closes the cache. Iterations under way end."""
+        self._close()
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return (
+            f"Loader({len(self.manifest)} samples in {len(self)} batches of {self.batch_size}, backend={self.backend!r}, "
+            f"cache={self._store.mode!r}, epoch={self._epoch}, position={self._position})"
+        )
+
+
+def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    if rank is None and world_size is None and torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    if (rank is None) != (world_size is None):
+        raise ConfigError(f"Loader(rank={rank!r}, world_size={world_size!r}): give both or neither.")
+    return rank or 0, world_size or 1
+
+
+def _close(
+    runs: weakref.WeakSet[Prefetch[Any]], idle: list[backends.Backend], fetcher: Fetcher, store: cache.Store
+) -> None:
+    for run in list(runs):
+        run.close()
+    fetcher.close()
+    for backend in idle:
+        backend.close()
+    store.close()

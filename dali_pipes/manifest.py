@@ -1,0 +1,239 @@
+"""Which samples exist: path, frame, label, split and group of each, in columns.
+
+A manifest reads no pixels. Its paths are relative to one root and cannot leave it: what a row may name is checked when the
+manifest is made, where a path really leads (symbolic links) when a file is about to be read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from dali_pipes.errors import ConfigError, ManifestError
+from dali_pipes.columns import TextColumn
+from dali_pipes.rows import Table, check, read_csv, read_parquet
+
+NO_LABEL = -1
+"""The label of a sample that has none."""
+
+SHOW_PATHS = "DALI_PIPES_SHOW_PATHS"
+"""Environment variable: set to 1, messages name samples by their paths, which may identify patients."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row of a manifest.
+
+    Attributes:
+        index: its position in the manifest.
+        id: its stable name; the path (and `#frame`, when it is not 0) where the source gives none.
+        path: relative to the manifest's root, with forward slashes.
+        frame: number of the frame in the file, from 0.
+        label: class number, or -1 where there is none.
+        split: such as "train", or "".
+        group: samples that belong together (a patient, say), or "".
+    """
+
+    index: int
+    id: str
+    path: str
+    frame: int
+    label: int
+    split: str
+    group: str
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest(Sequence[Sample]):
+    """Samples as columns; build one with `from_csv`, `from_parquet`, `from_folder` or `from_dicom_tree`.
+
+    Attributes:
+        root: the folder that paths are relative to.
+        paths, ids, splits, groups: text, one value a sample.
+        frames: int32[N].
+        labels: int64[N].
+        classes: names of the class numbers, where the source gave names; else empty.
+    """
+
+    root: Path
+    paths: TextColumn
+    ids: TextColumn
+    frames: npt.NDArray[np.int32]
+    labels: npt.NDArray[np.int64]
+    splits: TextColumn
+    groups: TextColumn
+    classes: tuple[str, ...] = ()
+
+    @classmethod
+    def from_csv(cls, path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> Manifest:
+        """Reads a CSV with a header row: column `path`, and optionally `label`, `id`, `frame`, `split`, `group`.
+
+        Labels that are all integers stay as they are; other labels are class names, numbered in sorted order (see
+        `classes`). Without a `label` column every label is -1. Further columns are ignored.
+
+        Args:
+            path: the CSV, UTF-8.
+            root: the folder that paths are relative to; the CSV's own folder by default.
+
+        Raises:
+            ManifestError: the file is missing or malformed, or rows cannot be used; every bad row is named.
+        """
+        return cls._from_table(Path(root) if root is not None else Path(path).parent, read_csv(Path(path)))
+
+    @classmethod
+    def from_parquet(cls, path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> Manifest:
+        """Reads a Parquet file with the columns of `from_csv`; needs pyarrow (`pip install 'dali-pipes[features]'`)."""
+        return cls._from_table(Path(root) if root is not None else Path(path).parent, read_parquet(Path(path)))
+
+    @classmethod
+    def from_folder(cls, root: str | os.PathLike[str]) -> Manifest:
+        """Lists `root/<class>/**`: every file whose content is an image, labelled by its class folder in sorted order.
+
+        Raises:
+            ManifestError: no such folder, or no image in it.
+        """
+        from dali_pipes.decode import sniff_file
+
+        base = _folder(root)
+        classes = sorted(entry.name for entry in os.scandir(base) if entry.is_dir() and not entry.name.startswith("."))
+        rows = [
+            (relative, name)
+            for name in classes
+            for relative in _files(base, name)
+            if sniff_file(base / relative) is not None
+        ]
+        if not rows:
+            raise ManifestError(f"{base}: no image found in its class folders; expected <root>/<class>/<image files>.")
+        paths, labels = zip(*rows)
+        return cls._from_table(base, Table(str(base), {"path": list(paths), "label": list(labels)}, range(len(rows))))
+
+    @classmethod
+    def from_dicom_tree(cls, root: str | os.PathLike[str]) -> Manifest:
+        """Lists every frame of every DICOM file under `root`, found by content; labels are -1, the folder is the group.
+
+        Raises:
+            ManifestError: no such folder, or no DICOM file with pixels in it.
+        """
+        from dali_pipes.decode import dicom_frames, is_dicom
+
+        base = _folder(root)
+        files = [(relative, dicom_frames(base / relative)) for relative in _files(base, "") if is_dicom(base / relative)]
+        rows = [(relative, frame) for relative, count in files for frame in range(count)]
+        if not rows:
+            raise ManifestError(f"{base}: no DICOM file with pixels found; files are recognised by content (DICM at byte 128).")
+        columns = {
+            "path": [relative for relative, _ in rows],
+            "frame": [str(frame) for _, frame in rows],
+            "group": [os.path.dirname(relative) for relative, _ in rows],
+        }
+        return cls._from_table(base, Table(str(base), columns, range(len(rows))))
+
+    @classmethod
+    def _from_table(cls, root: Path, table: Table) -> Manifest:
+        frames, labels, classes = check(table)
+        paths = table.columns["path"]
+        default_ids = (f"{path}#{frame}" if frame else path for path, frame in zip(paths, frames.tolist()))
+        blank = [""] * len(paths)
+        return cls(
+            root=root,
+            paths=TextColumn(paths),
+            ids=TextColumn(table.columns.get("id") or default_ids),
+            frames=frames,
+            labels=labels,
+            splits=TextColumn(table.columns.get("split") or blank),
+            groups=TextColumn(table.columns.get("group") or blank),
+            classes=classes,
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
+        i = range(len(self))[index]
+        return Sample(
+            i, self.ids[i], self.paths[i], int(self.frames[i]), int(self.labels[i]), self.splits[i], self.groups[i]
+        )
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"Manifest({len(self)} samples, {len(self.classes) or 'numbered'} classes, root={str(self.root)!r})"
+
+    def subset(self, indices: Iterable[int]) -> Manifest:
+        """The samples at `indices`, in that order; class numbers stay as they are."""
+        take = np.asarray(list(indices), np.int64)
+        if len(take) and (take.min() < 0 or take.max() >= len(self)):
+            raise ConfigError(f"subset: indices must lie in 0..{len(self) - 1}, found {take.min()}..{take.max()}.")
+        return Manifest(
+            self.root,
+            self.paths.take(take),
+            self.ids.take(take),
+            self.frames[take],
+            self.labels[take],
+            self.splits.take(take),
+            self.groups.take(take),
+            self.classes,
+        )
+
+    def split(self, name: str) -> Manifest:
+        """The samples whose split is `name`.
+
+        Raises:
+            ConfigError: no sample has that split; the message lists the splits there are.
+        """
+        chosen = [i for i, value in enumerate(self.splits) if value == name]
+        if not chosen:
+            raise ConfigError(f"split {name!r}: no such split; the manifest has {sorted(set(self.splits))}.")
+        return self.subset(chosen)
+
+    def resolve(self, index: int) -> Path:
+        """The absolute path of a sample's file, links followed.
+
+        Raises:
+            ManifestError: the path leads out of the root.
+        """
+        root = os.path.realpath(self.root)
+        path = os.path.realpath(os.path.join(root, self.paths[index]))
+        if os.path.commonpath([root, path]) != root:
+            raise ManifestError(f"{self.describe(index)} leads out of the manifest's root through a link; move the file in.")
+        return Path(path)
+
+    def describe(self, index: int) -> str:
+        """How messages name a sample: by number and a short digest, for paths and ids may identify patients.
+
+        With DALI_PIPES_SHOW_PATHS=1 the path is named too; `manifest[index].path` always gives it.
+        """
+        digest = hashlib.blake2b(self.ids[index].encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
+        shown = f" {self.paths[index]}" if os.environ.get(SHOW_PATHS) == "1" else ""
+        return f"sample {index} [{digest}]{shown}"
+
+    def digest(self) -> str:
+        """32 hex digits over ids, paths, frames and labels: equal for manifests that list the same samples in the same order."""
+        state = hashlib.blake2b(digest_size=16)
+        for block in (*self.ids.buffers(), *self.paths.buffers(), self.frames.tobytes(), self.labels.tobytes()):
+            state.update(len(block).to_bytes(8, "little"))
+            state.update(block)
+        return state.hexdigest()
+
+
+def _folder(root: str | os.PathLike[str]) -> Path:
+    if not os.path.isdir(root):
+        raise ManifestError(f"{os.fspath(root)}: no such folder.")
+    return Path(root)
+
+
+def _files(base: Path, below: str) -> list[str]:
+    """Regular, not hidden files under `base/below`, relative to `base`, sorted."""
+    found = []
+    for folder, folders, names in os.walk(base / below):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [os.path.relpath(os.path.join(folder, name), base) for name in names if not name.startswith(".")]
+    return sorted(path.replace(os.sep, "/") for path in found)
+

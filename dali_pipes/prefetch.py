@@ -1,0 +1,88 @@
+"""Iterating ahead of the consumer."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+def lookahead(items: Iterable[T], ahead: int) -> Iterator[T]:
+    """`items`, each taken from its source `ahead` items before it is yielded."""
+    waiting: deque[T] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > ahead:
+            yield waiting.popleft()
+    yield from waiting
+
+
+@dataclass(frozen=True)
+class _End:
+    error: BaseException | None
+
+
+class Prefetch(Generic[T]):
+    """Iterates over `make()` in a thread of its own, at most `ahead` items ahead.
+
+    An error of the producer is raised where the consumer meets it. `close` ends the thread, at any time and from any state;
+    the iterator that the thread ran is closed too.
+
+    Args:
+        make: makes the iterator; called in the thread.
+        ahead: finished items that may wait.
+    """
+
+    def __init__(self, make: Callable[[], Iterator[T]], ahead: int) -> None:
+        self._ready: queue.Queue[T | _End] = queue.Queue(maxsize=ahead)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._produce, args=(make,), name="dali-pipes-prefetch", daemon=True)
+        self.seconds_waiting = 0.0
+        """How long the consumer has waited for items, in seconds."""
+        self._thread.start()
+
+    def _produce(self, make: Callable[[], Iterator[T]]) -> None:
+        error: BaseException | None = None
+        try:
+            items = make()
+            for item in items:
+                self._ready.put(item)
+                if self._stop.is_set():
+                    break
+            if isinstance(items, Iterator) and hasattr(items, "close"):
+                items.close()
+        except BaseException as raised:
+            error = raised
+        self._ready.put(_End(error))
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        if self._stop.is_set():
+            raise StopIteration
+        start = time.perf_counter()
+        item = self._ready.get()
+        self.seconds_waiting += time.perf_counter() - start
+        if isinstance(item, _End):
+            self.close()
+            if item.error is not None:
+                raise item.error
+            raise StopIteration
+        return item
+
+    def close(self) -> None:
+        """Stops the producer and waits for its thread."""
+        self._stop.set()
+        while self._thread.is_alive():
+            try:  # make room, for the producer may be waiting to put
+                self._ready.get(timeout=0.05)
+            except queue.Empty:
+                continue
+        self._thread.join()

@@ -1,0 +1,226 @@
+"""The whole pixel policy of a run, as data: what happens between a file's bytes and the tensor that a model sees.
+
+Two digests follow from it. `digest` names the output pixels; `base_digest` names the part that is decided before the cache
+(decode, window, geometry), so changing the normalisation or the augmentation keeps every cached image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import sys
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dali_pipes.decode import DecodePolicy, PercentileWindow, Window, window_from_dict
+from dali_pipes.draws import Augment
+from dali_pipes.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "channels": (1, 3),
+    "fit": ("stretch", "crop", "pad"),
+    "interpolation": ("bilinear", "bicubic"),
+    "depth": (8, 16),
+    "parity": ("exact", "fast"),
+}
+"""What the fields with few values allow."""
+
+MAX_SIDE = 16384
+"""Largest height or width of an output image, pixels."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How files become tensors. Frozen and hashable; equal recipes give equal bits.
+
+    Attributes:
+        size: (height, width) of the output in pixels, or one integer for both.
+        channels: 3 (RGB; gray is repeated) or 1 (gray; colour by ITU-R 601 weights, as Pillow's "L").
+        fit: "stretch" to the size; "crop": the short side to the size, then the centre; "pad": letterbox on black.
+        window: how stored values of more than 8 bits become 8: `PercentileWindow`, `FixedWindow`, `VOIWindow`, or None for
+            the full range of the stored bits. Images that are 8-bit already ignore it.
+        mean, std: one number for all channels or one each, in units of full scale (1.0 is 255, or 65535 at depth 16). Both
+            None: the integers come out as they are.
+        interpolation: "bilinear" or "bicubic", always antialiased.
+        depth: bits of a base image, 8 or 16. At 16 DICOM keeps its modality values, and `window` (if any) is applied when a
+            sample is read, so that trying another one decodes nothing.
+        augment: what varies at random per epoch, or None.
+        parity: "exact": the same bits from every backend; "fast": DALI's native operators.
+
+    Raises:
+        ConfigError: a value outside of what is allowed; the message lists it.
+
+    >>> Recipe(size=224).size
+    (224, 224)
+    >>> Recipe(size=224) == Recipe.from_json(Recipe(size=224).to_json())
+    True
+    """
+
+    size: tuple[int, int] | int
+    channels: int = 3
+    fit: str = "stretch"
+    window: Window | None = PercentileWindow()
+    mean: tuple[float, ...] | float | None = None
+    std: tuple[float, ...] | float | None = None
+    interpolation: str = "bilinear"
+    depth: int = 8
+    augment: Augment | None = None
+    parity: str = "exact"
+
+    def __post_init__(self) -> None:
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"Recipe({name}={getattr(self, name)!r}): allowed are {', '.join(map(repr, allowed))}.")
+        if self.window is not None and not isinstance(self.window, Window):
+            raise ConfigError(f"Recipe(window={self.window!r}): give a PercentileWindow, FixedWindow, VOIWindow or None.")
+        if self.augment is not None and not isinstance(self.augment, Augment):
+            raise ConfigError(f"Recipe(augment={self.augment!r}): give an Augment or None.")
+        object.__setattr__(self, "size", _size(self.size))
+        object.__setattr__(self, "mean", _per_channel("mean", self.mean, self.channels))
+        object.__setattr__(self, "std", _per_channel("std", self.std, self.channels))
+        if (self.mean is None) != (self.std is None):
+            raise ConfigError("Recipe: give both mean and std, or neither (integers out).")
+        if self.std is not None and min(self.std) <= 0:  # type: ignore[type-var]
+            raise ConfigError(f"Recipe(std={self.std}): every std must be greater than 0.")
+
+    @property
+    def height(self) -> int:
+        """Rows of the output image."""
+        return self.size[0]  # type: ignore[index]
+
+    @property
+    def width(self) -> int:
+        """Columns of the output image."""
+        return self.size[1]  # type: ignore[index]
+
+    @property
+    def integer_dtype(self) -> torch.dtype:
+        """torch.uint8, or torch.uint16 where 16-bit values reach the output (depth 16 without a window)."""
+        return torch.uint16 if self.depth == 16 and self.window is None else torch.uint8
+
+    @property
+    def full_scale(self) -> int:
+        """The integer that `mean` and `std` call 1.0: 255 or 65535."""
+        return 65535 if self.integer_dtype is torch.uint16 else 255
+
+    @property
+    def decode_policy(self) -> DecodePolicy:
+        """The part that decoding a file needs."""
+        return DecodePolicy(channels=self.channels, depth=self.depth, window=self.window if self.depth == 8 else None)
+
+    @property
+    def digest(self) -> str:
+        """32 hex digits that change if and only if output pixels can change."""
+        return _digest(self.to_dict())
+
+    @property
+    def base_digest(self) -> str:
+        """32 hex digits that change if and only if cached base images can change."""
+        part = self.to_dict()
+        for name in ("mean", "std", "augment", "parity", *(("window",) if self.depth == 16 else ())):
+            part.pop(name, None)
+        return _digest(part)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as in TOML and JSON: `window` and `augment` as tables, "none" for no window, absent for None."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+        plain["size"] = list(plain["size"])
+        for name in ("mean", "std"):
+            if name in plain:
+                plain[name] = list(plain[name])
+        plain["window"] = "none" if self.window is None else self.window.as_dict()
+        if self.augment is not None:
+            plain["augment"] = asdict(self.augment)
+        return plain
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Recipe:
+        """The inverse of `to_dict`; fields that are absent take their defaults.
+
+        Raises:
+            ConfigError: an unknown field, or a value that is not allowed.
+        """
+        values = {name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()}
+        try:
+            if "window" in values:
+                values["window"] = None if values["window"] == "none" else window_from_dict(_table(values["window"]))
+            if "augment" in values:
+                values["augment"] = Augment(**values["augment"])
+            return cls(**values)
+        except TypeError as error:
+            names = ", ".join(f.name for f in fields(cls))
+            raise ConfigError(f"recipe: {error}; its fields are {names}.") from error
+
+    def to_json(self) -> str:
+        """The recipe as a JSON document."""
+        return json.dumps(self.to_dict(), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """A recipe from a JSON document. Raises ConfigError."""
+        try:
+            plain = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"recipe: not JSON: {error}") from error
+        return cls.from_dict(_table(plain))
+
+    def to_toml(self) -> str:
+        """The recipe as a TOML document."""
+        plain = self.to_dict()
+        tables = {name: plain.pop(name) for name in ("window", "augment") if isinstance(plain.get(name), dict)}
+        lines = [f"{name} = {json.dumps(value)}" for name, value in plain.items()]
+        for name, table in tables.items():
+            lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items() if value is not None)]
+        return "\n".join(lines) + "\n"
+
+    @classmethod
+    def from_toml(cls, text: str) -> Recipe:
+        """A recipe from a TOML document. Raises ConfigError."""
+        try:
+            return cls.from_dict(tomllib.loads(text))
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"recipe: not TOML: {error}") from error
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Recipe:
+        """A recipe from a `.toml` or `.json` file. Raises ConfigError."""
+        text = Path(path).read_text("utf-8")
+        return cls.from_json(text) if Path(path).suffix == ".json" else cls.from_toml(text)
+
+
+def _size(size: Any) -> tuple[int, int]:
+    pair = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, (tuple, list)) else ()
+    if len(pair) != 2 or not all(isinstance(n, int) and 1 <= n <= MAX_SIDE for n in pair):
+        raise ConfigError(f"Recipe(size={size!r}): give (height, width), or one number, from 1 to {MAX_SIDE} pixels.")
+    return pair
+
+
+def _per_channel(name: str, values: Any, channels: int) -> tuple[float, ...] | None:
+    if values is None:
+        return None
+    many = tuple(map(float, values)) if isinstance(values, (tuple, list)) else (float(values),)
+    many = many * channels if len(many) == 1 else many
+    if len(many) != channels or not all(map(math.isfinite, many)):
+        raise ConfigError(f"Recipe({name}={values!r}): give 1 or {channels} finite numbers, in units of full scale.")
+    return many
+
+
+def _table(plain: Any) -> dict[str, Any]:
+    if not isinstance(plain, dict):
+        raise ConfigError(f"recipe: expected a table of fields, found {type(plain).__name__}.")
+    return plain
+
+
+def _digest(plain: dict[str, Any]) -> str:
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -1,0 +1,140 @@
+"""Tables of samples as columns of text, and the checks on their rows; `Manifest` is what they become."""
+
+from __future__ import annotations
+
+import csv
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from dali_pipes.errors import ManifestError
+
+COLUMNS = ("path", "label", "id", "frame", "split", "group")
+"""The columns that are read; `path` is the only one that must be there."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows as read, not yet checked.
+
+    Attributes:
+        source: names the table in messages.
+        columns: text of each known column that the table has; equally long.
+        lines: where each row stands in the source, as messages number it.
+        problems: row to reason, for rows that were already unreadable.
+    """
+
+    source: str
+    columns: dict[str, list[str]]
+    lines: Sequence[int]
+    problems: dict[int, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.columns["path"])
+
+
+def read_csv(path: Path) -> Table:
+    """The known columns of a CSV with a header row; blank lines are passed over."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            header = [name.strip() for name in next(reader, [])]
+            _require_path(path, header)
+            wanted = [(name, header.index(name)) for name in COLUMNS if name in header]
+            table = Table(str(path), {name: [] for name, _ in wanted}, array("q"))
+            targets = [(table.columns[name].append, position) for name, position in wanted]
+            add_line, width = table.lines.append, len(header)  # type: ignore[attr-defined]
+            for row in reader:
+                if not row:
+                    continue
+                if len(row) != width:
+                    table.problems[len(table)] = f"it has {len(row)} fields, the header has {width}"
+                    row = [""] * width
+                add_line(reader.line_num)
+                for append, position in targets:
+                    append(row[position])
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ManifestError(f"{path}: not readable as a UTF-8 CSV: {error}") from error
+    return table
+
+
+def read_parquet(path: Path) -> Table:
+    """As `read_csv`, from Parquet; rows are numbered from 0 and nulls count as empty."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise ManifestError(f"{path}: reading Parquet needs pyarrow; pip install 'dali-pipes[features]'.") from error
+    try:
+        names = pq.read_schema(path).names
+        _require_path(path, names)
+        data = pq.read_table(path, columns=[name for name in COLUMNS if name in names])
+    except (OSError, pa.ArrowException) as error:
+        raise ManifestError(f"{path}: not readable as Parquet: {error}") from error
+    texts = {name: ["" if v is None else str(v) for v in data[name].to_pylist()] for name in data.column_names}
+    return Table(str(path), texts, range(data.num_rows))
+
+
+def _require_path(path: Path, header: Sequence[str]) -> None:
+    if "path" not in header:
+        raise ManifestError(f"{path}: no column named 'path'; found {list(header)}, understood are {list(COLUMNS)}.")
+
+
+def check(table: Table) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], tuple[str, ...]]:
+    """The frames int32[N], labels int64[N] and class names of a table whose every row is good.
+
+    Raises:
+        ManifestError: naming all bad rows at once.
+    """
+    problems = dict(table.problems)
+    for row, path in enumerate(table.columns["path"]):
+        if reason := _path_problem(path):
+            problems.setdefault(row, reason)
+    frames = np.zeros(len(table), np.int32)
+    for row, text in enumerate(table.columns.get("frame", ())):
+        if text.isascii() and text.isdigit() and len(text) < 10:
+            frames[row] = int(text)
+        elif text:
+            problems.setdefault(row, f"frame is {text!r}; give a number from 0, or leave it empty")
+    first: dict[str, int] = {}
+    for row, name in enumerate(table.columns.get("id", ())):
+        if not name:
+            problems.setdefault(row, "id is empty")
+        elif first.setdefault(name, row) != row:
+            problems.setdefault(row, f"its id stands at line {table.lines[first[name]]} too; ids must be unique")
+    labels = table.columns.get("label")
+    for row, text in enumerate(labels or ()):
+        if not text:
+            problems.setdefault(row, "label is empty")
+    if problems:
+        report = [f"  line {table.lines[row]}: {reason}" for row, reason in sorted(problems.items())]
+        raise ManifestError("\n".join([f"{table.source}: {len(problems)} of {len(table)} rows cannot be used:", *report]))
+    return frames, *_number(labels, len(table))
+
+
+def _path_problem(path: str) -> str | None:
+    if not path:
+        return "path is empty"
+    if path.startswith("/") or "://" in path or "\\" in path or path[1:2] == ":":
+        return "path must be relative to the root, with forward slashes; set root= to the folder that holds the files"
+    if ".." in path and ".." in path.split("/"):
+        return "path may not leave the root ('..')"
+    if not path.isprintable():
+        return "path holds control characters"
+    return None
+
+
+def _number(labels: Sequence[str] | None, count: int) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
+    """Integers stay; anything else is a class name, numbered in sorted order."""
+    if labels is None:
+        return np.full(count, -1, np.int64), ()
+    try:
+        return np.fromiter(map(int, labels), np.int64, count), ()
+    except (ValueError, OverflowError):
+        classes = tuple(sorted(set(labels)))
+        number = {name: i for i, name in enumerate(classes)}
+        return np.fromiter(map(number.__getitem__, labels), np.int64, count), classes

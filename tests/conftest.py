@@ -1,0 +1,45 @@
+"""What all tests share: which skips are expected, and what a GPU test needs."""
+
+import os
+
+import pytest
+
+EXPECTED_SKIPS = (
+    "no NVIDIA GPU",
+    "nvcc is not installed",
+)
+"""Beginnings of the reasons for which a test may be skipped in CI."""
+
+_skipped: list[str] = []
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.option.markexpr:
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") is None:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        if os.environ.get("DALI_PIPES_REQUIRE_GPU") == "1":
+            pytest.fail("DALI_PIPES_REQUIRE_GPU=1, and torch finds no CUDA device")
+        pytest.skip("no NVIDIA GPU on this machine")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped and isinstance(report.longrepr, tuple):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        if not reason.startswith(EXPECTED_SKIPS):
+            _skipped.append(f"{report.nodeid}: {reason}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if _skipped and os.environ.get("DALI_PIPES_FAIL_ON_UNEXPECTED_SKIPS") == "1":
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        print("\nunexpected skips:", *_skipped, sep="\n  ")

@@ -1,0 +1,109 @@
+"""The tree explains the program: who may import whom, how long a module may be, and that nothing is unpickled."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted([*ROOT.glob("dali_pipes/**/*.py"), *ROOT.glob("cache/**/*.py")])
+
+ALLOWED = {
+    "cache": set(),
+    "dali_pipes.errors": set(),
+    "dali_pipes.columns": set(),
+    "dali_pipes.rows": {"errors"},
+    "dali_pipes.manifest": {"errors", "columns", "rows", "decode"},
+    "dali_pipes.draws": {"errors"},
+    "dali_pipes.sampling": {"errors", "draws"},
+    "dali_pipes.decode": {"errors"},
+    "dali_pipes.arithmetic": {"errors"},
+    "dali_pipes.recipe": {"errors", "draws", "decode"},
+    "dali_pipes.buffers": set(),
+    "dali_pipes.prefetch": set(),
+    "dali_pipes.batch": set(),
+    "dali_pipes.fetch": {"errors", "manifest", "recipe", "decode", "arithmetic", "cache"},
+    "dali_pipes.backends": {"errors", "recipe", "draws", "fetch", "buffers", "arithmetic", "decode"},
+    "dali_pipes.loader": {
+        *("errors", "manifest", "recipe", "sampling", "draws", "fetch", "prefetch", "batch", "backends", "cache"),
+    },
+}
+"""A room, and the rooms it may import besides itself. `cli`, `integrations` and what stands on top may import anything."""
+
+THIRD_PARTY = {
+    "nvidia": {"dali_pipes.backends.graphs", "dali_pipes.backends.dali"},
+    "cupy": {"dali_pipes.arithmetic.kernels", "cache.pin"},
+    "torch": {"dali_pipes", "cache.tensor"},
+    "pydicom": {"dali_pipes.decode", "dali_pipes.demo"},
+}
+"""A heavy or rare library, and the only modules (by prefix) that may import it."""
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(path: Path) -> set[str]:
+    package = name_of(path).split(".") if path.name == "__init__.py" else name_of(path).split(".")[:-1]
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            found |= {f"{module}.{alias.name}" for alias in node.names} | {module}
+    return found
+
+
+def room_of(name: str) -> str | None:
+    parts = name.split(".")
+    if parts[0] == "cache":
+        return "cache"
+    return parts[1] if parts[0] == "dali_pipes" and len(parts) > 1 else None
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_follow_the_flow(path: Path) -> None:
+    name = name_of(path)
+    rule = next((allowed for room, allowed in ALLOWED.items() if name == room or name.startswith(room + ".")), None)
+    if rule is None:
+        return
+    known = {entry.stem for entry in (ROOT / "dali_pipes").iterdir()} | {"cache"}
+    used = {room for room in map(room_of, imports(path)) if room in known}
+    assert used - {room_of(name)} <= rule, f"{name} may not import {sorted(used - {room_of(name)} - rule)}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_heavy_libraries_stay_in_their_modules(path: Path) -> None:
+    name = name_of(path)
+    for library, homes in THIRD_PARTY.items():
+        if any(used.split(".")[0] == library for used in imports(path)):
+            assert any(name == home or name.startswith((home + ".", home + "_")) for home in homes), f"{name}: {library}"
+
+
+def test_backends_do_not_import_each_other() -> None:
+    torch_backend = imports(ROOT / "dali_pipes/backends/torch.py")
+    dali_backend = imports(ROOT / "dali_pipes/backends/dali.py")
+    assert not any(name.startswith("dali_pipes.backends.dali") for name in torch_backend)
+    assert not any(name.startswith("dali_pipes.backends.torch") for name in dali_backend)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_modules_are_short_and_documented(path: Path) -> None:
+    text = path.read_text("utf-8")
+    assert len(text.splitlines()) <= 400
+    assert ast.get_docstring(ast.parse(text)), f"{name_of(path)} has no docstring"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_nothing_is_unpickled(path: Path) -> None:
+    tree = ast.parse(path.read_text("utf-8"))
+    assert not {name.split(".")[0] for name in imports(path)} & {"pickle", "cPickle", "dill", "shelve", "marshal", "joblib"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            given = {word.arg: word.value for word in node.keywords}
+            if node.func.attr == "load" and ast.unparse(node.func.value) in {"np", "numpy"}:
+                assert ast.unparse(given.get("allow_pickle", ast.Constant(False))) == "False"
+            if node.func.attr == "load" and ast.unparse(node.func.value) == "torch":
+                assert "weights_only" in given and ast.unparse(given["weights_only"]) == "True"
