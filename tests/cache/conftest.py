@@ -1,0 +1,55 @@
+"""Stores of every mode, and values that are functions of their keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cache
+from cache import Key, Store, open_store
+
+# Every mode in every way it can be opened: (name, mode, arguments).
+WAYS: dict[str, tuple[str, dict[str, Any]]] = {
+    "memory": ("memory", {}),
+    "pinned": ("pinned", {}),
+    "pinned-always": ("pinned", {"verify": "always"}),
+    "pinned-never": ("pinned", {"verify": "never"}),
+    "pinned-keyed": ("pinned", {"secret": b"k" * 32}),
+    "pinned-budget": ("pinned", {"disk_bytes": 1 << 30}),
+}
+
+
+def value(number: int, shape: tuple[int, ...] = (3, 8, 9), dtype: str = "uint8") -> np.ndarray[Any, Any]:
+    """An array that is a function of its arguments."""
+    rng = np.random.default_rng(number)
+    return rng.integers(0, 256, (*shape, np.dtype(dtype).itemsize), dtype=np.uint8).view(dtype)[..., 0]
+
+
+def key(number: int) -> Key:
+    """The key of ``value(number)``."""
+    return Key.of(number=number)
+
+
+@pytest.fixture
+def opened(tmp_path: Any) -> Iterator[Callable[..., Store]]:
+    """Opens stores below a temporary folder, and closes them."""
+    stores: list[Store] = []
+
+    def open_one(way: str, name: str = "cache", **more: Any) -> Store:
+        mode, arguments = WAYS[way]
+        directory = None if mode in ("none", "memory") else tmp_path / name
+        store = open_store(mode, directory, **{"strict": True, **arguments, **more})
+        stores.append(store)
+        return store
+
+    yield open_one
+    for store in stores:
+        store.close()
+
+
+def persistent(ways: dict[str, tuple[str, dict[str, Any]]] = WAYS) -> list[str]:
+    """The ways whose entries outlive the instance."""
+    return [way for way, (mode, _) in ways.items() if mode in (*cache.DISK_MODES, "tiered")]

@@ -1,0 +1,104 @@
+"""Keys: canonical, unambiguous, hidden; the secret: private, made once, outside the cache."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cache import EntryError, Key, SecretError, StoreConfigError, default_secret
+
+parts = st.dictionaries(
+    st.from_regex(r"[a-z_]{1,6}", fullmatch=True).filter(lambda name: name not in ("cls", "secret")),
+    st.one_of(st.text(max_size=6), st.integers(), st.binary(max_size=6)),
+    max_size=4,
+)
+
+
+@given(parts, parts)
+def test_equal_if_and_only_if_the_parts_are(one: dict, two: dict) -> None:
+    same_types = one == two and all(type(one[name]) is type(two[name]) for name in one)
+    assert (Key.of(**one) == Key.of(**two)) == same_types
+    assert Key.of(**one) == Key.of(**dict(reversed(one.items())))
+
+
+@given(parts)
+def test_depends_on_the_secret(one: dict) -> None:
+    keys = {Key.of(secret, **one) for secret in (b"", b"a", b"b", b"a" * 65, b"a" * 66)}
+    assert len(keys) == 5
+
+
+def test_known_digest() -> None:
+    """A change of the canonical form would silently empty every cache."""
+    assert Key.of(source=b"\x01", frame=0, decoder="d 1").hex == "1f6c9ea4da6f521ea5774f229e1be1c2"
+
+
+def test_round_trips() -> None:
+    key = Key.of(a=1)
+    assert Key.from_hex(key.hex) == key == pickle.loads(pickle.dumps(key))  # noqa: S301
+    assert hash(Key(key.digest)) == hash(key)
+    assert key.hex in repr(key)
+
+
+@pytest.mark.parametrize("text", ["", "0" * 31, "0" * 33, "g" * 32, "A" * 32, "../" + "0" * 29, "0" * 31 + "\n"])
+def test_from_hex_takes_nothing_else(text: str) -> None:
+    with pytest.raises(StoreConfigError, match="32 lower-case"):
+        Key.from_hex(text)
+
+
+def test_other_parts_are_refused() -> None:
+    for part in (1.5, None, True, [1]):
+        with pytest.raises(EntryError, match="part 'size'"):
+            Key.of(size=part)  # type: ignore[arg-type]
+    with pytest.raises(StoreConfigError, match="16 bytes"):
+        Key(b"short")
+
+
+def test_the_secret_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.delenv("DALI_PIPES_CACHE_SECRET", raising=False)
+    found: list[bytes] = []
+    threads = [threading.Thread(target=lambda: found.append(default_secret())) for _ in range(8)]
+    old = os.umask(0)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        os.umask(old)
+    assert len(found) == 8
+    assert len(set(found)) == 1
+    assert len(found[0]) == 32
+    files = list((tmp_path / "config" / "dali-pipes").iterdir())
+    assert [file.name for file in files] == ["cache-secret"]
+    assert stat.S_IMODE(files[0].stat().st_mode) == 0o600
+    assert stat.S_IMODE(files[0].parent.stat().st_mode) == 0o700
+
+
+def test_the_secret_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("DALI_PIPES_CACHE_SECRET", "ours")
+    ours = default_secret()
+    monkeypatch.setenv("DALI_PIPES_CACHE_SECRET", "theirs")
+    assert default_secret() != ours
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_secret_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dali-pipes").write_text("a file in its place")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.delenv("DALI_PIPES_CACHE_SECRET", raising=False)
+    with pytest.raises(SecretError, match="DALI_PIPES_CACHE_SECRET"):
+        default_secret()
+    (tmp_path / "dali-pipes").unlink()
+    (tmp_path / "dali-pipes").mkdir()
+    (tmp_path / "dali-pipes" / "cache-secret").write_bytes(b"short")
+    with pytest.raises(SecretError, match="should hold 32 bytes"):
+        default_secret()

@@ -1,0 +1,325 @@
+"""The packed store: its files on disk, its writers and what it makes of damage."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cache import IntegrityError, Store, StoreConfigError, open_store
+from cache.packed import PackedStore, journal_owner
+from cache.segment import capacity
+from tests.cache.conftest import key, value
+
+WRITER = """
+import sys
+from cache import open_store
+from tests.cache.conftest import key, value
+first, count, directory = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+store = open_store("pinned", directory, strict=True)
+for number in range(first, first + count):
+    store.put(key(number), value(number))
+    print(number, flush=True)
+if "wait" in sys.argv:
+    sys.stdin.read()
+store.close()
+"""
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", WRITER, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store("pinned", tmp_path, strict=True)
+
+
+def files(directory: Path, suffix: str) -> list[Path]:
+    return sorted((directory / "pinned").glob("*" + suffix))
+
+
+def test_numpy_opens_a_segment(store: Store, tmp_path: Path) -> None:
+    for number in range(3):
+        store.put(key(number), value(number))
+    (segment,) = files(tmp_path, ".npy")
+    array = np.load(segment, mmap_mode="r", allow_pickle=False)
+    assert array.shape[1:] == (3, 8, 9)
+    assert array.offset == 4096
+    assert [bool((array[slot] == value(slot)).all()) for slot in range(3)] == [True] * 3
+    assert segment.stat().st_blocks * 512 < 100_000 < segment.stat().st_size, "the file is sparse"
+
+
+def test_get_is_a_view_of_one_map(store: Store) -> None:
+    store.put(key(1), value(1))
+    store.put(key(2), value(2))
+    one, again, other = store.get(key(1)), store.get(key(1)), store.get(key(2))
+    assert one is not None
+    assert again is not None
+    assert other is not None
+    assert np.shares_memory(one, again)
+    assert not np.shares_memory(one, other)
+    assert not one.flags.owndata
+
+
+def test_capacity_doubles() -> None:
+    mib = 1 << 20
+    assert [capacity(mib, number, 1 << 40) for number in range(7)] == [16, 32, 64, 128, 256, 256, 256]
+    assert capacity(300 * mib, 0, 1 << 40) == 1
+    assert capacity(0, 0, 1 << 40) == capacity(1, 0, 1 << 40) == 65536
+
+
+def test_segments_fill_up_and_are_sealed(store: Store, tmp_path: Path) -> None:
+    big = [value(number, (6 << 20,)) for number in range(5)]
+    for number, array in enumerate(big):
+        store.put(key(number), array)
+    assert [round(file.stat().st_size / (1 << 20)) for file in files(tmp_path, ".npy")] in ([12, 30], [30, 12])
+    other = open_store("pinned", tmp_path, strict=True)
+    assert all(np.array_equal(other.get(key(number)), array) for number, array in enumerate(big))  # type: ignore[arg-type]
+
+
+def test_private_whatever_the_umask(tmp_path: Path) -> None:
+    for umask in (0, 0o777):
+        old = os.umask(umask)
+        try:
+            store = open_store("pinned", tmp_path / f"{umask}" / "deep", strict=True)
+            store.put(key(1), value(1))
+            store.put(key(1), value(2))
+        finally:
+            os.umask(old)
+        for path in [tmp_path / f"{umask}", *(tmp_path / f"{umask}").rglob("*")]:
+            assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_many_processes_write_at_once(tmp_path: Path) -> None:
+    store = open_store("pinned", tmp_path, strict=True)
+    writers = [start(first, 40, tmp_path) for first in (0, 20, 40, 1000)]
+    for writer in writers:
+        writer.communicate(timeout=60)
+        assert writer.returncode == 0
+    wanted = [*range(80), *range(1000, 1040)]
+    assert set(store.keys()) == {key(number) for number in wanted}
+    for number in wanted:
+        assert np.array_equal(store.get(key(number)), value(number))  # type: ignore[arg-type]
+    assert len(files(tmp_path, ".npy")) == 4
+
+
+def test_a_killed_writer_keeps_what_it_published(tmp_path: Path) -> None:
+    writer = start(0, 30, tmp_path, "wait")
+    assert writer.stdout is not None
+    for _ in range(30):
+        writer.stdout.readline()
+    (index,) = files(tmp_path, ".idx")
+    store = open_store("pinned", tmp_path, strict=True)
+    owner = journal_owner(store._folder, index.name)  # type: ignore[attr-defined]
+    assert owner is not None
+    assert (owner.pid, owner.alive()) == (writer.pid, True)
+    writer.kill()
+    writer.communicate()
+    assert writer.returncode == -signal.SIGKILL
+    assert owner.alive() is False
+    assert all(np.array_equal(store.get(key(n)), value(n)) for n in range(30))  # type: ignore[arg-type]
+    store.put(key(31), value(31))
+    assert len(files(tmp_path, ".idx")) == 2, "nobody appends to a dead writer's journal"
+
+
+def test_a_partial_record_is_ignored(store: Store, tmp_path: Path) -> None:
+    store.put(key(1), value(1))
+    store.put(key(2), value(2))
+    (index,) = files(tmp_path, ".idx")
+    whole = index.read_bytes()
+    for length in range(64, 192):
+        index.write_bytes(whole[:length])
+        assert set(open_store("pinned", tmp_path, strict=True).keys()) == {key(n) for n in (1, 2)[: length // 64 - 1]}
+    index.write_bytes(whole[:64] + bytes(64) + whole[128:] + b"\xff" * 100)
+    assert open_store("pinned", tmp_path, strict=True).keys() == [key(2)]
+
+
+def test_a_record_that_comes_in_two_pieces_is_seen_when_whole(store: Store, tmp_path: Path) -> None:
+    store.put(key(1), value(1))
+    (index,) = files(tmp_path, ".idx")
+    whole = index.read_bytes()
+    index.write_bytes(whole[:64] + bytes(64))
+    other = open_store("pinned", tmp_path, strict=True)
+    assert other.get(key(1)) is None
+    index.write_bytes(whole)
+    assert np.array_equal(other.get(key(1)), value(1))  # type: ignore[arg-type]
+
+
+def damage(file: Path, offset: int) -> None:
+    with file.open("r+b") as handle:
+        handle.seek(offset)
+        byte = handle.read(1)[0]
+        handle.seek(offset)
+        handle.write(bytes([byte ^ 1]))
+
+
+def test_a_damaged_entry_is_a_miss_and_is_rebuilt(store: Store, tmp_path: Path) -> None:
+    store.put(key(1), value(1))
+    store.put(key(2), value(2))
+    (segment,) = files(tmp_path, ".npy")
+    damage(segment, 4096 + 17)
+    other = open_store("pinned", tmp_path)
+    assert other.get(key(1)) is None
+    assert other.stats()["corrupt"] == 1
+    assert np.array_equal(other.get(key(2)), value(2))  # type: ignore[arg-type]
+    third = open_store("pinned", tmp_path, strict=True)
+    assert third.get(key(1)) is None, "the others learn of it without checking"
+    assert third.stats()["corrupt"] == 0
+    other.put(key(1), value(1))
+    assert np.array_equal(other.get(key(1)), value(1))  # type: ignore[arg-type]
+    assert np.array_equal(third.get(key(1)), value(1))  # type: ignore[arg-type]
+    assert np.array_equal(open_store("pinned", tmp_path).get(key(1)), value(1))  # type: ignore[arg-type]
+
+
+def test_a_damaged_entry_when_strict(store: Store, tmp_path: Path) -> None:
+    store.put(key(1), value(1))
+    damage(files(tmp_path, ".npy")[0], 4096)
+    other = open_store("pinned", tmp_path, strict=True)
+    with pytest.raises(IntegrityError, match=r"checksum does not fit its bytes; it was set aside"):
+        other.get(key(1))
+    assert other.get(key(1)) is None
+
+
+def test_verify_decides_when_bytes_are_checked(tmp_path: Path) -> None:
+    open_store("pinned", tmp_path).put(key(1), value(1))
+    first, always, never = (open_store("pinned", tmp_path, verify=v, read_only=True) for v in ("first", "always", "never"))
+    assert first.get(key(1)) is not None
+    assert always.get(key(1)) is not None
+    damage(files(tmp_path, ".npy")[0], 4096)
+    assert first.get(key(1)) is not None
+    assert never.get(key(1)) is not None
+    assert always.get(key(1)) is None
+
+
+def test_a_segment_without_live_slots_is_unlinked(store: Store, tmp_path: Path) -> None:
+    other = open_store("pinned", tmp_path, strict=True)
+    store.put(key(1), value(1))
+    held = store.get(key(1))
+    assert other.delete(key(1))
+    assert files(tmp_path, ".npy") == files(tmp_path, ".idx") == []
+    assert np.array_equal(held, value(1))  # type: ignore[arg-type]
+    store.put(key(2), value(2))
+    assert np.array_equal(other.get(key(2)), value(2))  # type: ignore[arg-type]
+
+
+def test_a_segment_that_vanishes(store: Store, tmp_path: Path) -> None:
+    other = open_store("pinned", tmp_path, strict=True)
+    for number in range(3):
+        store.put(key(number), value(number))
+    held = other.get(key(1))
+    for file in (tmp_path / "pinned").iterdir():
+        file.unlink()
+    assert np.array_equal(other.get(key(1)), value(1))  # type: ignore[arg-type]
+    assert other.get(key(2)) is None, "not mapped by then"
+    store.put(key(5), value(5))
+    assert np.array_equal(other.get(key(5)), value(5))  # type: ignore[arg-type]
+    assert other.get(key(1)) is None, "forgotten with its segment"
+    assert np.array_equal(held, value(1))  # type: ignore[arg-type]
+
+
+def test_the_budget_evicts_whole_segments_least_recently_used_first(tmp_path: Path) -> None:
+    entry = 1 << 16
+    store = open_store("pinned", tmp_path, disk_bytes=6 * (entry + 4096), strict=True)  # one slot a segment
+    for number in range(6):
+        store.put(key(number), value(number, (entry,)))
+    assert store.get(key(0)) is not None
+    store.put(key(6), value(6, (entry,)))
+    assert {number for number in range(7) if store.contains(key(number))} == {0, 2, 3, 4, 5, 6}
+    assert store.stats()["evicted"] == 1
+    for number in range(7, 40):
+        store.put(key(number), value(number, (entry,)))
+        assert sum(file.stat().st_size for file in files(tmp_path, ".npy")) <= 6 * (entry + 4096)
+    assert store.stats()["bytes"] <= 6 * (entry + 4096)
+
+
+def test_an_entry_beyond_the_budget_is_not_stored(tmp_path: Path) -> None:
+    store = open_store("pinned", tmp_path, disk_bytes=10_000)
+    store.put(key(1), value(1, (20_000,)))
+    assert store.get(key(1)) is None
+    assert store.stats()["errors"] == 1
+
+
+def test_what_killed_processes_left_is_swept(store: Store, tmp_path: Path) -> None:
+    store.put(key(1), value(1))
+    dead = subprocess.Popen([sys.executable, "-c", "from cache.owner import me; print(me())"], stdout=subprocess.PIPE)
+    owner = dead.communicate()[0].decode().strip()
+    folder = tmp_path / "pinned"
+    alive = str(journal_owner(store._folder, files(tmp_path, ".idx")[0].name))  # type: ignore[attr-defined]
+    (folder / f".{owner}.{'0' * 16}.tmp").write_bytes(b"half")
+    (folder / f".{alive}.{'0' * 16}.tmp").write_bytes(b"under way")
+    (folder / f".{'0' * 16}-1-1.{'0' * 16}.tmp").write_bytes(b"of another host, now")
+    old = folder / f".{'0' * 16}-1-2.{'0' * 16}.tmp"
+    old.write_bytes(b"of another host, long ago")
+    os.utime(old, (time.time() - 7200,) * 2)
+    (folder / f"{'a' * 16}.npy").write_bytes(b"no journal")
+    (folder / f"{'b' * 16}.idx").write_bytes(b"no segment")
+    (folder / "notes.txt").write_bytes(b"of the user")
+    before = set(os.listdir(folder))
+    open_store("pinned", tmp_path, strict=True)
+    gone = before - set(os.listdir(folder))
+    assert gone == {f".{owner}.{'0' * 16}.tmp", old.name, f"{'a' * 16}.npy", f"{'b' * 16}.idx"}
+    assert store.get(key(1)) is not None
+
+
+def test_a_forked_child_writes_segments_of_its_own(store: Store, tmp_path: Path) -> None:
+    store.put(key(1), value(1))
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            store.put(key(2), value(2))
+            store.delete(key(1))
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    store.put(key(3), value(3))
+    assert set(store.keys()) == {key(2), key(3)}
+    assert len(files(tmp_path, ".idx")) == 2
+
+
+def test_a_folder_that_cannot_be_made_is_no_cache(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("in the way")
+    store = open_store("pinned", tmp_path / "file" / "cache")
+    for number in range(3):
+        store.put(key(number), value(number))
+        assert store.get(key(number)) is None
+    assert store.stats()["errors"] >= 3
+    assert len([record for record in caplog.records if "cannot write" in record.message]) == 1
+
+
+def test_another_programs_cache_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "CACHEDIR.TAG").write_bytes(b"Signature: 8a477f597d28d172789f06886806bc55\n# made by pip\n")
+    with pytest.raises(StoreConfigError, match="another program"):
+        open_store("pinned", tmp_path)
+
+
+def test_a_symbolic_link_is_not_followed(store: Store, tmp_path: Path) -> None:
+    store.put(key(1), value(1))
+    (segment,) = files(tmp_path, ".npy")
+    segment.rename(tmp_path / "elsewhere")
+    segment.symlink_to(tmp_path / "elsewhere")
+    other = open_store("pinned", tmp_path)
+    assert other.get(key(1)) is None
+
+
+@pytest.mark.parametrize("secrets", [(b"a" * 32, b"b" * 32), (b"a" * 32, None), (None, b"a" * 32)])
+def test_keyed_checksums_refuse_what_others_wrote(tmp_path: Path, secrets: tuple[bytes | None, bytes | None]) -> None:
+    open_store("pinned", tmp_path, secret=secrets[0]).put(key(1), value(1))
+    store = open_store("pinned", tmp_path, secret=secrets[1], read_only=True)
+    assert store.get(key(1)) is None
+    assert store.stats()["corrupt"] == 1
+
+
+def test_is_the_pinned_mode(store: Store) -> None:
+    assert isinstance(store, PackedStore)
+    assert store.direct
