@@ -1,0 +1,29 @@
+"""One file's bytes to pixels, by CPU decoders whose bits never change. See `api` for the door and `voi` for the windows."""
+
+from dali_pipes.decode.api import decode, frames
+from dali_pipes.decode.deep import apply_window
+from dali_pipes.decode.dicom.meta import is_dicom
+from dali_pipes.decode.limits import Limits
+from dali_pipes.decode.policy import Decoded, DecodePolicy, Kind, policy_from_dict
+from dali_pipes.decode.pool import DecoderPool
+from dali_pipes.decode.sniff import identify
+from dali_pipes.decode.voi import FixedWindow, PercentileWindow, VOIWindow, Window, window_from_dict
+
+__all__ = [
+    "DecodePolicy",
+    "Decoded",
+    "DecoderPool",
+    "FixedWindow",
+    "Kind",
+    "Limits",
+    "PercentileWindow",
+    "VOIWindow",
+    "Window",
+    "apply_window",
+    "decode",
+    "frames",
+    "identify",
+    "is_dicom",
+    "policy_from_dict",
+    "window_from_dict",
+]

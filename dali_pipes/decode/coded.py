@@ -1,0 +1,134 @@
+"""A monochrome image as codes and what each code means: the form in which windows are applied.
+
+Sixteen or fewer stored bits have at most 65536 different values. So rescale, window, padding and polarity are worked out once per code
+in float64, and the image itself is only counted (for percentiles) and looked up. The order is the standard's (PS3.3 C.11.1, C.11.2,
+C.7.6.3.1.2): code -> modality value -> padding mask -> window -> polarity -> uint8.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dali_pipes.decode.histogram import Codes, counts_of, look_up, percentiles
+from dali_pipes.decode.voi import (
+    FixedWindow,
+    PercentileWindow,
+    VOIWindow,
+    Window,
+    apply_function,
+    check_window,
+    stretch,
+    to_uint8,
+)
+from dali_pipes.errors import WindowError
+
+Bytes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class VOILUT:
+    """One item of a VOI LUT Sequence (PS3.3 C.11.2.1.1): modality values from `first` on take `entries`, whose full scale is `top`."""
+
+    first: int
+    entries: tuple[int, ...]
+    top: int
+
+    def apply(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """0..255, not rounded; below the first value takes the first entry, above the last the last."""
+        index = np.clip(np.floor(x + 0.5) - self.first, 0, len(self.entries) - 1).astype(np.intp)
+        return np.asarray(self.entries, np.float64)[index] * (255.0 / self.top)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The windows a file offers: (center, width) pairs with one function, and look-up tables."""
+
+    windows: tuple[tuple[float, float], ...] = ()
+    function: str = "linear"
+    luts: tuple[VOILUT, ...] = ()
+
+
+@dataclass(frozen=True)
+class Coded:
+    """codes uint8|uint16[H, W], all below n; values float64[n] per code; padded bool[n] per code or None; invert: dark means large.
+
+    codes None: values and padded are per pixel, [H, W] (for more than 16 bits). limits: the range for window=None, if not all values'.
+    """
+
+    codes: Codes | None
+    values: NDArray[np.float64]
+    padded: NDArray[np.bool_] | None = None
+    invert: bool = False
+    candidates: Candidates = field(default=Candidates())
+    limits: tuple[float, float] | None = None
+
+    def span(self) -> tuple[float, float]:
+        """The smallest and largest value that the bits allow (or, of wide images, that occur)."""
+        return self.limits or (float(self.values.min()), float(self.values.max()))
+
+
+def choose(window: Window | None, candidates: Candidates) -> tuple[Window | VOILUT | None, str]:
+    """The window to apply and a sentence that says why; raises WindowError where the file lacks the one asked for."""
+    if not isinstance(window, VOIWindow):
+        return window, "as asked"
+    if window.source == "lut" or (window.source == "auto" and candidates.luts):
+        if window.index >= len(candidates.luts):
+            raise WindowError(
+                f"VOI LUT {window.index} was asked for; the file has {len(candidates.luts)} in its VOI LUT Sequence (0028,3010). "
+                "Use VOIWindow(source='auto'), a PercentileWindow or a FixedWindow"
+            )
+        return candidates.luts[window.index], f"item {window.index} of the VOI LUT Sequence"
+    if window.source == "auto" and not candidates.windows:
+        return PercentileWindow(), "percentiles: the file gives no window"
+    if window.index >= len(candidates.windows):
+        raise WindowError(
+            f"window {window.index} was asked for; the file has {len(candidates.windows)} in Window Center and Width (0028,1050; 0028,1051). "
+            "Use VOIWindow(source='auto'), a PercentileWindow or a FixedWindow"
+        )
+    center, width = candidates.windows[window.index]
+    check_window(center, width, candidates.function, WindowError)
+    return FixedWindow(center, width, candidates.function), f"window {window.index} of the file"  # type: ignore[arg-type]
+
+
+def render(image: Coded, window: Window | None) -> tuple[Bytes, dict[str, Any]]:
+    """uint8[H, W, 1] and the numbers of the window that was applied, as plain values."""
+    table, told = window_table(image, window)
+    return (table if image.codes is None else look_up(table, image.codes))[..., None], told
+
+
+def window_table(image: Coded, window: Window | None) -> tuple[Bytes, dict[str, Any]]:
+    """uint8 of the shape of `image.values`: one entry per code, and the numbers that made it."""
+    chosen, why = choose(window, image.candidates)
+    told: dict[str, Any] = {"window": "range" if chosen is None else getattr(chosen, "kind", "lut"), "why": why}
+    if chosen is None:
+        low, high = image.span()
+        told.update(low=low, high=high)
+        table = stretch(image.values, low, high)
+    elif isinstance(chosen, PercentileWindow):
+        low, high = image_percentiles(image, chosen)
+        told.update(low=low, high=high)
+        table = stretch(image.values, low, high, chosen.rounding)
+    elif isinstance(chosen, VOILUT):
+        told.update(first=chosen.first, entries=len(chosen.entries), top=chosen.top)
+        table = to_uint8(chosen.apply(image.values))
+    elif isinstance(chosen, FixedWindow):
+        told.update(center=chosen.center, width=chosen.width, function=chosen.function)
+        table = to_uint8(apply_function(image.values, chosen.center, chosen.width, chosen.function))
+    if image.invert:
+        table = 255 - table
+    if image.padded is not None:
+        table[image.padded] = 0  # background is black, whatever the polarity
+    return table, told
+
+
+def image_percentiles(image: Coded, window: PercentileWindow) -> tuple[float, float]:
+    """The two percentiles of the image's values, padding left out."""
+    counts = np.ones(image.values.size, np.int64) if image.codes is None else counts_of(image.codes, image.values.size)
+    if image.padded is not None:
+        counts[image.padded.reshape(-1)] = 0
+    low, high = percentiles(image.values.reshape(-1), counts, (window.low, window.high))
+    return low, high

@@ -1,0 +1,84 @@
+"""Depth 16: keep the values, apply the window later.
+
+Pixels are uint16 and mean value = slope * pixel + intercept, in modality units; so resizing them is resizing the values. Monochrome images of
+up to 16 bits keep every value exactly; wider ones (32-bit integers, floats) are quantised to 65536 steps. Percentiles of
+`apply_window` are those of the pixels it is given.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dali_pipes.decode.coded import VOILUT, Candidates, Coded, render
+from dali_pipes.decode.voi import Window
+from dali_pipes.errors import DecodeError
+
+Words = NDArray[np.uint16]
+_FULL = 65536
+
+
+def deepen(image: Coded) -> tuple[Words, dict[str, Any]]:
+    """uint16[H, W, 1] and its attributes: slope, intercept, span (the range of values that the bits allow), invert, padding ([low, high]
+    in pixel units, or None), windows, function, luts. Plain JSON values."""
+    table, slope, intercept = _affine(image)
+    padding = None
+    if image.padded is not None:
+        unused = np.setdiff1d(np.arange(_FULL)[::-1], table[~image.padded])
+        if unused.size:
+            table = np.where(image.padded, np.uint16(unused[-1]), table)
+            padding = [int(unused[-1])] * 2
+    pixels = table if image.codes is None else np.take(table, image.codes)
+    attributes = {
+        "source": "dicom",
+        "windowed": True,
+        "slope": slope,
+        "intercept": intercept,
+        "span": list(image.span()),
+        "invert": image.invert,
+        "padding": padding,
+        "windows": [list(pair) for pair in image.candidates.windows],
+        "function": image.candidates.function,
+        "luts": [{"first": lut.first, "entries": list(lut.entries), "top": lut.top} for lut in image.candidates.luts],
+    }
+    return np.ascontiguousarray(pixels.astype(np.uint16, copy=False))[..., None], attributes
+
+
+def _affine(image: Coded) -> tuple[Words, float, float]:
+    """uint16 per entry of `image.values`, and the (slope, intercept) that give the values back."""
+    values = image.values
+    low, high = float(values.min()), float(values.max())
+    steps = np.unique(values) if image.codes is not None else values.reshape(-1)[:0]
+    step = float(np.diff(steps).min()) if steps.size > 1 else 1.0
+    if image.codes is not None and np.array_equal(values, low + step * np.round((values - low) / step)) and (high - low) / step < _FULL:
+        return np.round((values - low) / step).astype(np.uint16), step, low
+    step = (high - low) / (_FULL - 1) or 1.0
+    return np.round((values - low) / step).astype(np.uint16), step, low
+
+
+def apply_window(pixels: Words, attributes: dict[str, Any], window: Window | None) -> NDArray[np.uint8]:
+    """uint8 of the shape of `pixels` ([H, W, C], or any) from pixels kept at depth 16 and the attributes that came with them.
+
+    None maps the whole range that the source's bits allow. Colour and 8-bit sources take no window: floor(x / 257 + 0.5).
+    Raises WindowError where the source lacks the window that was asked for.
+    """
+    if pixels.dtype != np.uint16:
+        raise DecodeError(f"apply_window needs uint16 pixels, not {pixels.dtype}")
+    codes = pixels.reshape(pixels.shape[0], -1) if pixels.ndim > 1 else pixels.reshape(1, -1)
+    if not attributes.get("windowed", False):
+        return render(Coded(codes, np.arange(_FULL, dtype=np.float64)), None)[0].reshape(pixels.shape)
+    values = attributes.get("slope", 1.0) * np.arange(_FULL, dtype=np.float64) + attributes.get("intercept", 0.0)
+    padded = None
+    if attributes.get("padding"):
+        padded = np.zeros(_FULL, np.bool_)
+        padded[attributes["padding"][0] : attributes["padding"][1] + 1] = True
+    offered = Candidates(
+        tuple((c, w) for c, w in attributes.get("windows", ())),
+        attributes.get("function", "linear"),
+        tuple(VOILUT(lut["first"], tuple(lut["entries"]), lut["top"]) for lut in attributes.get("luts", ())),
+    )
+    span = attributes.get("span")
+    image = Coded(codes, values, padded, attributes.get("invert", False), offered, None if span is None else (span[0], span[1]))
+    return render(image, window)[0].reshape(pixels.shape)

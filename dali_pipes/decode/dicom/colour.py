@@ -1,0 +1,87 @@
+"""Colour images to RGB (PS3.3 C.7.6.3.1.2): YBR forms by libjpeg's own fixed-point arithmetic, so that a YBR_FULL image gives the same
+RGB however it is compressed; and palettes (C.7.6.3.1.5, C.7.9)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dali_pipes.decode.dicom.header import Header, attribute
+from dali_pipes.decode.dicom.lut import read_descriptor, read_words, widen
+from dali_pipes.decode.dicom.segments import expand_segments
+from dali_pipes.errors import DecodeError, UnsupportedError
+
+Bytes = NDArray[np.uint8]
+_PRIMARIES = ("Red", "Green", "Blue")
+_FULL = ("YBR_FULL", "YBR_FULL_422")
+
+
+def to_rgb(array: NDArray[Any], header: Header, rgb: bool, bits: int) -> NDArray[Any]:
+    """uint8 or uint16 [H, W, 3] RGB, full scale 255 or 65535, from three samples of `bits` bits."""
+    scaled = full_scale(array, bits)
+    if rgb or header.photometric in ("RGB", "YBR_RCT", "YBR_ICT"):
+        return scaled
+    if scaled.dtype != np.uint8:
+        raise UnsupportedError(f"{header.photometric} of {bits} bits: the standard gives YBR forms 8 bits")
+    if header.photometric in _FULL:
+        return full_to_rgb(scaled)
+    if header.photometric.startswith("YBR_PARTIAL"):
+        return partial_to_rgb(scaled)
+    raise UnsupportedError(f"Photometric Interpretation {header.photometric[:16]!r} with three samples is not one that is read")
+
+
+def full_scale(array: NDArray[Any], bits: int) -> NDArray[Any]:
+    """uint8 where the samples have 8 bits or fewer, else uint16, stretched so that 2**bits - 1 becomes 255 or 65535."""
+    top, want = (1 << bits) - 1, 255 if bits <= 8 else 65535
+    dtype = np.uint8 if bits <= 8 else np.uint16
+    if top == want:
+        return array.astype(dtype, copy=False)
+    return np.floor(np.minimum(array, top).astype(np.float64) * (want / top) + 0.5).astype(dtype)
+
+
+def full_to_rgb(ybr: Bytes) -> Bytes:
+    """R = Y + 1.402 Cr', G = Y - 0.344136 Cb' - 0.714136 Cr', B = Y + 1.772 Cb' in 16 fractional bits (jdcolor.c); primes: minus 128."""
+    x = np.arange(256, dtype=np.int32) - 128
+    red, blue = (91881 * x + 32768) >> 16, (116130 * x + 32768) >> 16
+    green_b, green_r = -22554 * x + 32768, -46802 * x
+    y = ybr[..., 0].astype(np.int32)
+    out = np.empty(ybr.shape, np.uint8)
+    out[..., 0] = np.clip(y + red[ybr[..., 2]], 0, 255)
+    out[..., 1] = np.clip(y + ((green_b[ybr[..., 1]] + green_r[ybr[..., 2]]) >> 16), 0, 255)
+    out[..., 2] = np.clip(y + blue[ybr[..., 1]], 0, 255)
+    return out
+
+
+def partial_to_rgb(ybr: Bytes) -> Bytes:
+    """ITU-R BT.601 studio range: Y 16..235, Cb and Cr 16..240, rounded half up."""
+    y = (ybr[..., 0].astype(np.float64) - 16) * (255 / 219)
+    cb, cr = ((ybr[..., i].astype(np.float64) - 128) * (255 / 224) for i in (1, 2))
+    rgb = np.stack([y + 1.402 * cr, y - (0.114 * 1.772 * cb + 0.299 * 1.402 * cr) / 0.587, y + 1.772 * cb], axis=-1)
+    return np.clip(np.floor(rgb + 0.5), 0, 255).astype(np.uint8)
+
+
+def palette(header: Header) -> tuple[int, Bytes]:
+    """(first stored value, uint8[n, 3]); entries of 16 bits give their upper 8, right for tables filled by x * 256 and by x * 257."""
+    ds, tables, starts = header.dataset, [], []
+    for name in _PRIMARIES:
+        count, first, bits = read_descriptor(ds, f"{name}PaletteColorLookupTableDescriptor", header.signed)
+        plain, segmented = f"{name}PaletteColorLookupTableData", f"Segmented{name}PaletteColorLookupTableData"
+        data = attribute(ds, plain)
+        if data is None or data == b"":
+            data = expand_segments(attribute(ds, segmented), bits, count, header.syntax.little)
+            entries, bits = widen(data, bits)
+        else:
+            entries, bits = widen(read_words(data, count, plain, header.syntax.little), bits)
+        tables.append((entries >> (bits - 8)).astype(np.uint8))
+        starts.append(first)
+    if len({t.size for t in tables}) != 1 or len(set(starts)) != 1:
+        raise DecodeError("the red, green and blue palettes differ in length or first value")
+    return starts[0], np.stack(tables, axis=-1)
+
+
+def apply_palette(stored: NDArray[Any], header: Header) -> Bytes:
+    """uint8[H, W, 3] of stored values [H, W]; those before the first take the first entry, those after the last the last."""
+    first, table = palette(header)
+    return table[np.clip(stored.astype(np.int64) - first, 0, len(table) - 1)]

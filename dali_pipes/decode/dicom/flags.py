@@ -1,0 +1,42 @@
+"""What a file says about itself that a data set must know: Presentation Intent (PS3.3 C.8.11.7.1.5), Burned In Annotation (C.7.6.1.1),
+Lossy Image Compression (C.7.6.1.1.5)."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from dali_pipes.decode.dicom.header import Header, attribute
+from dali_pipes.decode.policy import DecodePolicy
+from dali_pipes.errors import RefusedError
+
+log = logging.getLogger(__name__)
+
+
+def read_flags(header: Header) -> dict[str, Any]:
+    """intent: "FOR PRESENTATION", "FOR PROCESSING" or None; burned_in and lossy: True, False, or None where the file does not say."""
+    ds = header.dataset
+    intent = str(attribute(ds, "PresentationIntentType") or "").strip().upper()
+    yes_no = {"YES": True, "NO": False}
+    lossy = {"01": True, "00": False}.get(str(attribute(ds, "LossyImageCompression") or "").strip())
+    return {
+        "intent": intent if intent in ("FOR PRESENTATION", "FOR PROCESSING") else None,
+        "burned_in": yes_no.get(str(attribute(ds, "BurnedInAnnotation") or "").strip().upper()),
+        "lossy": lossy,
+    }
+
+
+def check_flags(header: Header, policy: DecodePolicy) -> tuple[dict[str, Any], list[str]]:
+    """The flags, and warnings, by the policy's actions; raises RefusedError where one of them is "error"."""
+    flags, warnings = read_flags(header), []
+    for action, hit, text in (
+        (policy.burned_in, flags["burned_in"], "the file says that annotation is burned into its pixels (0028,0301): it may name the patient"),
+        (policy.processing, flags["intent"] == "FOR PROCESSING", "the image is FOR PROCESSING (0008,0068): raw values, not made for looking at"),
+    ):
+        if not hit or action == "ignore":
+            continue
+        if action == "error":
+            raise RefusedError(f"{text}; the policy refuses such files")
+        log.warning("%s", text)
+        warnings.append(text)
+    return flags, warnings

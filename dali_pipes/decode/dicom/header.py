@@ -1,0 +1,211 @@
+"""The attributes that decide about pixels, read without pixels and without anything about the patient.
+
+pydicom reads the data set, asked only for the tags below, up to the pixel data element, which it does not touch. The values are checked
+here: what the standard demands (PS3.3 C.7.6.3), what the file's length allows, and the caller's limits.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+
+from dali_pipes.decode.dicom.meta import read_meta
+from dali_pipes.decode.dicom.reader import Reader
+from dali_pipes.decode.dicom.syntaxes import Syntax
+from dali_pipes.decode.limits import Limits
+from dali_pipes.errors import DecodeError, LimitError, TruncatedError
+
+PIXEL_TAGS = {0x7FE00008: "Float Pixel Data", 0x7FE00009: "Double Float Pixel Data", 0x7FE00010: "Pixel Data"}
+WANTED = [
+    0x00080005,  # Specific Character Set
+    0x00080008,  # Image Type
+    0x00080016,  # SOP Class UID
+    0x00080068,  # Presentation Intent Type
+    *range(0x00280002, 0x00280013),  # Samples, Photometric, Planar, Frames, Rows, Columns
+    0x00280100, 0x00280101, 0x00280102, 0x00280103,  # Bits Allocated, Stored, High Bit, Pixel Representation
+    0x00280120, 0x00280121,  # Pixel Padding Value, Range Limit
+    0x00280301,  # Burned In Annotation
+    0x00281050, 0x00281051, 0x00281052, 0x00281053, 0x00281054, 0x00281055, 0x00281056,  # window, rescale, VOI LUT Function
+    *range(0x00281101, 0x00281104), *range(0x00281201, 0x00281205), *range(0x00281221, 0x00281224),  # palettes
+    0x00282110, 0x00282112, 0x00282114,  # Lossy Image Compression, Ratio, Method
+    0x00283000, 0x00283010,  # Modality LUT, VOI LUT Sequence
+    0x20500020,  # Presentation LUT Shape
+    0x20500010,  # Presentation LUT Sequence
+    0x52009229, 0x52009230,  # functional groups
+    0x7FE00001, 0x7FE00002, 0x7FE00003,  # extended offset table, lengths; encapsulated total length
+]  # fmt: skip
+UNDEFINED = 0xFFFFFFFF
+
+
+@dataclass(frozen=True)
+class Header:
+    """One image's description. `dataset` holds only the WANTED attributes; `pixels_at` and `pixels_length` (None: encapsulated)
+    locate the value of `pixel_tag` in `data`."""
+
+    syntax: Syntax
+    rows: int
+    columns: int
+    samples: int
+    photometric: str
+    planar: int
+    allocated: int
+    stored: int
+    high: int
+    signed: bool
+    frames: int
+    pixel_tag: int
+    pixel_vr: str
+    pixels_at: int
+    pixels_length: int | None
+    data: bytes | memoryview
+    dataset: Dataset
+
+    @property
+    def is_float(self) -> bool:
+        return self.pixel_tag != 0x7FE00010
+
+
+def read_header(data: bytes | memoryview, limits: Limits) -> Header:
+    """Raises DecodeError (damaged or without an image), TruncatedError, LimitError, UnsupportedError."""
+    limits.check_file(len(data))
+    meta = read_meta(data)
+    syntax, start = meta.syntax, meta.start
+    if syntax.deflated:
+        data, start = inflate(data[start:], limits), 0
+    dataset, at = _read_elements(data, start, syntax)
+    tag, vr, value, length = _pixel_element(data, at, syntax)
+    return _checked(syntax, dataset, tag, vr, value, length, data, limits)
+
+
+def inflate(packed: bytes | memoryview, limits: Limits) -> bytes:
+    """The data set of a deflated file (PS3.5 A.5): no more than Limits.inflate_bytes, which pydicom would not check."""
+    machine = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        plain = machine.decompress(packed, limits.inflate_bytes + 1)
+    except zlib.error as error:
+        raise DecodeError(f"the deflated data set is damaged: {error}") from None
+    if len(plain) > limits.inflate_bytes:
+        raise LimitError(f"the deflated data set is larger than {limits.inflate_bytes} bytes (Limits.inflate_bytes)")
+    if not machine.eof:
+        raise TruncatedError("the deflated data set is cut short")
+    return plain
+
+
+def _read_elements(data: bytes | memoryview, start: int, syntax: Syntax) -> tuple[Dataset, int]:
+    reader = Reader(data, start)
+    try:
+        dataset = read_dataset(
+            reader,  # type: ignore[arg-type]
+            syntax.implicit,
+            syntax.little,
+            stop_when=lambda tag, vr, length: tag in PIXEL_TAGS,
+            specific_tags=list(WANTED),
+        )
+    except MemoryError:
+        raise
+    except RecursionError:
+        raise DecodeError("the DICOM sequences are nested too deeply") from None
+    except Exception as error:  # pydicom raises many kinds on damaged files; none may pass as something else
+        raise DecodeError(f"the DICOM data set is damaged at about byte {reader.tell()}: {type(error).__name__}") from None
+    return dataset, reader.tell()
+
+
+def _pixel_element(data: bytes | memoryview, at: int, syntax: Syntax) -> tuple[int, str, int, int | None]:
+    order = "<" if syntax.little else ">"
+    if at > len(data):
+        raise TruncatedError("the DICOM file ends inside an element before its pixel data")
+    if at + 8 > len(data):
+        raise DecodeError("the DICOM file holds no pixel data")
+    group, element = struct.unpack_from(order + "HH", data, at)
+    tag = group << 16 | element
+    if tag not in PIXEL_TAGS:
+        raise DecodeError("the DICOM file holds no pixel data")
+    vr = bytes(data[at + 4 : at + 6])
+    if vr in (b"OB", b"OW", b"OF", b"OD", b"UN"):
+        if at + 12 > len(data):
+            raise TruncatedError("the DICOM file ends at its pixel data")
+        length, value = struct.unpack_from(order + "I", data, at + 8)[0], at + 12
+    else:
+        vr, length, value = b"OW", struct.unpack_from(order + "I", data, at + 4)[0], at + 8
+    return tag, vr.decode(), value, None if length == UNDEFINED else length
+
+
+def _checked(
+    syntax: Syntax, ds: Dataset, tag: int, vr: str, value: int, length: int | None, data: bytes | memoryview, limits: Limits
+) -> Header:
+    rows, columns = whole(ds, "Rows"), whole(ds, "Columns")
+    samples = whole(ds, "SamplesPerPixel", 1)
+    frames = whole(ds, "NumberOfFrames", 1) or 1  # 0 and empty are seen for single frames
+    floats = {0x7FE00008: 32, 0x7FE00009: 64}.get(tag)
+    allocated = floats or whole(ds, "BitsAllocated")
+    stored = floats or whole(ds, "BitsStored", allocated)
+    high = stored - 1 if floats else whole(ds, "HighBit", stored - 1)
+    if rows < 1 or columns < 1:
+        raise DecodeError(f"DICOM image of {rows} x {columns}: both must be at least 1 (0028,0010; 0028,0011)")
+    if samples not in (1, 3):
+        raise DecodeError(f"DICOM image of {samples} samples per pixel (0028,0002): 1 and 3 are read")
+    if allocated not in (1, 8, 16, 32, *([64] if floats else [])):
+        raise DecodeError(f"Bits Allocated (0028,0100) is {allocated}: 1, 8, 16 and 32 are read")
+    if not 1 <= stored <= allocated or not stored - 1 <= high < allocated:
+        raise DecodeError(f"Bits Stored {stored} and High Bit {high} do not fit in Bits Allocated {allocated} (0028,0101; 0028,0102)")
+    if frames < 1:
+        raise DecodeError(f"Number of Frames (0028,0008) is {frames}: it must be at least 1")
+    limits.check_frames(frames)
+    limits.check_frame(rows, columns, samples * max(allocated, 8) / 8)
+    photometric = str(ds.get("PhotometricInterpretation") or ("MONOCHROME2" if samples == 1 else "RGB")).strip().upper()
+    signed = not floats and whole(ds, "PixelRepresentation", 0) == 1
+    if syntax.encapsulated and length is not None:
+        raise DecodeError(f"{syntax.name} needs encapsulated pixel data, but it has a defined length")
+    if not syntax.encapsulated and length is None:
+        raise DecodeError(f"{syntax.name} needs native pixel data, but its length is undefined")
+    return Header(
+        syntax, rows, columns, samples, photometric, whole(ds, "PlanarConfiguration", 0), allocated, stored, high, signed, frames,
+        tag, vr, value, length, data, ds,
+    )  # fmt: skip
+
+
+def whole(dataset: Dataset, name: str, default: int | None = None) -> int:
+    """An attribute's first value as int; raises DecodeError where it is not a whole number, or absent without default."""
+    number_ = number(dataset, name, None if default is None else float(default))
+    if number_ != int(number_):
+        raise DecodeError(f"the DICOM attribute {name} is not a whole number")
+    return int(number_)
+
+
+def number(dataset: Dataset, name: str, default: float | None = None) -> float:
+    """An attribute's first value as finite float; raises DecodeError where it is not one, or absent without default."""
+    values = numbers(dataset, name)
+    if not values:
+        if default is None:
+            raise DecodeError(f"the DICOM file has no {name}")
+        return default
+    return values[0]
+
+
+def numbers(dataset: Dataset, name: str) -> tuple[float, ...]:
+    """All values of an attribute as finite floats; () where it is absent or empty. Raises DecodeError where one is not a number."""
+    value: Any = attribute(dataset, name)
+    if value is None or value == "":
+        return ()
+    several = value if isinstance(value, (list, tuple)) or hasattr(value, "__iter__") and not isinstance(value, (str, bytes)) else [value]
+    try:
+        out = tuple(float(v) for v in several)
+    except (TypeError, ValueError):
+        raise DecodeError(f"the DICOM attribute {name} does not hold numbers") from None
+    if not all(math.isfinite(v) for v in out):
+        raise DecodeError(f"the DICOM attribute {name} does not hold finite numbers")
+    return out
+
+
+def attribute(dataset: Dataset, name: str) -> Any:
+    """`dataset.get(name)`, where a value that pydicom can't convert is a DecodeError that does not quote it."""
+    try:
+        return dataset.get(name)
+    except Exception as error:
+        raise DecodeError(f"the DICOM attribute {name} can't be read: {type(error).__name__}") from None

@@ -1,0 +1,32 @@
+"""Stored values to modality values (PS3.3 C.11.1): a Modality LUT Sequence, else slope and intercept, which default to 1 and 0 each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dali_pipes.decode.dicom.groups import macro
+from dali_pipes.decode.dicom.header import Header, attribute, number
+from dali_pipes.decode.dicom.lut import Lut, read_lut
+
+Floats = NDArray[np.float64]
+
+
+def modality(header: Header, frame: int) -> Lut | tuple[float, float]:
+    """The frame's look-up table, or its (slope, intercept); a slope of 0 is taken for a missing one."""
+    sequence = attribute(header.dataset, "ModalityLUTSequence")
+    if sequence:  # C.11.1: the sequence and the rescale exclude each other; where both are there the sequence wins
+        return read_lut(sequence[0], "LUTDescriptor", "LUTData", header.signed, header.syntax.little)
+    home = macro(header.dataset, frame, "PixelValueTransformationSequence")
+    return number(home, "RescaleSlope", 1.0) or 1.0, number(home, "RescaleIntercept", 0.0)
+
+
+def apply(rule: Lut | tuple[float, float], stored: NDArray[Any]) -> Floats:
+    """float64 modality values of stored values (any shape). Beyond a table's ends its first and last entry hold (C.11.1.1.1)."""
+    if isinstance(rule, Lut):
+        index = np.clip(stored.astype(np.int64) - rule.first, 0, rule.entries.size - 1)
+        return rule.entries[index].astype(np.float64)
+    slope, intercept = rule
+    return stored.astype(np.float64) * slope + intercept

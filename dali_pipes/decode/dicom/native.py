@@ -1,0 +1,74 @@
+"""Native (uncompressed) pixel data to samples (PS3.5 8.1 and Annex D, PS3.3 C.7.6.3.1.2 to .4): one frame, the others untouched."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dali_pipes.decode.dicom.header import Header
+from dali_pipes.errors import DecodeError, TruncatedError, UnsupportedError
+
+_SUBSAMPLED = {"YBR_FULL_422": 2, "YBR_PARTIAL_422": 2}
+
+
+def native_samples(header: Header, frame: int) -> NDArray[Any]:
+    """One frame of the file as [rows, columns, samples] of its own dtype, native byte order; raises TruncatedError."""
+    bits = frame_bits(header)
+    first, last = frame * bits, (frame + 1) * bits
+    if header.pixels_length is None:
+        raise DecodeError("native pixel data of undefined length")
+    available = min(header.pixels_length, len(header.data) - header.pixels_at)
+    if (last + 7) // 8 > available:
+        raise TruncatedError(f"frame {frame} needs {(last + 7) // 8} bytes of pixel data; {available} are there")
+    begin, end = first // 8, (last + 7) // 8
+    words = not header.syntax.little and header.pixel_vr == "OW" and header.allocated <= 8
+    raw = memoryview(header.data)[header.pixels_at :]
+    if words:  # bytes come in swapped pairs (PS3.5 D.1): take whole pairs and swap them back
+        even = raw[begin - begin % 2 : end + end % 2]
+        swapped = np.frombuffer(even, np.uint16, len(even) // 2).byteswap().view(np.uint8)
+        part: memoryview = swapped[begin % 2 : begin % 2 + end - begin].data
+    else:
+        part = raw[begin:end]
+    return shape_samples(part, header, first % 8)
+
+
+def frame_bits(header: Header) -> int:
+    """How many bits one native frame takes."""
+    pixels = header.rows * header.columns
+    if header.photometric in _SUBSAMPLED and header.samples == 3:
+        if header.columns % 2:
+            raise DecodeError(f"{header.photometric} needs an even number of columns, the image has {header.columns}")
+        return pixels * 2 * header.allocated
+    if header.photometric == "YBR_PARTIAL_420" and header.samples == 3:
+        raise UnsupportedError("native YBR_PARTIAL_420 has no defined layout (PS3.3 C.7.6.3.1.2): it occurs in video only")
+    return pixels * header.samples * header.allocated
+
+
+def shape_samples(part: bytes | memoryview, header: Header, skip: int = 0) -> NDArray[Any]:
+    """[rows, columns, samples] from a frame's bytes (`skip`: bits to leave out at the front of 1-bit data)."""
+    shape = (header.rows, header.columns, header.samples)
+    if header.allocated == 1:
+        bits = np.unpackbits(np.frombuffer(part, np.uint8), bitorder="little")
+        return bits[skip : skip + header.rows * header.columns * header.samples].reshape(shape)
+    order = "<" if header.syntax.little else ">"
+    kind = "f" if header.is_float else "u"
+    flat = np.frombuffer(part, np.dtype(f"{order}{kind}{header.allocated // 8}"))
+    if not flat.dtype.isnative:
+        flat = flat.astype(flat.dtype.newbyteorder("="))
+    if header.photometric in _SUBSAMPLED and header.samples == 3:
+        return _spread_422(flat, header.rows, header.columns)
+    if header.planar == 1 and header.samples == 3:
+        return np.ascontiguousarray(flat.reshape(header.samples, *shape[:2]).transpose(1, 2, 0))
+    return flat.reshape(shape)
+
+
+def _spread_422(flat: NDArray[Any], rows: int, columns: int) -> NDArray[Any]:
+    """Y1 Y2 Cb Cr for each pair of pixels (PS3.3 C.7.6.3.1.2): both take the pair's Cb and Cr."""
+    pairs = flat.reshape(rows, columns // 2, 4)
+    out = np.empty((rows, columns, 3), flat.dtype)
+    out[:, 0::2, 0], out[:, 1::2, 0] = pairs[..., 0], pairs[..., 1]
+    for channel, place in ((1, 2), (2, 3)):
+        out[:, 0::2, channel] = out[:, 1::2, channel] = pairs[..., place]
+    return out

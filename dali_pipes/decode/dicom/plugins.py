@@ -1,0 +1,194 @@
+"""The calls into each codec library: one encoded frame in, samples out. Errors of theirs become DecodeError."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, features
+
+from dali_pipes.decode.dicom.header import Header
+from dali_pipes.decode.dicom.native import shape_samples
+from dali_pipes.decode.jpegheader import JpegHeader, read_jpeg_header
+from dali_pipes.errors import DecodeError, TruncatedError, UnsupportedError
+
+
+@dataclass(frozen=True)
+class Samples:
+    """array [rows, columns, samples], integers as the codestream holds them. bits, signed: the codestream's own precision and sign, where
+    it has them. rgb: three samples that are RGB already, whatever the header says."""
+
+    array: NDArray[Any]
+    bits: int | None = None
+    signed: bool | None = None
+    rgb: bool = False
+
+
+Plugin = Callable[[bytes, Header], Samples]
+
+
+def _named(what: str) -> Callable[[Plugin], Plugin]:
+    """Turn whatever a codec raises into DecodeError, without quoting the data."""
+
+    def wrap(call: Plugin) -> Plugin:
+        @wraps(call)
+        def safe(frame: bytes, header: Header) -> Samples:
+            try:
+                return call(frame, header)
+            except (DecodeError, MemoryError):
+                raise
+            except Exception as error:
+                cut = any(w in str(error).lower() for w in ("truncated", "premature", "too small", "not enough", "source buffer"))
+                raise (TruncatedError if cut else DecodeError)(f"{what} could not decode the frame: {error}") from None
+
+        return safe
+
+    return wrap
+
+
+def never(frame: bytes, header: Header) -> Samples:
+    """Native pixel data is not encapsulated."""
+    raise DecodeError("native pixel data has no encoded frames")
+
+
+def uncompressed(frame: bytes, header: Header) -> Samples:
+    """PS3.5 A.4.11: native frames in fragments."""
+    need = header.rows * header.columns * header.samples * header.allocated // 8
+    if len(frame) < need:
+        raise TruncatedError(f"the frame has {len(frame)} bytes, it needs {need}")
+    return Samples(shape_samples(frame[:need], header))
+
+
+def deflated_frame(frame: bytes, header: Header) -> Samples:
+    """PS3.5 A.4.12: each frame deflated; no more is inflated than the frame needs."""
+    need = (header.rows * header.columns * header.samples * header.allocated + 7) // 8
+    try:
+        plain = zlib.decompressobj(-zlib.MAX_WBITS).decompress(frame, need + 1)
+    except zlib.error as error:
+        raise DecodeError(f"the deflated frame is damaged: {error}") from None
+    return uncompressed(plain, header)
+
+
+def _jpeg_header(frame: bytes, header: Header) -> JpegHeader:
+    if frame[:2] != b"\xff\xd8":
+        raise DecodeError("the frame is not JPEG: it does not begin with a start-of-image marker")
+    found = read_jpeg_header(frame)
+    if (found.height, found.width, found.components) != (header.rows, header.columns, header.samples):
+        raise DecodeError(
+            f"the JPEG frame is {found.height} x {found.width} x {found.components}, "
+            f"the DICOM header says {header.rows} x {header.columns} x {header.samples}"
+        )
+    return found
+
+
+@_named("Pillow")
+def pillow_jpeg(frame: bytes, header: Header) -> Samples:
+    """Baseline JPEG. Three components are YCbCr where a JFIF or Adobe marker says so, else where the DICOM header does."""
+    found = _jpeg_header(frame, header)
+    if not found.ended:
+        raise TruncatedError("the JPEG frame has no end marker")
+    if found.precision != 8:
+        raise UnsupportedError(f"JPEG Baseline of {found.precision} bits: the process allows 8 only")
+    with Image.open(io.BytesIO(frame), formats=["JPEG"]) as image:
+        if found.components == 3 and _untransformed(found, header):
+            image.draft("YCbCr", image.size)  # asks libjpeg for its own idea of the stored colours: no conversion
+        array = np.array(image)
+    return Samples(array.reshape(header.rows, header.columns, -1), 8, False, rgb=True)
+
+
+def _untransformed(found: JpegHeader, header: Header) -> bool:
+    return found.is_ycc and not found.jfif and found.adobe is None and not header.photometric.startswith("YBR")
+
+
+@_named("imagecodecs (libjpeg-turbo)")
+def turbo(frame: bytes, header: Header) -> Samples:
+    """JPEG extended of 8 and 12 bits, and lossless of 2 to 16 bits (T.81 processes 2, 4, 6, 10, 14)."""
+    import imagecodecs
+
+    found = _jpeg_header(frame, header)
+    if not found.ended:
+        raise TruncatedError("the JPEG frame has no end marker")
+    if found.components == 3 and (found.sof == 0xC3 or not found.is_ycc or _untransformed(found, header)):
+        array = imagecodecs.jpeg8_decode(frame, colorspace="RGB", outcolorspace="RGB")
+        return Samples(np.asarray(array), found.precision, None, rgb=found.sof != 0xC3)
+    array = imagecodecs.jpeg8_decode(frame)
+    return Samples(np.asarray(array).reshape(header.rows, header.columns, -1), found.precision, None, rgb=True)
+
+
+def turbo_version() -> str:
+    import imagecodecs
+
+    return str(imagecodecs.jpeg8_version())
+
+
+def pillow_version() -> str:
+    return f"libjpeg-turbo {features.version('libjpeg_turbo') or features.version('jpg')}"
+
+
+def jpegxl_version() -> str:
+    import imagecodecs
+
+    return str(imagecodecs.jpegxl_version())
+
+
+@_named("imagecodecs (libjxl)")
+def jpegxl(frame: bytes, header: Header) -> Samples:
+    """PS3.5 A.4.13: JPEG XL, whose decoder gives gray or RGB."""
+    import imagecodecs
+
+    array = np.asarray(imagecodecs.jpegxl_decode(frame, numthreads=1))
+    return Samples(_as_frame(array, header), None, False, rgb=True)
+
+
+@_named("pyjpegls (CharLS)")
+def charls(frame: bytes, header: Header) -> Samples:
+    """JPEG-LS; planes come one after the other where the stream is not interleaved."""
+    import jpeg_ls
+
+    plain, info = jpeg_ls.decode_pixel_data(frame)
+    dtype = np.uint8 if info["bits_per_sample"] <= 8 else np.uint16
+    flat, count = np.frombuffer(plain, dtype), info["components"]
+    size = (info["height"], info["width"])
+    array = flat.reshape(count, *size).transpose(1, 2, 0) if count > 1 and info["interleave_mode"] == 0 else flat.reshape(*size, count)
+    return Samples(_as_frame(np.ascontiguousarray(array), header), info["bits_per_sample"], None)
+
+
+@_named("pylibjpeg-openjpeg")
+def openjpeg(frame: bytes, header: Header) -> Samples:
+    """JPEG 2000 and HTJ2K; the inverse colour transform has been applied where the codestream has one."""
+    from openjpeg import decode, get_parameters
+
+    told = get_parameters(frame)
+    if (told["rows"], told["columns"], told["samples_per_pixel"]) != (header.rows, header.columns, header.samples):
+        raise DecodeError(
+            f"the JPEG 2000 frame is {told['rows']} x {told['columns']} x {told['samples_per_pixel']}, "
+            f"the DICOM header says {header.rows} x {header.columns} x {header.samples}"
+        )
+    array = np.asarray(decode(frame))
+    return Samples(_as_frame(array, header), told["precision"], told["is_signed"], rgb=header.photometric in ("YBR_ICT", "YBR_RCT"))
+
+
+@_named("pylibjpeg-rle")
+def rle(frame: bytes, header: Header) -> Samples:
+    """RLE (PS3.5 Annex G): one plane after the other."""
+    from rle import decode_pixel_data
+
+    plain = decode_pixel_data(frame, version=2, rows=header.rows, columns=header.columns, bits_allocated=header.allocated)
+    if header.allocated == 1:
+        return Samples(np.frombuffer(plain, np.uint8).reshape(header.rows, header.columns, -1))
+    flat = np.frombuffer(plain, f"<u{header.allocated // 8}")
+    planes = flat.reshape(header.samples, header.rows, header.columns)
+    return Samples(np.ascontiguousarray(planes.transpose(1, 2, 0)))
+
+
+def _as_frame(array: NDArray[Any], header: Header) -> NDArray[Any]:
+    shape = (header.rows, header.columns, header.samples)
+    if array.size != header.rows * header.columns * header.samples or array.shape[:2] != shape[:2]:
+        raise DecodeError(f"the frame decoded to {array.shape}, the DICOM header says {shape}")
+    return array.reshape(shape)

@@ -1,0 +1,59 @@
+"""Exact counts and percentiles of coded images (see `coded`), and table look-up, in cache-sized pieces.
+
+`percentiles` follows NumPy's default ("linear") definition to the last bit: for n values sorted as v and q percent, position p = (n - 1) q / 100
+lies between v[floor p] and v[floor p + 1] and is interpolated linearly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Codes = NDArray[np.uint8] | NDArray[np.uint16]
+_PIECE = 1 << 16
+
+
+def counts_of(codes: Codes, size: int) -> NDArray[np.int64]:
+    """int64[size]: how often each code 0..size-1 occurs; codes must be below `size`."""
+    flat = codes.reshape(-1)
+    total = np.zeros(size, np.int64)
+    for start in range(0, flat.size, _PIECE):
+        total += np.bincount(flat[start : start + _PIECE], minlength=size)
+    return total
+
+
+def look_up(table: NDArray[np.uint8], codes: Codes) -> NDArray[np.uint8]:
+    """uint8 of the codes' shape: table[code]; codes must be below the table's length."""
+    flat = np.ascontiguousarray(codes).reshape(-1)
+    out = np.empty(flat.size, np.uint8)
+    index = np.empty(min(_PIECE, flat.size), np.intp)  # np.take would convert the whole image to 8-byte indices
+    for start in range(0, flat.size, _PIECE):
+        piece = flat[start : start + _PIECE]
+        index[: piece.size] = piece
+        np.take(table, index[: piece.size], out=out[start : start + piece.size], mode="clip")
+    return out.reshape(codes.shape)
+
+
+def percentiles(values: NDArray[np.float64], counts: NDArray[np.int64], wanted: Sequence[float]) -> list[float]:
+    """The wanted percentiles (0..100) of a multiset: `values[i]` occurs `counts[i]` times. All 0.0 where it is empty."""
+    present = np.flatnonzero(counts)
+    if not present.size:
+        return [0.0 for _ in wanted]
+    order = present[np.argsort(values[present], kind="stable")]
+    sorted_values, upto = values[order], np.cumsum(counts[order])
+
+    def at(rank: int) -> float:
+        return float(sorted_values[np.searchsorted(upto, rank, side="right")])
+
+    return [interpolate(at, int(upto[-1]), q) for q in wanted]
+
+
+def interpolate(at, count: int, q: float) -> float:  # type: ignore[no-untyped-def]
+    """NumPy's linear percentile from order statistics: `at(rank)` for rank 0..count-1."""
+    position = (count - 1) * (q / 100.0)
+    below = int(position)
+    t = position - below
+    a, b = at(below), at(min(below + 1, count - 1))
+    return b - (b - a) * (1.0 - t) if t >= 0.5 else a + (b - a) * t  # as numpy.lib's _lerp

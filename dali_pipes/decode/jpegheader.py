@@ -1,0 +1,127 @@
+"""What the headers of a JPEG stream say (ITU-T T.81 Annex B), read without decoding."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from dali_pipes.errors import DecodeError, TruncatedError
+
+# Start-of-frame markers: all of C0..CF but DHT (C4), JPG (C8) and DAC (CC).
+SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_ALONE = frozenset([0x01, *range(0xD0, 0xD9)])  # TEM, RSTn and SOI carry no length
+
+
+@dataclass(frozen=True)
+class JpegHeader:
+    """One JPEG image's frame header and the application markers that decide its colours.
+
+    sof: 0xC0 baseline, 0xC1 extended, 0xC2 progressive, 0xC3 lossless, 0xC9 and 0xCA arithmetic, 0xF7 JPEG-LS.
+    ids, sampling: per component, its identifier and (horizontal, vertical) factors.
+    adobe: the transform flag of an Adobe marker (0 none, 1 YCbCr, 2 YCCK), or None. orientation: EXIF's, or 1.
+    ended: an end marker follows the start of the scan.
+    """
+
+    sof: int
+    precision: int
+    height: int
+    width: int
+    ids: tuple[int, ...]
+    sampling: tuple[tuple[int, int], ...]
+    adobe: int | None
+    jfif: bool
+    orientation: int
+    scan_at: int
+    ended: bool
+
+    @property
+    def components(self) -> int:
+        return len(self.ids)
+
+    @property
+    def is_ycc(self) -> bool:
+        """libjpeg takes the three components for YCbCr (the rule of its `default_decompress_parms`)."""
+        if self.components != 3:
+            return False
+        if self.jfif:
+            return True
+        if self.adobe is not None:
+            return self.adobe != 0
+        return self.ids != (ord("R"), ord("G"), ord("B"))
+
+
+def read_jpeg_header(data: bytes | memoryview) -> JpegHeader:
+    """Read the markers up to the first scan of a stream that starts with SOI.
+
+    Raises TruncatedError where the data ends first, DecodeError where they are not JPEG markers.
+    """
+    size, at = len(data), 2
+    frame: tuple[int, int, int, int, tuple[int, ...], tuple[tuple[int, int], ...]] | None = None
+    adobe, jfif, orientation = None, False, 1
+    while True:
+        if at + 4 > size:
+            raise TruncatedError(f"JPEG headers end at byte {size}, before the image's first scan")
+        if data[at] != 0xFF:
+            raise DecodeError(f"JPEG headers are damaged: no marker at byte {at}")
+        code = data[at + 1]
+        if code == 0xFF:  # fill byte
+            at += 1
+            continue
+        if code in _ALONE:
+            at += 2
+            continue
+        (length,) = struct.unpack_from(">H", data, at + 2)
+        body = bytes(data[at + 4 : at + 2 + length])
+        if length < 2 or len(body) < length - 2:
+            raise TruncatedError(f"JPEG headers end inside the marker 0xFF{code:02X} at byte {at}")
+        if code in SOF or code == 0xF7:
+            frame = (code, *_frame_header(body))
+        elif code == 0xE0 and body[:5] == b"JFIF\0":
+            jfif = True
+        elif code == 0xE1 and body[:6] == b"Exif\0\0":
+            orientation = _orientation(body[6:])
+        elif code == 0xEE and body[:5] == b"Adobe" and len(body) >= 12:
+            adobe = body[11]
+        elif code == 0xD9:
+            raise TruncatedError("JPEG ends before its first scan")
+        elif code == 0xDA:
+            if frame is None:
+                raise DecodeError("JPEG has a scan but no frame header")
+            return JpegHeader(*frame, adobe, jfif, orientation, at, _rfind_end(data, at))
+        at += 2 + length
+
+
+def _frame_header(body: bytes) -> tuple[int, int, int, tuple[int, ...], tuple[tuple[int, int], ...]]:
+    if len(body) < 6 or len(body) < 6 + 3 * body[5]:
+        raise DecodeError("JPEG frame header is too short for its components")
+    precision, height, width, count = struct.unpack_from(">BHHB", body)
+    parts = [body[6 + 3 * i : 9 + 3 * i] for i in range(count)]
+    return precision, height, width, tuple(p[0] for p in parts), tuple((p[1] >> 4, p[1] & 15) for p in parts)
+
+
+def _rfind_end(data: bytes | memoryview, start: int) -> bool:
+    """Whether an end marker follows `start`; looks from the end of the data, where it nearly always is."""
+    size, step = len(data), 1 << 16
+    stop = size
+    while stop > start:
+        begin = max(start, stop - step)
+        if b"\xff\xd9" in bytes(data[begin : min(size, stop + 1)]):
+            return True
+        stop = begin
+    return False
+
+
+def _orientation(tiff: bytes) -> int:
+    """EXIF tag 0x0112 of the first directory, or 1 where it can't be read."""
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    if order is None or len(tiff) < 8:
+        return 1
+    (at,) = struct.unpack_from(order + "I", tiff, 4)
+    if at + 2 > len(tiff):
+        return 1
+    (count,) = struct.unpack_from(order + "H", tiff, at)
+    for entry in range(at + 2, min(at + 2 + 12 * count, len(tiff) - 11), 12):
+        tag, kind = struct.unpack_from(order + "HH", tiff, entry)
+        if tag == 0x0112 and kind == 3:
+            return int(struct.unpack_from(order + "H", tiff, entry + 8)[0])
+    return 1

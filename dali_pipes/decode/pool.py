@@ -1,0 +1,209 @@
+"""Decoding in child processes: for codecs that hold the GIL, and for files that nobody trusts.
+
+Children are started with subprocess (never forked from this process, and without multiprocessing, so that a user's script needs no
+`__main__` guard), import neither torch nor the user's script, and end when their parent does. Headers travel as JSON over a socket pair,
+pixels through a memory file that both map; nothing is pickled. A child that crashes, hangs or wants too much memory costs one file: its
+error names the signal or the limit, and the next file gets a new child.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from dali_pipes import errors
+from dali_pipes.decode.limits import Limits
+from dali_pipes.decode.policy import Decoded, DecodePolicy, Kind
+from dali_pipes.decode.wire import Gone, receive, send
+from dali_pipes.errors import ConfigError, DecodeError, LimitError
+
+# The parent's sys.path, and a stand-in for the package, whose own __init__ would import torch.
+_BOOT = (
+    "import json,sys,types;sys.path[:]=json.loads(sys.argv[1]);p=types.ModuleType('dali_pipes');p.__path__=[sys.argv[2]];"
+    "sys.modules['dali_pipes']=p;from dali_pipes.decode.worker import main;main(int(sys.argv[3]),int(sys.argv[4]))"
+)
+_ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+_START_SECONDS = 60.0
+
+
+class DecoderPool:
+    """Up to `workers` child processes, started as they are needed; safe to use from any number of threads.
+
+    limits.seconds and limits.memory_bytes hold per file. After a fork the copy starts children of its own.
+    """
+
+    def __init__(self, workers: int, limits: Limits = Limits()) -> None:  # noqa: B008
+        if workers < 1:
+            raise ConfigError(f"DecoderPool workers={workers}: needs at least 1")
+        self.workers = workers
+        self.limits = limits
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._closed = False
+        self._lock = threading.Lock()
+        self._busy: set[_Child] = set()
+        self._slots: queue.LifoQueue[_Child | None] = queue.LifoQueue()
+        for _ in range(self.workers):
+            self._slots.put(None)
+
+    def decode(self, path: str | os.PathLike[str], kind: Kind, frame: int = 0, policy: DecodePolicy = DecodePolicy()) -> Decoded:  # noqa: B008
+        """As `decode.decode`, from a path, in a child; waits for a free one.
+
+        Raises the same errors; LimitError too where a limit of time or memory is exceeded, DecodeError where the child crashed,
+        OSError where the file can't be read.
+        """
+        if self._pid != os.getpid():
+            self._begin()
+        child = self._slots.get()
+        try:
+            with self._lock:
+                if self._closed:
+                    raise ConfigError("the DecoderPool is closed")
+                if child is None:
+                    child = _Child()
+                self._busy.add(child)
+            request = {"path": os.fsdecode(path), "tag": kind.tag, "frame": frame, "policy": policy.as_dict()}
+            return child.decode(request, self.limits)
+        finally:
+            with self._lock:
+                self._busy.discard(child)  # type: ignore[arg-type]
+                alive = child is not None and child.alive and not self._closed
+                if child is not None and not alive:
+                    child.end()
+            self._slots.put(child if alive else None)
+
+    def close(self) -> None:
+        """End every child, those at work included; their callers get DecodeError. Closing twice does nothing."""
+        if self._pid != os.getpid():
+            return
+        with self._lock:
+            self._closed = True
+            for child in self._busy:
+                child.kill()
+        idle: list[_Child | None] = []
+        while True:
+            try:
+                idle.append(self._slots.get_nowait())
+            except queue.Empty:
+                break
+        for child in idle:
+            if child is not None:
+                child.end()
+            self._slots.put(None)
+
+    def __enter__(self) -> DecoderPool:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_pid", None) == os.getpid():
+            self.close()
+
+
+class _Child:
+    """One child process and its end of the socket and the memory file. Used by one thread at a time."""
+
+    def __init__(self) -> None:
+        self._file = _memory_file()
+        self._map: mmap.mmap | None = None
+        self._socket, theirs = socket.socketpair()
+        package = Path(errors.__file__).parent
+        with theirs:
+            fds = (theirs.fileno(), self._file)
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _BOOT, json.dumps(sys.path), str(package), *map(str, fds)],
+                pass_fds=fds,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,  # codec libraries print; what they print may quote the file
+                env={**os.environ, **_ONE_THREAD},
+            )
+        self._ready = False
+        self.alive = True
+
+    def decode(self, request: dict[str, Any], limits: Limits) -> Decoded:
+        try:
+            if not self._ready:
+                receive(self._socket, time.monotonic() + _START_SECONDS)
+                self._ready = True
+            send(self._socket, {**request, "memory_bytes": limits.memory_bytes, "seconds": limits.seconds})
+            reply = receive(self._socket, time.monotonic() + limits.seconds)
+        except TimeoutError:
+            self.kill()
+            if not self._ready:
+                raise DecodeError(f"a decoder process did not start within {_START_SECONDS:g} s") from None
+            raise LimitError(f"decoding took longer than {limits.seconds:g} s (Limits.seconds) and was ended") from None
+        except (Gone, OSError):
+            self.kill()
+            raise self._obituary() from None
+        except BaseException:
+            self.kill()  # an interrupt in mid-reply: the stream can't be used again
+            raise
+        if "error" in reply:
+            raise _named(reply)
+        return self._result(reply)
+
+    def _result(self, reply: dict[str, Any]) -> Decoded:
+        dtype, shape = np.dtype(reply["dtype"]), tuple(reply["shape"])
+        size = dtype.itemsize * int(np.prod(shape))
+        if self._map is None or len(self._map) < size:
+            self._map = mmap.mmap(self._file, os.fstat(self._file).st_size, prot=mmap.PROT_READ)
+        pixels = np.frombuffer(self._map, dtype, size // dtype.itemsize).reshape(shape).copy()
+        return Decoded(pixels, reply["attributes"], reply["facts"])
+
+    def _obituary(self) -> DecodeError:
+        code = self._process.wait()
+        if code == -signal.SIGXCPU:
+            return LimitError("decoding took more processor time than Limits.seconds allows and was ended")
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        return DecodeError(f"the decoder process {how} while it read the file: the file is damaged, or memory ran out")
+
+    def kill(self) -> None:
+        self.alive = False
+        self._process.kill()
+
+    def end(self) -> None:
+        """Close the socket, which ends an idle child; then wait for it."""
+        self.alive = False
+        self._socket.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+def _named(reply: dict[str, Any]) -> Exception:
+    name, text = reply["error"], reply["message"]
+    if name == "OSError":
+        return OSError(reply["errno"], os.strerror(reply["errno"]))
+    kind = getattr(errors, name, None)
+    return kind(text) if isinstance(kind, type) and issubclass(kind, errors.DaliPipesError) else DecodeError(f"{name}: {text}")
+
+
+def _memory_file() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("dali-pipes-pixels")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())

@@ -1,0 +1,99 @@
+"""The child of a DecoderPool: reads requests from a socket, decodes under limits of the operating system, answers.
+
+It ends when its socket closes, which the death of its parent does too. A codec that hangs is stopped by the limit on processor time, for
+then nobody may be left to kill it.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import resource
+import socket
+import warnings
+from typing import Any
+
+import numpy as np
+
+from dali_pipes.decode.api import decode
+from dali_pipes.decode.policy import Kind, policy_from_dict
+from dali_pipes.decode.wire import Gone, receive, send
+from dali_pipes.errors import DaliPipesError, LimitError, TruncatedError
+
+
+def main(socket_fd: int, memory_fd: int) -> None:
+    """Serve until the other end closes."""
+    warnings.simplefilter("ignore")
+    logging.disable(logging.CRITICAL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold pixels
+    with socket.socket(fileno=socket_fd) as sock:
+        try:
+            send(sock, {"ready": True})
+            while True:
+                send(sock, answer(receive(sock), memory_fd))
+        except (Gone, OSError):
+            return
+
+
+def answer(request: dict[str, Any], memory_fd: int) -> dict[str, Any]:
+    """The reply to one request; the pixels are in the memory file."""
+    try:
+        limit(request["seconds"], request["memory_bytes"])
+        view = mapped(request["path"])
+        policy = policy_from_dict(request["policy"])
+        done = decode(view, Kind.from_tag(request["tag"]), request["frame"], policy)
+        publish(done.pixels, memory_fd)
+        return {"dtype": done.pixels.dtype.str, "shape": done.pixels.shape, "attributes": done.attributes, "facts": done.facts}
+    except DaliPipesError as error:
+        return {"error": type(error).__name__, "message": str(error)}
+    except MemoryError:
+        return {"error": LimitError.__name__, "message": "decoding needs more memory than Limits.memory_bytes allows"}
+    except OSError as error:
+        return {"error": "OSError", "errno": error.errno or 5, "message": ""}
+    except Exception as error:  # an error of ours: named, but not quoted, for it may hold what the file says
+        return {"error": "DecodeError", "message": f"an unexpected {type(error).__name__} in the decoder"}
+
+
+def mapped(path: str) -> memoryview:
+    """The file's bytes, not read yet; raises OSError, TruncatedError for an empty file."""
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if not size:
+            raise TruncatedError("the file is empty")
+        _add_memory(size)
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def publish(pixels: np.ndarray[Any, Any], memory_fd: int) -> None:
+    """Copy the pixels to the start of the memory file."""
+    if os.fstat(memory_fd).st_size < pixels.nbytes:
+        os.ftruncate(memory_fd, pixels.nbytes)
+    _add_memory(pixels.nbytes)
+    with mmap.mmap(memory_fd, pixels.nbytes) as shared:
+        out = np.frombuffer(shared, pixels.dtype, pixels.size)
+        np.copyto(out, pixels.reshape(-1))
+        del out  # or the map could not be closed
+
+
+def limit(seconds: float, memory_bytes: int) -> None:
+    """Limits of this process from here on: processor time (a backstop, a little more than the parent's clock) and address space."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _set(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + seconds) + 2)
+    _set(resource.RLIMIT_AS, _address_space() + memory_bytes)
+
+
+def _add_memory(size: int) -> None:
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if soft != resource.RLIM_INFINITY:
+        _set(resource.RLIMIT_AS, soft + size)
+
+
+def _set(which: int, soft: int) -> None:
+    _, hard = resource.getrlimit(which)
+    resource.setrlimit(which, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+
+
+def _address_space() -> int:
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()
