@@ -157,7 +157,7 @@ class SourceIndex:
         return None
 
     def _rows(self, digest: bytes) -> list[np.void]:
-        """The records of a path, the newest last."""
+        """The records of a path, the newest first."""
         low, high = np.frombuffer(digest, "<u8")
         at = int(np.searchsorted(self._sorted, low))
         rows = []

@@ -76,7 +76,7 @@ class TestStore:
         given[:] = 0
         found = store.get(key(1))
         assert found is not None
-        with pytest.raises(ValueError, match="read-only|WRITEABLE"):
+        with pytest.raises(ValueError, match=r"read-only|WRITEABLE"):
             found[0] = 1
         with pytest.raises(ValueError, match="WRITEABLE"):
             found.flags.writeable = True

@@ -191,7 +191,9 @@ def test_a_damaged_entry_when_strict(store: Store, tmp_path: Path) -> None:
 
 def test_verify_decides_when_bytes_are_checked(tmp_path: Path) -> None:
     open_store("pinned", tmp_path).put(key(1), value(1))
-    first, always, never = (open_store("pinned", tmp_path, verify=v, read_only=True) for v in ("first", "always", "never"))
+    first, always, never = (
+        open_store("pinned", tmp_path, verify=v, read_only=True) for v in ("first", "always", "never")
+    )
     assert first.get(key(1)) is not None
     assert always.get(key(1)) is not None
     damage(files(tmp_path, ".npy")[0], 4096)

@@ -13,8 +13,24 @@ from tests.cache.conftest import key, value
 
 def test_public_names() -> None:
     assert sorted(cache.__all__) == sorted(
-        "DISK_MODES MODES CacheError EntryError IntegrityError Key PinnedMapping SecretError SingleFlight SourceIndex Store "
-        "StoreConfigError StoreIOError content_digest default_secret open_store".split()
+        [
+            "DISK_MODES",
+            "MODES",
+            "CacheError",
+            "EntryError",
+            "IntegrityError",
+            "Key",
+            "PinnedMapping",
+            "SecretError",
+            "SingleFlight",
+            "SourceIndex",
+            "Store",
+            "StoreConfigError",
+            "StoreIOError",
+            "content_digest",
+            "default_secret",
+            "open_store",
+        ]
     )
     assert MODES == ("none", "memory", "disk", "npy", "tensor-disk", "tensor-memmap", "pinned", "tiered")
 
