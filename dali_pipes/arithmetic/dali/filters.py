@@ -120,7 +120,8 @@ def _triangle() -> Float32Array:
 
 def _gaussian() -> Float32Array:
     x = f32(4) * (np.arange(65, dtype=f32) - f32(32)) / f32(64)
-    return np.exp(-(x * x).astype(np.float64)).astype(f32)
+    entries: Float32Array = np.exp(-(x * x).astype(np.float64)).astype(f32)
+    return entries
 
 
 def _cubic() -> Float32Array:
@@ -145,7 +146,7 @@ def _sinc(x: np.float32) -> np.float32:
     # pi is a double in DALI's source: the product is rounded to float32 once.
     angle = f32(float(x) * math.pi)
     if abs(angle) < f32(1e-5):
-        value = f32(f32(1) - f32(f32(angle * angle) * f32(1.0 / 6.0)))
+        value: np.float32 = f32(f32(1) - f32(f32(angle * angle) * f32(1.0 / 6.0)))
     else:
         value = f32(f32(libm().sinf(float(angle))) / angle)
     return value

@@ -18,7 +18,6 @@ filters):
 """
 
 import functools
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -27,25 +26,12 @@ from torch import Tensor
 
 from dali_pipes.arithmetic.dali.filters import Filter, Float32Array, Interpolation
 from dali_pipes.arithmetic.dali.float32 import integer_max, round_half_away
+from dali_pipes.arithmetic.dali.passes import Taps, horizontal, vertical
 from dali_pipes.arithmetic.dali.sampling import Axis, Mode, Pair, Sampling, sampling
 from dali_pipes.errors import ConfigError
 
 f32 = np.float32
 TILE = 256
-BLOCK_BYTES = 256 * 1024
-
-
-@dataclass(frozen=True)
-class Taps:
-    """The weights of one pass.
-
-    first: int64[out], the first tap's pixel, may lie outside of the image. index: int64[support, out], clamped to it.
-    weight: float32[support, out, 1].
-    """
-
-    first: NDArray[np.int64]
-    index: Tensor
-    weight: Tensor
 
 
 def resize(
@@ -89,9 +75,9 @@ def resize(
     if interp_type == "nn":
         return gather(image, nearest_rows(y), nearest_columns(x)).to(out_dtype)
     if plan.horizontal_first:
-        result = _vertical(_horizontal(image, taps(x)), taps(y))
+        result = vertical(horizontal(image, taps(x)), taps(y))
     else:
-        result = _horizontal(_vertical(image, taps(y)), taps(x))
+        result = horizontal(vertical(image, taps(y)), taps(x))
     if out_dtype == torch.float32:
         return result
     return _to_integer(result, out_dtype, plan)
@@ -132,7 +118,8 @@ def nearest_columns(axis: Axis) -> NDArray[np.int64]:
         shifted = int(np.floor(f32(axis.origin + f32(0.5)))) + np.arange(axis.size)
         return np.clip(shifted, 0, axis.extent - 1)
     position = axis.origin + (np.arange(axis.size, dtype=f32) + f32(0.5)) * axis.scale
-    return np.clip(np.floor(position).astype(np.int64), 0, axis.extent - 1)
+    columns: NDArray[np.int64] = np.floor(position).astype(np.int64)
+    return columns.clip(0, axis.extent - 1)
 
 
 @functools.lru_cache(maxsize=256)
@@ -158,30 +145,6 @@ def evaluate(kernel: Filter, x: Float32Array) -> Float32Array:
     left, right, fraction = kernel.neighbours(x)
     value: Float32Array = left + fraction * (right - left)
     return value
-
-
-def _accumulate(rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-    """The weighted sum of rows: float32 [n, m] to [out, m], for index and weight [support, out(, 1)]."""
-    total = rows.index_select(0, index[0]).mul_(weight[0])
-    total.add_(0.0)  # the sum begins at +0, which turns a first term of -0 into +0
-    term = torch.empty_like(total)
-    for tap in range(1, len(index)):
-        torch.index_select(rows, 0, index[tap], out=term)
-        total.add_(term.mul_(weight[tap]))
-    return total
-
-
-def _vertical(image: Tensor, along: Taps) -> Tensor:
-    """One pass down the rows: [H, W, C] of any pixel type to float32 [out, W, C]."""
-    height, width, channels = image.shape
-    rows = image.to(torch.float32).reshape(height, width * channels)
-    index, weight = along.index.to(image.device), along.weight.to(image.device)
-    return _accumulate(rows, index, weight).view(-1, width, channels)
-
-
-def _horizontal(image: Tensor, along: Taps) -> Tensor:
-    """One pass along the columns, as rows of the transposed image: [H, W, C] to float32 [H, out, C]."""
-    return _vertical(image.transpose(0, 1), along).transpose(0, 1).contiguous()
 
 
 def _to_integer(x: Tensor, dtype: torch.dtype, plan: Sampling) -> Tensor:
