@@ -7,6 +7,7 @@
     │   ├── TruncatedError   it ends before its pixels do
     │   ├── LimitError       it asks for more than the limits allow
     │   ├── UnsupportedError no decoder here takes it; the message says which would
+    │   ├── NoImageError     it is intact, but holds no image
     │   ├── WindowError      it lacks the window that was asked for, or gives one without meaning
     │   └── RefusedError     a policy of the caller refuses it
     ├── BackendError         a backend that cannot run here, or failed
@@ -43,6 +44,10 @@ class LimitError(DecodeError):
 
 class UnsupportedError(DecodeError):
     """No decoder on this machine takes the file."""
+
+
+class NoImageError(DecodeError):
+    """The file is intact, but holds no image: a DICOMDIR, a report, a plan."""
 
 
 class WindowError(DecodeError):

@@ -1,12 +1,15 @@
-"""One file's bytes to pixels, by CPU decoders whose bits never change. See `api` for the door and `voi` for the windows."""
+"""One file's bytes to pixels, by CPU decoders whose bits never change. See `api` for the door and `voi` for the
+windows.
+"""
 
-from dali_pipes.decode.api import decode, frames
+from dali_pipes.decode.api import decode, dicom_frames, frames
 from dali_pipes.decode.deep import apply_window
+from dali_pipes.decode.describe import describe
 from dali_pipes.decode.dicom.meta import is_dicom
 from dali_pipes.decode.limits import Limits
 from dali_pipes.decode.policy import Decoded, DecodePolicy, Kind, policy_from_dict
 from dali_pipes.decode.pool import DecoderPool
-from dali_pipes.decode.sniff import identify
+from dali_pipes.decode.sniff import identify, sniff_file
 from dali_pipes.decode.voi import FixedWindow, PercentileWindow, VOIWindow, Window, window_from_dict
 
 __all__ = [
@@ -21,9 +24,12 @@ __all__ = [
     "Window",
     "apply_window",
     "decode",
+    "describe",
+    "dicom_frames",
     "frames",
     "identify",
     "is_dicom",
     "policy_from_dict",
+    "sniff_file",
     "window_from_dict",
 ]

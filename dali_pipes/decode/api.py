@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import mmap
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dali_pipes.decode.dicom.header import read_header
 from dali_pipes.decode.dicom.image import decode_dicom
@@ -14,18 +17,40 @@ from dali_pipes.decode.jpeg import decode_jpeg
 from dali_pipes.decode.limits import Limits
 from dali_pipes.decode.policy import Decoded, DecodePolicy, Kind
 from dali_pipes.decode.raster import FORMATS, RASTER, decode_raster
-from dali_pipes.errors import DecodeError, LimitError, TruncatedError
+from dali_pipes.errors import DecodeError, LimitError, NoImageError, TruncatedError
 
+DEFAULT = DecodePolicy()
+DEFAULT_LIMITS = Limits()
 JPEG_TAGS = ("jpeg", "jpegturb", "jpegcmyk", "jpegpil")
 
 
-def decode(data: bytes | memoryview, kind: Kind, frame: int = 0, policy: DecodePolicy = DecodePolicy()) -> Decoded:  # noqa: B008
+def decode(
+    data: bytes | memoryview,
+    kind: Kind,
+    frame: int = 0,
+    policy: DecodePolicy = DEFAULT,
+) -> Decoded:
     """One frame of a whole file, at full resolution.
 
-    frame counts from 0. `data` may be a view of a mapped file: of a multi-frame DICOM file only the frame's own bytes are read.
-    Raises TruncatedError, LimitError, UnsupportedError, WindowError, RefusedError, or DecodeError for other damage. No message
-    holds a path, a name or an identifier of the patient, study or instance.
+    frame counts from 0. `data` may be a view of a mapped file: of a multi-frame DICOM file only the frame's own bytes
+    are read. Raises TruncatedError, LimitError, UnsupportedError, NoImageError, WindowError, RefusedError, or
+    DecodeError for other damage. No message holds a path, a name or an identifier of the patient, study or instance.
     """
+    return spread(decode_distinct(data, kind, frame, policy), policy.channels)
+
+
+def spread(decoded: Decoded, channels: int) -> Decoded:
+    """Repeat the one channel of a monochrome source, with stride 0: no memory is used for it."""
+    pixels = decoded.pixels
+    if pixels.shape[2] == channels:
+        return decoded
+    shape, strides = (*pixels.shape[:2], channels), (*pixels.strides[:2], 0)
+    repeated: NDArray[Any] = np.lib.stride_tricks.as_strided(pixels, shape, strides)
+    return replace(decoded, pixels=repeated)
+
+
+def decode_distinct(data: bytes | memoryview, kind: Kind, frame: int, policy: DecodePolicy) -> Decoded:
+    """`decode`, with one channel for monochrome sources."""
     policy.limits.check_file(len(data))
     try:
         if kind.tag.startswith("dcm."):
@@ -36,17 +61,31 @@ def decode(data: bytes | memoryview, kind: Kind, frame: int = 0, policy: DecodeP
             if frame != 0:
                 raise DecodeError(f"frame {frame} was asked for; a JPEG file has one")
             pixels = decode_jpeg(data, kind.tag, policy)
-            return Decoded(pixels) if policy.depth == 8 else Decoded(pixels * np.uint16(257), {**RASTER, "windowed": False})
+            if policy.depth == 8:
+                return Decoded(pixels)
+            return Decoded(pixels * np.uint16(257), {**RASTER, "windowed": False})
     except MemoryError:
         raise LimitError("there is not enough memory to decode the file") from None
     raise DecodeError(f"no decoder has the tag {kind.tag!r}")
 
 
-def frames(source: str | os.PathLike[str] | bytes | memoryview, limits: Limits = Limits()) -> int:  # noqa: B008
-    """How many frames a DICOM file holds; reads its header only. Raises DecodeError, OSError."""
+def frames(source: str | os.PathLike[str] | bytes | memoryview, limits: Limits = DEFAULT_LIMITS) -> int:
+    """How many frames a DICOM file holds; reads its header only. Raises DecodeError, NoImageError, OSError."""
     if isinstance(source, (bytes, memoryview)):
         return read_header(source, limits).frames
     with Path(source).open("rb") as file:
         if not os.fstat(file.fileno()).st_size:
             raise TruncatedError("the file is empty")
         return read_header(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)), limits).frames
+
+
+def dicom_frames(path: str | os.PathLike[str]) -> int:
+    """`frames` for listing a folder: 0 for an intact file without an image (a DICOMDIR, a report), 1 for a damaged one,
+    so that it is listed and its damage reported when it is read. Raises OSError.
+    """
+    try:
+        return frames(path)
+    except NoImageError:
+        return 0
+    except DecodeError:
+        return 1

@@ -1,8 +1,8 @@
 """A monochrome image as codes and what each code means: the form in which windows are applied.
 
-Sixteen or fewer stored bits have at most 65536 different values. So rescale, window, padding and polarity are worked out once per code
-in float64, and the image itself is only counted (for percentiles) and looked up. The order is the standard's (PS3.3 C.11.1, C.11.2,
-C.7.6.3.1.2): code -> modality value -> padding mask -> window -> polarity -> uint8.
+Sixteen or fewer stored bits have at most 65536 different values. So rescale, window, padding and polarity are worked
+out once per code in float64, and the image itself is only counted (for percentiles) and looked up. The order is the
+standard's (PS3.3 C.11.1, C.11.2, C.7.6.3.1.2): code -> modality value -> padding mask -> window -> polarity -> uint8.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ Bytes = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class VOILUT:
-    """One item of a VOI LUT Sequence (PS3.3 C.11.2.1.1): modality values from `first` on take `entries`, whose full scale is `top`."""
+    """One item of a VOI LUT Sequence (PS3.3 C.11.2.1.1): modality values from `first` on take `entries`, whose full
+    scale is `top`.
+    """
 
     first: int
     entries: tuple[int, ...]
@@ -40,7 +42,8 @@ class VOILUT:
     def apply(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """0..255, not rounded; below the first value takes the first entry, above the last the last."""
         index = np.clip(np.floor(x + 0.5) - self.first, 0, len(self.entries) - 1).astype(np.intp)
-        return np.asarray(self.entries, np.float64)[index] * (255.0 / self.top)
+        scaled: NDArray[np.float64] = np.asarray(self.entries, np.float64)[index] * (255.0 / self.top)
+        return scaled
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,11 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Coded:
-    """codes uint8|uint16[H, W], all below n; values float64[n] per code; padded bool[n] per code or None; invert: dark means large.
+    """codes uint8|uint16[H, W], all below n; values float64[n] per code; padded bool[n] per code or None; invert: dark
+    means large.
 
-    codes None: values and padded are per pixel, [H, W] (for more than 16 bits). limits: the range for window=None, if not all values'.
+    codes None: values and padded are per pixel, [H, W] (for more than 16 bits). limits: the range for window=None, if
+    not all values'.
     """
 
     codes: Codes | None
@@ -78,16 +83,16 @@ def choose(window: Window | None, candidates: Candidates) -> tuple[Window | VOIL
     if window.source == "lut" or (window.source == "auto" and candidates.luts):
         if window.index >= len(candidates.luts):
             raise WindowError(
-                f"VOI LUT {window.index} was asked for; the file has {len(candidates.luts)} in its VOI LUT Sequence (0028,3010). "
-                "Use VOIWindow(source='auto'), a PercentileWindow or a FixedWindow"
+                f"VOI LUT {window.index} was asked for; the file has {len(candidates.luts)} in its VOI LUT Sequence "
+                "(0028,3010). Use VOIWindow(source='auto'), a PercentileWindow or a FixedWindow"
             )
         return candidates.luts[window.index], f"item {window.index} of the VOI LUT Sequence"
     if window.source == "auto" and not candidates.windows:
         return PercentileWindow(), "percentiles: the file gives no window"
     if window.index >= len(candidates.windows):
         raise WindowError(
-            f"window {window.index} was asked for; the file has {len(candidates.windows)} in Window Center and Width (0028,1050; 0028,1051). "
-            "Use VOIWindow(source='auto'), a PercentileWindow or a FixedWindow"
+            f"window {window.index} was asked for; the file has {len(candidates.windows)} in Window Center and Width "
+            "(0028,1050; 0028,1051). Use VOIWindow(source='auto'), a PercentileWindow or a FixedWindow"
         )
     center, width = candidates.windows[window.index]
     check_window(center, width, candidates.function, WindowError)

@@ -1,8 +1,8 @@
 """Depth 16: keep the values, apply the window later.
 
-Pixels are uint16 and mean value = slope * pixel + intercept, in modality units; so resizing them is resizing the values. Monochrome images of
-up to 16 bits keep every value exactly; wider ones (32-bit integers, floats) are quantised to 65536 steps. Percentiles of
-`apply_window` are those of the pixels it is given.
+Pixels are uint16 and mean value = slope * pixel + intercept, in modality units; so resizing them is resizing the
+values. Monochrome images of up to 16 bits keep every value exactly; wider ones (32-bit integers, floats) are quantised
+to 65536 steps. Percentiles of `apply_window` are those of the pixels it is given.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ _FULL = 65536
 
 
 def deepen(image: Coded) -> tuple[Words, dict[str, Any]]:
-    """uint16[H, W, 1] and its attributes: slope, intercept, span (the range of values that the bits allow), invert, padding ([low, high]
-    in pixel units, or None), windows, function, luts. Plain JSON values."""
+    """uint16[H, W, 1] and its attributes: slope, intercept, span (the range of values that the bits allow), invert,
+    padding ([low, high] in pixel units, or None), windows, function, luts. Plain JSON values.
+    """
     table, slope, intercept = _affine(image)
     padding = None
     if image.padded is not None:
@@ -52,17 +53,22 @@ def _affine(image: Coded) -> tuple[Words, float, float]:
     low, high = float(values.min()), float(values.max())
     steps = np.unique(values) if image.codes is not None else values.reshape(-1)[:0]
     step = float(np.diff(steps).min()) if steps.size > 1 else 1.0
-    if image.codes is not None and np.array_equal(values, low + step * np.round((values - low) / step)) and (high - low) / step < _FULL:
+    if (
+        image.codes is not None
+        and np.array_equal(values, low + step * np.round((values - low) / step))
+        and (high - low) / step < _FULL
+    ):
         return np.round((values - low) / step).astype(np.uint16), step, low
     step = (high - low) / (_FULL - 1) or 1.0
     return np.round((values - low) / step).astype(np.uint16), step, low
 
 
 def apply_window(pixels: Words, attributes: dict[str, Any], window: Window | None) -> NDArray[np.uint8]:
-    """uint8 of the shape of `pixels` ([H, W, C], or any) from pixels kept at depth 16 and the attributes that came with them.
+    """uint8 of the shape of `pixels` ([H, W, C], or any) from pixels kept at depth 16 and the attributes that came with
+    them.
 
-    None maps the whole range that the source's bits allow. Colour and 8-bit sources take no window: floor(x / 257 + 0.5).
-    Raises WindowError where the source lacks the window that was asked for.
+    None maps the whole range that the source's bits allow. Colour and 8-bit sources take no window: floor(x / 257 +
+    0.5). Raises WindowError where the source lacks the window that was asked for.
     """
     if pixels.dtype != np.uint16:
         raise DecodeError(f"apply_window needs uint16 pixels, not {pixels.dtype}")
@@ -80,5 +86,7 @@ def apply_window(pixels: Words, attributes: dict[str, Any], window: Window | Non
         tuple(VOILUT(lut["first"], tuple(lut["entries"]), lut["top"]) for lut in attributes.get("luts", ())),
     )
     span = attributes.get("span")
-    image = Coded(codes, values, padded, attributes.get("invert", False), offered, None if span is None else (span[0], span[1]))
+    image = Coded(
+        codes, values, padded, attributes.get("invert", False), offered, None if span is None else (span[0], span[1])
+    )
     return render(image, window)[0].reshape(pixels.shape)

@@ -1,12 +1,12 @@
 """Exact counts and percentiles of coded images (see `coded`), and table look-up, in cache-sized pieces.
 
-`percentiles` follows NumPy's default ("linear") definition to the last bit: for n values sorted as v and q percent, position p = (n - 1) q / 100
-lies between v[floor p] and v[floor p + 1] and is interpolated linearly.
+`percentiles` follows NumPy's default ("linear") definition to the last bit: for n values sorted as v and q percent,
+position p = (n - 1) q / 100 lies between v[floor p] and v[floor p + 1] and is interpolated linearly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,9 @@ def look_up(table: NDArray[np.uint8], codes: Codes) -> NDArray[np.uint8]:
 
 
 def percentiles(values: NDArray[np.float64], counts: NDArray[np.int64], wanted: Sequence[float]) -> list[float]:
-    """The wanted percentiles (0..100) of a multiset: `values[i]` occurs `counts[i]` times. All 0.0 where it is empty."""
+    """The wanted percentiles (0..100) of a multiset: `values[i]` occurs `counts[i]` times. All 0.0 where it is
+    empty.
+    """
     present = np.flatnonzero(counts)
     if not present.size:
         return [0.0 for _ in wanted]
@@ -50,7 +52,7 @@ def percentiles(values: NDArray[np.float64], counts: NDArray[np.int64], wanted: 
     return [interpolate(at, int(upto[-1]), q) for q in wanted]
 
 
-def interpolate(at, count: int, q: float) -> float:  # type: ignore[no-untyped-def]
+def interpolate(at: Callable[[int], float], count: int, q: float) -> float:
     """NumPy's linear percentile from order statistics: `at(rank)` for rank 0..count-1."""
     position = (count - 1) * (q / 100.0)
     below = int(position)

@@ -1,8 +1,9 @@
 """JPEG photos to pixels: libjpeg-turbo with its accurate integer DCT ("islow") and smooth ("fancy") chroma upsampling.
 
-simplejpeg is canonical for what its TurboJPEG interface takes; CMYK, YCCK and odd samplings go through Pillow, whose CMYK is canonical.
-The result equals Pillow's `Image.open(...).convert("RGB")`, or `.convert("L")` of that for one channel. As there, EXIF orientation
-is not applied. Data that ends early raises TruncatedError and damaged data DecodeError: never an image that is gray from some row on.
+simplejpeg is canonical for what its TurboJPEG interface takes; CMYK, YCCK and odd samplings go through Pillow, whose
+CMYK is canonical. The result equals Pillow's `Image.open(...).convert("RGB")`, or `.convert("L")` of that for one
+channel. As there, EXIF orientation is not applied. Data that ends early raises TruncatedError and damaged data
+DecodeError: never an image that is gray from some row on.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from __future__ import annotations
 import io
 
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
+from simplejpeg import _jpeg as _turbojpeg
 
 from dali_pipes.decode.gray import luma
 from dali_pipes.decode.jpegheader import JpegHeader, read_jpeg_header
@@ -20,13 +21,21 @@ from dali_pipes.decode.policy import DecodePolicy
 from dali_pipes.errors import DecodeError, TruncatedError, UnsupportedError
 
 _TURBO_SAMPLING = {(1, 1), (2, 1), (2, 2), (1, 2), (4, 1)}
-_FRAMES = {0xC0: "baseline", 0xC1: "extended", 0xC2: "progressive", 0xC9: "extended arithmetic", 0xCA: "progressive arithmetic"}
+_FRAMES = {
+    0xC0: "baseline",
+    0xC1: "extended",
+    0xC2: "progressive",
+    0xC9: "extended arithmetic",
+    0xCA: "progressive arithmetic",
+}
 # Warnings of libjpeg after which every pixel is still right.
 _HARMLESS = ("extraneous bytes before marker", "unknown Adobe color transform", "Warning: unknown JFIF revision")
 
 
 def jpeg_tag(data: bytes | memoryview) -> str:
-    """The tag of a JPEG: "jpeg" (simplejpeg, and DALI gives the same bits), "jpegturb" (simplejpeg only), "jpegcmyk", "jpegpil"."""
+    """The tag of a JPEG: "jpeg" (simplejpeg, and DALI gives the same bits), "jpegturb" (simplejpeg only), "jpegcmyk",
+    "jpegpil".
+    """
     header = read_jpeg_header(data)
     if header.sof not in _FRAMES or header.precision != 8:
         raise UnsupportedError(
@@ -43,8 +52,12 @@ def jpeg_tag(data: bytes | memoryview) -> str:
 
 
 def _plain(header: JpegHeader) -> bool:
-    """DALI's CPU decoder surely gives libjpeg-turbo's bits: Huffman coded, YCbCr by every rule, upright, and complete."""
-    ycc = header.components == 1 or (header.is_ycc and header.adobe in (None, 1) and (header.jfif or header.ids == (1, 2, 3)))
+    """DALI's CPU decoder surely gives libjpeg-turbo's bits: Huffman coded, YCbCr by every rule, upright, and
+    complete.
+    """
+    ycc = header.components == 1 or (
+        header.is_ycc and header.adobe in (None, 1) and (header.jfif or header.ids == (1, 2, 3))
+    )
     return header.sof in (0xC0, 0xC1, 0xC2) and ycc and header.orientation == 1 and header.ended
 
 
@@ -67,10 +80,10 @@ def decode_jpeg(data: bytes | memoryview, tag: str, policy: DecodePolicy) -> NDA
 def _turbo(data: bytes | memoryview, gray: bool) -> NDArray[np.uint8]:
     space = "GRAY" if gray else "RGB"
     try:
-        pixels = simplejpeg.decode_jpeg(data, space)
+        pixels = _turbojpeg.decode_jpeg(data, space)
     except ValueError as error:
         _raise_damage(str(error))
-        pixels = simplejpeg.decode_jpeg(data, space, strict=False)
+        pixels = _turbojpeg.decode_jpeg(data, space, strict=False)
     return np.ascontiguousarray(pixels)
 
 

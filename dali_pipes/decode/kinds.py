@@ -17,7 +17,9 @@ RULES = 1
 
 
 def kind_of_tag(tag: str) -> Kind:
-    """The kind of a tag; raises UnsupportedError for an unknown tag or a missing decoder. See Kind.from_tag, which remembers."""
+    """The kind of a tag; raises UnsupportedError for an unknown tag or a missing decoder. See Kind.from_tag, which
+    remembers.
+    """
     pillow = f"Pillow {PIL.__version__}"
     turbo = f"libjpeg-turbo {features.version('libjpeg_turbo') or features.version('jpg')}"
     if tag in ("jpeg", "jpegturb"):
@@ -25,16 +27,23 @@ def kind_of_tag(tag: str) -> Kind:
     if tag in ("jpegcmyk", "jpegpil"):
         return Kind(tag, f"jpeg {RULES}, {pillow} {turbo}", in_threads=True)
     if tag in FORMATS:
-        library = {"webp": f" libwebp {features.version('webp')}", "tiff": f" libtiff {features.version('libtiff')} {turbo}"}
+        library = {
+            "webp": f" libwebp {features.version('webp')}",
+            "tiff": f" libtiff {features.version('libtiff')} {turbo}",
+        }
         return Kind(tag, f"raster {RULES}, {pillow}{library.get(tag, '')}", in_threads=True)
     if tag in BY_TAG:
         codec = codec_for(BY_TAG[tag].uid)
         return Kind(tag, f"dicom {RULES}, {describe_codec(codec)}", in_threads=codec.in_threads)
-    raise UnsupportedError(f"no decoder has the tag {tag!r}; known are {', '.join(sorted([*FORMATS, *BY_TAG]))} and the JPEG ones")
+    raise UnsupportedError(
+        f"no decoder has the tag {tag!r}; known are {', '.join(sorted([*FORMATS, *BY_TAG]))} and the JPEG ones"
+    )
 
 
 def tag_of_syntax(uid: str) -> str:
-    """The tag of a DICOM transfer syntax; raises UnsupportedError for one that the standard does not name or no decoder knows."""
+    """The tag of a DICOM transfer syntax; raises UnsupportedError for one that the standard does not name or no decoder
+    knows.
+    """
     if uid not in TAG_OF:
         raise UnsupportedError(f"DICOM transfer syntax {uid!r} is not one that the standard gives to images")
     return TAG_OF[uid]

@@ -12,7 +12,8 @@ class Limits:
     """Ceilings for one file; a file that asks for more raises LimitError.
 
     The first five hold in every process. `seconds` and `memory_bytes` are enforced by the operating system on the
-    child processes of a DecoderPool; `memory_bytes` comes on top of what the child needs when idle and of the mapped file.
+    child processes of a DecoderPool; `memory_bytes` comes on top of what the child needs when idle and of the mapped
+    file.
     """
 
     file_bytes: int = 4 << 30
@@ -32,7 +33,8 @@ class Limits:
         """Raise LimitError where one decoded frame of rows x columns would be larger than allowed."""
         if rows * columns > self.pixels:
             raise LimitError(
-                f"an image of {rows} x {columns} is {rows * columns} pixels; at most {self.pixels} are allowed (Limits.pixels)"
+                f"an image of {rows} x {columns} is {rows * columns} pixels; "
+                f"at most {self.pixels} are allowed (Limits.pixels)"
             )
         if rows * columns * bytes_per_pixel > self.frame_bytes:
             raise LimitError(

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dali_pipes.errors import ConfigError
 from dali_pipes.decode.limits import Limits
 from dali_pipes.decode.voi import PercentileWindow, Window, window_from_dict
+from dali_pipes.errors import ConfigError
 
 Action = Literal["ignore", "warn", "error"]
 ACTIONS = ("ignore", "warn", "error")
@@ -21,18 +21,18 @@ ACTIONS = ("ignore", "warn", "error")
 class DecodePolicy:
     """Everything that decides which pixels come out of a file.
 
-    channels    3 or 1. Monochrome sources give one channel in either case: their three would be equal.
+    channels    3 or 1. Of monochrome sources the one channel is repeated.
     depth       8: display values. 16: the values themselves, to be windowed by `apply_window` when read.
     window      how wide values become 8 bits; None maps the whole range that the bits allow. Not used on 8-bit photos.
     burned_in   what to do with a DICOM file that says it has patient data burned into its pixels.
     processing  what to do with a DICOM file meant FOR PROCESSING (raw detector values, not for looking at).
-    reduce      (height, width): decode JPEG 2000 at the smallest resolution level still at least that large. Other pixels than
-                a full decode.
+    reduce      (height, width): decode JPEG 2000 at the smallest resolution level still at least that large. Other
+                pixels than a full decode.
     """
 
     channels: int = 3
     depth: int = 8
-    window: Window | None = PercentileWindow()
+    window: Window | None = field(default=PercentileWindow())
     burned_in: Action = "warn"
     processing: Action = "ignore"
     reduce: tuple[int, int] | None = None
@@ -94,9 +94,13 @@ class Kind:
 class Decoded:
     """One decoded frame.
 
-    pixels      uint8 (depth 8) or uint16 (depth 16) [H, W, C], C-contiguous; C is 1 for monochrome sources, else policy.channels.
-    attributes  {} at depth 8; at depth 16 what `apply_window` needs, as plain JSON values. Holds nothing about the patient.
-    facts       what the file says about itself that a data set may want to count: intent, lossy, burned_in. Plain JSON values.
+    pixels      uint8 (depth 8) or uint16 (depth 16) [H, W, C], C = policy.channels. C-contiguous; but where the source
+                is monochrome and C is 3,
+                the three are one plane repeated (its last stride is 0): resize that one, then repeat it.
+    attributes  {} at depth 8; at depth 16 what `apply_window` needs, as plain JSON values. Holds nothing about the
+                patient.
+    facts       what the file says about itself that a data set may want to count: intent, lossy, burned_in. Plain JSON
+                values.
     """
 
     pixels: NDArray[np.uint8] | NDArray[np.uint16]
@@ -104,4 +108,5 @@ class Decoded:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        return f"Decoded(pixels={self.pixels.dtype}{list(self.pixels.shape)}, attributes={sorted(self.attributes)}, facts={self.facts})"
+        pixels = f"{self.pixels.dtype}{list(self.pixels.shape)}"
+        return f"Decoded(pixels={pixels}, attributes={sorted(self.attributes)}, facts={self.facts})"

@@ -1,13 +1,15 @@
 """Decoding in child processes: for codecs that hold the GIL, and for files that nobody trusts.
 
-Children are started with subprocess (never forked from this process, and without multiprocessing, so that a user's script needs no
-`__main__` guard), import neither torch nor the user's script, and end when their parent does. Headers travel as JSON over a socket pair,
-pixels through a memory file that both map; nothing is pickled. A child that crashes, hangs or wants too much memory costs one file: its
-error names the signal or the limit, and the next file gets a new child.
+Children are started with subprocess (never forked from this process, and without multiprocessing, so that a user's
+script needs no `__main__` guard), import neither torch nor the user's script, and end when their parent does. Headers
+travel as JSON over a socket pair, pixels through a memory file that both map; nothing is pickled. A child that crashes,
+hangs or wants too much memory costs one file: its error names the signal or the limit, and the next file gets a new
+child.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mmap
 import os
@@ -26,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from dali_pipes import errors
+from dali_pipes.decode.api import DEFAULT, spread
 from dali_pipes.decode.limits import Limits
 from dali_pipes.decode.policy import Decoded, DecodePolicy, Kind
 from dali_pipes.decode.wire import Gone, receive, send
@@ -33,10 +36,10 @@ from dali_pipes.errors import ConfigError, DecodeError, LimitError
 
 # The parent's sys.path, and a stand-in for the package, whose own __init__ would import torch.
 _BOOT = (
-    "import json,sys,types;sys.path[:]=json.loads(sys.argv[1]);p=types.ModuleType('dali_pipes');p.__path__=[sys.argv[2]];"
-    "sys.modules['dali_pipes']=p;from dali_pipes.decode.worker import main;main(int(sys.argv[3]),int(sys.argv[4]))"
+    "import json,sys,types;sys.path[:]=json.loads(sys.argv[1]);"
+    "p=types.ModuleType('dali_pipes');p.__path__=[sys.argv[2]];sys.modules['dali_pipes']=p;from dali_pipes.decode.worker import main;main(int(sys.argv[3]),int(sys.argv[4]))"
 )
-_ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _START_SECONDS = 60.0
 
 
@@ -62,15 +65,18 @@ class DecoderPool:
         for _ in range(self.workers):
             self._slots.put(None)
 
-    def decode(self, path: str | os.PathLike[str], kind: Kind, frame: int = 0, policy: DecodePolicy = DecodePolicy()) -> Decoded:  # noqa: B008
+    def decode(
+        self, path: str | os.PathLike[str], kind: Kind, frame: int = 0, policy: DecodePolicy = DEFAULT
+    ) -> Decoded:
         """As `decode.decode`, from a path, in a child; waits for a free one.
 
-        Raises the same errors; LimitError too where a limit of time or memory is exceeded, DecodeError where the child crashed,
-        OSError where the file can't be read.
+        Raises the same errors; LimitError too where a limit of time or memory is exceeded, DecodeError where the child
+        crashed, OSError where the file can't be read.
         """
         if self._pid != os.getpid():
             self._begin()
         child = self._slots.get()
+        alive = False
         try:
             with self._lock:
                 if self._closed:
@@ -79,13 +85,14 @@ class DecoderPool:
                     child = _Child()
                 self._busy.add(child)
             request = {"path": os.fsdecode(path), "tag": kind.tag, "frame": frame, "policy": policy.as_dict()}
-            return child.decode(request, self.limits)
+            return spread(child.decode(request, self.limits), policy.channels)
         finally:
             with self._lock:
-                self._busy.discard(child)  # type: ignore[arg-type]
-                alive = child is not None and child.alive and not self._closed
-                if child is not None and not alive:
-                    child.end()
+                if child is not None:
+                    self._busy.discard(child)
+                    alive = child.alive and not self._closed
+                    if not alive:
+                        child.end()
             self._slots.put(child if alive else None)
 
     def close(self) -> None:
@@ -96,21 +103,21 @@ class DecoderPool:
             self._closed = True
             for child in self._busy:
                 child.kill()
-        idle: list[_Child | None] = []
-        while True:
-            try:
+        with contextlib.suppress(queue.Empty):
+            idle: list[_Child | None] = []
+            while True:
                 idle.append(self._slots.get_nowait())
-            except queue.Empty:
-                break
-        for child in idle:
-            if child is not None:
-                child.end()
+        for each in idle:
+            if each is not None:
+                each.end()
             self._slots.put(None)
 
     def __enter__(self) -> DecoderPool:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __del__(self) -> None:
@@ -199,7 +206,11 @@ def _named(reply: dict[str, Any]) -> Exception:
     if name == "OSError":
         return OSError(reply["errno"], os.strerror(reply["errno"]))
     kind = getattr(errors, name, None)
-    return kind(text) if isinstance(kind, type) and issubclass(kind, errors.DaliPipesError) else DecodeError(f"{name}: {text}")
+    return (
+        kind(text)
+        if isinstance(kind, type) and issubclass(kind, errors.DaliPipesError)
+        else DecodeError(f"{name}: {text}")
+    )
 
 
 def _memory_file() -> int:

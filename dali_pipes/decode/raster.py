@@ -1,9 +1,9 @@
 """PNG, TIFF, WebP, BMP, GIF and PNM through Pillow, chosen by content.
 
-Colour: `convert("RGB")`; alpha is dropped, not composited (the stored colour is kept, as Pillow and torchvision do); palettes are
-looked up; one bit becomes 0 and 255. 16 bits are kept: gray at depth 8 goes through the policy's window where it has one that
-applies to bare images, else y = floor(x / 257 + 0.5); colour of 16 bits always takes the latter. At depth 16, 8-bit sources give x * 257.
-Animated or multi-page files: one frame is read.
+Colour: `convert("RGB")`; alpha is dropped, not composited (the stored colour is kept, as Pillow and torchvision do);
+palettes are looked up; one bit becomes 0 and 255. 16 bits are kept: gray at depth 8 goes through the policy's window
+where it has one that applies to bare images, else y = floor(x / 257 + 0.5); colour of 16 bits always takes the latter.
+At depth 16, 8-bit sources give x * 257. Animated or multi-page files: one frame is read.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ def decode_raster(data: bytes | memoryview, tag: str, frame: int, policy: Decode
     pixels = _read(data, tag, frame, policy)
     wide_gray = pixels.dtype == np.uint16 and pixels.shape[2] == 1
     if policy.channels == 1 and pixels.shape[2] == 3:
-        pixels = luma16(pixels) if pixels.dtype == np.uint16 else luma(pixels)  # type: ignore[arg-type]
+        pixels = luma16(pixels) if pixels.dtype == np.uint16 else luma(pixels)
     if policy.depth == 16:
         wide = pixels if pixels.dtype == np.uint16 else pixels * np.uint16(257)
         return Decoded(np.ascontiguousarray(wide), {**RASTER, "windowed": wide_gray})
     if pixels.dtype == np.uint16:
-        pixels = narrow(pixels, policy.window if wide_gray else None)  # type: ignore[arg-type]
+        pixels = narrow(pixels, policy.window if wide_gray else None)
     return Decoded(np.ascontiguousarray(pixels))
 
 
@@ -74,7 +74,9 @@ def _pixels(image: Image.Image) -> NDArray[Any]:
             raise UnsupportedError("the image holds values outside 0..65535; store it as 16-bit gray or as DICOM")
         return wide.astype(np.uint16)[..., None]
     if image.mode == "F":
-        raise UnsupportedError("the image holds floating-point values, whose full scale is not known; store it as 16-bit gray")
+        raise UnsupportedError(
+            "the image holds floating-point values, whose full scale is not known; store it as 16-bit gray"
+        )
     gray = image.mode in ("1", "L", "LA", "La")
     pixels = np.array(image.convert("L" if gray else "RGB"))
     return pixels[..., None] if gray else pixels
@@ -83,5 +85,5 @@ def _pixels(image: Image.Image) -> NDArray[Any]:
 def _deep_colour(data: bytes | memoryview, tag: str) -> Callable[[bytes], Any] | None:
     """A decoder that keeps 16 bits per channel where a PNG has them in colour (Pillow would cut them to 8)."""
     if tag == "png" and data[24:26] in (b"\x10\x02", b"\x10\x06"):
-        return imagecodecs.png_decode  # type: ignore[no-any-return]
+        return imagecodecs.png_decode
     return None

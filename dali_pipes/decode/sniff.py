@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from dali_pipes.decode.dicom.meta import looks_like_dicom, transfer_syntax
 from dali_pipes.decode.jpeg import jpeg_tag
 from dali_pipes.decode.kinds import tag_of_syntax
@@ -16,31 +19,54 @@ _SIGNATURES = (
     (b"MM\0+", "tiff"),
     (b"GIF87a", "gif"),
     (b"GIF89a", "gif"),
-    (b"BM", "bmp"),
-    *((b"P%d" % n, "pnm") for n in range(1, 7)),
 )
+# "BM" and "P6" begin many a text: the size of BMP's second header, and the white space that PNM demands, are looked at
+# too.
+_BMP_HEADERS = {size.to_bytes(4, "little") for size in (12, 16, 40, 52, 56, 64, 108, 124)}
+
+
+def sniff_file(path: str | os.PathLike[str]) -> str | None:
+    """The format of a file ("jpeg", "dicom", "png", ...) by its first 160 bytes, or None where it is none that is read.
+    Raises OSError.
+    """
+    with Path(path).open("rb") as file:
+        return sniff(file.read(160))
+
+
+def sniff(head: bytes) -> str | None:
+    """`sniff_file` for a file's first 160 bytes."""
+    if head[:3] == b"\xff\xd8\xff":
+        return "jpeg"
+    if head[128:132] == b"DICM":
+        return "dicom"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "webp"
+    if head[:2] == b"BM" and head[14:18] in _BMP_HEADERS:
+        return "bmp"
+    if head[:1] == b"P" and head[1:2] in b"123456" and head[2:3] in b" \t\r\n#":
+        return "pnm"
+    for signature, tag in _SIGNATURES:
+        if head.startswith(signature):
+            return tag
+    return "dicom" if looks_like_dicom(head, without_preamble=True) else None
 
 
 def identify(path: object, data: bytes | memoryview) -> Kind:
     """The kind of a whole file, by content (`path` is not looked at: it is here for callers that route by it).
 
-    Raises TruncatedError for an empty file, UnsupportedError for a format that no decoder here reads,
-    DecodeError for headers that are damaged.
+    Raises TruncatedError for an empty file, UnsupportedError for a format that no decoder here reads, DecodeError for
+    damaged headers.
     """
     if len(data) == 0:
         raise TruncatedError("the file is empty")
-    head = bytes(data[:160])
-    if head[:3] == b"\xff\xd8\xff":
+    found = sniff(bytes(data[:160]))
+    if found == "jpeg":
         return Kind.from_tag(jpeg_tag(data))
-    if head[128:132] == b"DICM":
+    if found == "dicom":
         return Kind.from_tag(tag_of_syntax(transfer_syntax(data)))
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return Kind.from_tag("webp")
-    for signature, tag in _SIGNATURES:
-        if head.startswith(signature):
-            return Kind.from_tag(tag)
-    if looks_like_dicom(data, without_preamble=True):
-        return Kind.from_tag(tag_of_syntax(transfer_syntax(data)))
-    raise UnsupportedError(
-        f"not an image format that is read here (first bytes {head[:8].hex(' ')}); read are JPEG, PNG, TIFF, WebP, BMP, GIF, PNM and DICOM"
-    )
+    if found is None:
+        raise UnsupportedError(
+            f"not an image format that is read here (first bytes {bytes(data[:4]).hex(' ')}); "
+            "read are JPEG, PNG, TIFF, WebP, BMP, GIF, PNM and DICOM"
+        )
+    return Kind.from_tag(found)

@@ -1,6 +1,7 @@
 """Windows: how a wide range of values becomes 0..255.
 
-This page is the specification. All arithmetic is float64, rounded once at the end. x is a modality value (PS3.3 C.11.1), y the output.
+This page is the specification. All arithmetic is float64, rounded once at the end. x is a modality value (PS3.3
+C.11.1), y the output.
 
 linear (PS3.3 C.11.2.1.2.1), width >= 1, with h = (width - 1) / 2 and m = center - 0.5:
     x <= m - h: 0;   x > m + h: 255;   else ((x - m) / (width - 1) + 0.5) * 255.   Width 1 is a threshold at m.
@@ -10,8 +11,10 @@ sigmoid (C.11.2.1.3.1), width > 0:
     255 / (1 + exp(-4 (x - center) / width))
 Each is rounded as floor(y + 0.5).
 
-percentile: lo and hi are the `low`-th and `high`-th percentile of the image's values by NumPy's linear definition, padding left out;
-    y = floor(255 * (x - lo) / (hi - lo) + 0.5), clipped to 0..255 ("floor" leaves the 0.5 out); all zeros where hi == lo.
+percentile: lo and hi are the `low`-th and `high`-th percentile of the image's values by NumPy's linear definition,
+padding left out;
+    y = floor(255 * (x - lo) / (hi - lo) + 0.5), clipped to 0..255 ("floor" leaves the 0.5 out); all zeros where hi ==
+    lo.
 """
 
 from __future__ import annotations
@@ -70,8 +73,8 @@ class FixedWindow(_Plain):
 class VOIWindow(_Plain):
     """The window that the file itself gives: its `index`-th.
 
-    source "window": Window Center and Width; "lut": VOI LUT Sequence; "auto": the sequence where there is one, else the window,
-    else (a file without either, or an image that is not DICOM) the default PercentileWindow.
+    source "window": Window Center and Width; "lut": VOI LUT Sequence; "auto": the sequence where there is one, else the
+    window, else (a file without either, or an image that is not DICOM) the default PercentileWindow.
     """
 
     kind: ClassVar[str] = "voi"

@@ -1,7 +1,7 @@
 """The child of a DecoderPool: reads requests from a socket, decodes under limits of the operating system, answers.
 
-It ends when its socket closes, which the death of its parent does too. A codec that hangs is stopped by the limit on processor time, for
-then nobody may be left to kill it.
+It ends when its socket closes, which the death of its parent does too. A codec that hangs is stopped by the limit on
+processor time, for then nobody may be left to kill it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from dali_pipes.decode.api import decode
+from dali_pipes.decode.api import decode_distinct
 from dali_pipes.decode.policy import Kind, policy_from_dict
 from dali_pipes.decode.wire import Gone, receive, send
 from dali_pipes.errors import DaliPipesError, LimitError, TruncatedError
@@ -42,9 +42,14 @@ def answer(request: dict[str, Any], memory_fd: int) -> dict[str, Any]:
         limit(request["seconds"], request["memory_bytes"])
         view = mapped(request["path"])
         policy = policy_from_dict(request["policy"])
-        done = decode(view, Kind.from_tag(request["tag"]), request["frame"], policy)
+        done = decode_distinct(view, Kind.from_tag(request["tag"]), request["frame"], policy)
         publish(done.pixels, memory_fd)
-        return {"dtype": done.pixels.dtype.str, "shape": done.pixels.shape, "attributes": done.attributes, "facts": done.facts}
+        return {
+            "dtype": done.pixels.dtype.str,
+            "shape": done.pixels.shape,
+            "attributes": done.attributes,
+            "facts": done.facts,
+        }
     except DaliPipesError as error:
         return {"error": type(error).__name__, "message": str(error)}
     except MemoryError:
@@ -77,7 +82,9 @@ def publish(pixels: np.ndarray[Any, Any], memory_fd: int) -> None:
 
 
 def limit(seconds: float, memory_bytes: int) -> None:
-    """Limits of this process from here on: processor time (a backstop, a little more than the parent's clock) and address space."""
+    """Limits of this process from here on: processor time (a backstop, a little more than the parent's clock) and
+    address space.
+    """
     used = resource.getrusage(resource.RUSAGE_SELF)
     _set(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + seconds) + 2)
     _set(resource.RLIMIT_AS, _address_space() + memory_bytes)

@@ -1,7 +1,8 @@
 """The registry: for each family of transfer syntaxes, the decoders that would do, in order of preference.
 
-A decoder turns one encoded frame into samples [rows, columns, samples] and says whether colours came out as RGB. Every one listed as usable is
-under a permissive licence; those that are not are named so that an error can say what is missing and why it is not a dependency.
+A decoder turns one encoded frame into samples [rows, columns, samples] and says whether colours came out as RGB. Every
+one listed as usable is under a permissive licence; those that are not are named so that an error can say what is
+missing and why it is not a dependency.
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 from dali_pipes.decode.dicom import plugins
-from dali_pipes.decode.dicom.plugins import Samples
 from dali_pipes.decode.dicom.header import Header
+from dali_pipes.decode.dicom.plugins import Samples
 from dali_pipes.decode.dicom.syntaxes import BY_UID, Syntax
 from dali_pipes.errors import UnsupportedError
 
 
 @dataclass(frozen=True)
 class Codec:
-    """One decoder. package: what `pip install` takes; module: what must import; use: None where we never call it, `why` says why."""
+    """One decoder. package: what `pip install` takes; module: what must import; use: None where we never call it, `why`
+    says why.
+    """
 
     package: str
     module: str
@@ -77,7 +80,9 @@ CODECS: dict[str, tuple[Codec, ...]] = {
 
 @lru_cache(maxsize=64)
 def codec_for(uid: str) -> Codec:
-    """The first usable decoder of a transfer syntax; raises UnsupportedError that lists every decoder and what it lacks."""
+    """The first usable decoder of a transfer syntax; raises UnsupportedError that lists every decoder and what it
+    lacks.
+    """
     syntax = BY_UID[uid]
     for codec in CODECS[syntax.family]:
         if not codec.lacks():

@@ -1,5 +1,6 @@
-"""Colour images to RGB (PS3.3 C.7.6.3.1.2): YBR forms by libjpeg's own fixed-point arithmetic, so that a YBR_FULL image gives the same
-RGB however it is compressed; and palettes (C.7.6.3.1.5, C.7.9)."""
+"""Colour images to RGB (PS3.3 C.7.6.3.1.2): YBR forms by libjpeg's own fixed-point arithmetic, so that a YBR_FULL image
+gives the same RGB however it is compressed; and palettes (C.7.6.3.1.5, C.7.9).
+"""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ _FULL = ("YBR_FULL", "YBR_FULL_422")
 
 def to_rgb(array: NDArray[Any], header: Header, rgb: bool, bits: int) -> NDArray[Any]:
     """uint8 or uint16 [H, W, 3] RGB, full scale 255 or 65535, from three samples of `bits` bits."""
-    scaled = full_scale(array, bits)
+    scaled: NDArray[Any] = full_scale(array, bits)
     if rgb or header.photometric in ("RGB", "YBR_RCT", "YBR_ICT"):
         return scaled
     if scaled.dtype != np.uint8:
@@ -29,7 +30,9 @@ def to_rgb(array: NDArray[Any], header: Header, rgb: bool, bits: int) -> NDArray
         return full_to_rgb(scaled)
     if header.photometric.startswith("YBR_PARTIAL"):
         return partial_to_rgb(scaled)
-    raise UnsupportedError(f"Photometric Interpretation {header.photometric[:16]!r} with three samples is not one that is read")
+    raise UnsupportedError(
+        f"Photometric Interpretation {header.photometric[:16]!r} with three samples is not one that is read"
+    )
 
 
 def full_scale(array: NDArray[Any], bits: int) -> NDArray[Any]:
@@ -38,11 +41,14 @@ def full_scale(array: NDArray[Any], bits: int) -> NDArray[Any]:
     dtype = np.uint8 if bits <= 8 else np.uint16
     if top == want:
         return array.astype(dtype, copy=False)
-    return np.floor(np.minimum(array, top).astype(np.float64) * (want / top) + 0.5).astype(dtype)
+    scaled: NDArray[Any] = np.floor(np.minimum(array, top).astype(np.float64) * (want / top) + 0.5).astype(dtype)
+    return scaled
 
 
 def full_to_rgb(ybr: Bytes) -> Bytes:
-    """R = Y + 1.402 Cr', G = Y - 0.344136 Cb' - 0.714136 Cr', B = Y + 1.772 Cb' in 16 fractional bits (jdcolor.c); primes: minus 128."""
+    """R = Y + 1.402 Cr', G = Y - 0.344136 Cb' - 0.714136 Cr', B = Y + 1.772 Cb' in 16 fractional bits (jdcolor.c);
+    primes: minus 128.
+    """
     x = np.arange(256, dtype=np.int32) - 128
     red, blue = (91881 * x + 32768) >> 16, (116130 * x + 32768) >> 16
     green_b, green_r = -22554 * x + 32768, -46802 * x
@@ -63,7 +69,9 @@ def partial_to_rgb(ybr: Bytes) -> Bytes:
 
 
 def palette(header: Header) -> tuple[int, Bytes]:
-    """(first stored value, uint8[n, 3]); entries of 16 bits give their upper 8, right for tables filled by x * 256 and by x * 257."""
+    """(first stored value, uint8[n, 3]); entries of 16 bits give their upper 8, right for tables filled by x * 256 and
+    by x * 257.
+    """
     ds, tables, starts = header.dataset, [], []
     for name in _PRIMARIES:
         count, first, bits = read_descriptor(ds, f"{name}PaletteColorLookupTableDescriptor", header.signed)
@@ -82,6 +90,9 @@ def palette(header: Header) -> tuple[int, Bytes]:
 
 
 def apply_palette(stored: NDArray[Any], header: Header) -> Bytes:
-    """uint8[H, W, 3] of stored values [H, W]; those before the first take the first entry, those after the last the last."""
+    """uint8[H, W, 3] of stored values [H, W]; those before the first take the first entry, those after the last the
+    last.
+    """
     first, table = palette(header)
-    return table[np.clip(stored.astype(np.int64) - first, 0, len(table) - 1)]
+    rgb: Bytes = table[np.clip(stored.astype(np.int64) - first, 0, len(table) - 1)]
+    return rgb

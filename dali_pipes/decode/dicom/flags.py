@@ -1,5 +1,6 @@
-"""What a file says about itself that a data set must know: Presentation Intent (PS3.3 C.8.11.7.1.5), Burned In Annotation (C.7.6.1.1),
-Lossy Image Compression (C.7.6.1.1.5)."""
+"""What a file says about itself that a data set must know: Presentation Intent (PS3.3 C.8.11.7.1.5), Burned In
+Annotation (C.7.6.1.1), Lossy Image Compression (C.7.6.1.1.5).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +15,9 @@ log = logging.getLogger(__name__)
 
 
 def read_flags(header: Header) -> dict[str, Any]:
-    """intent: "FOR PRESENTATION", "FOR PROCESSING" or None; burned_in and lossy: True, False, or None where the file does not say."""
+    """intent: "FOR PRESENTATION", "FOR PROCESSING" or None; burned_in and lossy: True, False, or None where the file
+    does not say.
+    """
     ds = header.dataset
     intent = str(attribute(ds, "PresentationIntentType") or "").strip().upper()
     yes_no = {"YES": True, "NO": False}
@@ -30,8 +33,16 @@ def check_flags(header: Header, policy: DecodePolicy) -> tuple[dict[str, Any], l
     """The flags, and warnings, by the policy's actions; raises RefusedError where one of them is "error"."""
     flags, warnings = read_flags(header), []
     for action, hit, text in (
-        (policy.burned_in, flags["burned_in"], "the file says that annotation is burned into its pixels (0028,0301): it may name the patient"),
-        (policy.processing, flags["intent"] == "FOR PROCESSING", "the image is FOR PROCESSING (0008,0068): raw values, not made for looking at"),
+        (
+            policy.burned_in,
+            flags["burned_in"],
+            "the file says that annotation is burned into its pixels (0028,0301): it may name the patient",
+        ),
+        (
+            policy.processing,
+            flags["intent"] == "FOR PROCESSING",
+            "the image is FOR PROCESSING (0008,0068): raw values, not made for looking at",
+        ),
     ):
         if not hit or action == "ignore":
             continue

@@ -1,8 +1,8 @@
 """Encapsulated pixel data (PS3.5 A.4): which bytes are frame n, without touching the other frames.
 
-A frame is one or more fragments. Which ones is told, in this order, by the extended offset table (PS3.3 C.7.6.3.1.8), by the basic offset
-table, or where neither is given (or one points to no fragment) by there being as many fragments as frames, by there being one frame,
-or by the end-of-image markers of the JPEG family.
+A frame is one or more fragments. Which ones is told, in this order, by the extended offset table (PS3.3 C.7.6.3.1.8),
+by the basic offset table, or where neither is given (or one points to no fragment) by there being as many fragments as
+frames, by there being one frame, or by the end-of-image markers of the JPEG family.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ class Fragments:
 
 
 def list_fragments(header: Header) -> Fragments:
-    """Walk the items; raises TruncatedError where one reaches past the end of the file, DecodeError where there is no item."""
+    """Walk the items; raises TruncatedError where one reaches past the end of the file, DecodeError where there is no
+    item.
+    """
     data, at = header.data, header.pixels_at
     size = len(data)
     table, at = _item(data, at, size)
@@ -65,7 +67,8 @@ def _item(data: bytes | memoryview, at: int, size: int) -> tuple[int, int]:
 def frame_bytes(header: Header, frame: int) -> tuple[bytes, list[str]]:
     """The encoded bytes of one frame, and warnings about the offset tables. Copies that frame only."""
     found = list_fragments(header)
-    count, warnings = len(found.starts), []
+    count = len(found.starts)
+    warnings: list[str] = []
     if not count:
         raise TruncatedError("the encapsulated pixel data holds no fragment")
     extended = _extended(header)
@@ -81,7 +84,9 @@ def frame_bytes(header: Header, frame: int) -> tuple[bytes, list[str]]:
             return _join(header, found, wanted), warnings
         warnings.append("the basic offset table points to no fragment and was ignored")
     elif found.offsets and len(found.offsets) != header.frames:
-        warnings.append(f"the basic offset table has {len(found.offsets)} entries for {header.frames} frames and was ignored")
+        warnings.append(
+            f"the basic offset table has {len(found.offsets)} entries for {header.frames} frames and was ignored"
+        )
     if header.frames == 1:
         return _join(header, found, range(count)), warnings
     if count == header.frames:
@@ -92,7 +97,9 @@ def frame_bytes(header: Header, frame: int) -> tuple[bytes, list[str]]:
 
 
 def _extended(header: Header) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    offsets, lengths = (attribute(header.dataset, name) for name in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"))
+    offsets, lengths = (
+        attribute(header.dataset, name) for name in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
+    )
     if not isinstance(offsets, bytes) or not isinstance(lengths, bytes):
         return None
     if len(offsets) != 8 * header.frames or len(lengths) != 8 * header.frames:
@@ -102,7 +109,9 @@ def _extended(header: Header) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
 
 
 def _by_offsets(found: Fragments, frame: int) -> range | None:
-    """The fragments between two entries of the basic offset table, or None where an entry is not the start of a fragment."""
+    """The fragments between two entries of the basic offset table, or None where an entry is not the start of a
+    fragment.
+    """
     index_of = {start - found.first: i for i, start in enumerate(found.starts)}
     begin = index_of.get(found.offsets[frame])
     last = frame + 1 == len(found.offsets)
@@ -111,16 +120,22 @@ def _by_offsets(found: Fragments, frame: int) -> range | None:
 
 
 def _by_end_markers(header: Header, found: Fragments, frame: int) -> range:
-    """The fragments between the frame-th fragment that ends an image (JPEG FFD9; JPEG 2000's EOC is the same) and the one before."""
+    """The fragments between the frame-th fragment that ends an image (JPEG FFD9; JPEG 2000's EOC is the same) and the
+    one before.
+    """
     if not header.syntax.family.startswith(("jpeg", "htj2k")):
-        raise DecodeError(f"{len(found.starts)} fragments for {header.frames} frames, and no offset table that says which is which")
+        raise DecodeError(
+            f"{len(found.starts)} fragments for {header.frames} frames, and no offset table that says which is which"
+        )
     ends = [
         i
         for i, (start, length) in enumerate(zip(found.starts, found.lengths))
         if b"\xff\xd9" in bytes(header.data[start + 8 + max(0, length - 10) : start + 8 + length])
     ]
     if len(ends) != header.frames:
-        raise DecodeError(f"{len(found.starts)} fragments with {len(ends)} end-of-image markers for {header.frames} frames")
+        raise DecodeError(
+            f"{len(found.starts)} fragments with {len(ends)} end-of-image markers for {header.frames} frames"
+        )
     return range(ends[frame - 1] + 1 if frame else 0, ends[frame] + 1)
 
 

@@ -1,4 +1,6 @@
-"""Functional groups of enhanced multi-frame files (PS3.3 C.7.6.16): a frame's own group, else the shared one, else the top level."""
+"""Functional groups of enhanced multi-frame files (PS3.3 C.7.6.16): a frame's own group, else the shared one, else the
+top level.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ from dali_pipes.errors import DecodeError
 
 
 def macro(dataset: Dataset, frame: int, name: str) -> Dataset:
-    """The data set in which to look for a macro's attributes: item 0 of the sequence `name` for this frame, or `dataset` itself.
+    """The data set in which to look for a macro's attributes: item 0 of the sequence `name` for this frame, or
+    `dataset` itself.
 
     Raises DecodeError where the per-frame groups are fewer than the frame asked for.
     """
@@ -17,7 +20,7 @@ def macro(dataset: Dataset, frame: int, name: str) -> Dataset:
     if per_frame:
         if frame >= len(per_frame):
             raise DecodeError(f"frame {frame} has no functional group: the file has {len(per_frame)} (5200,9230)")
-        found = attribute(per_frame[frame], name)
+        found: list[Dataset] | None = attribute(per_frame[frame], name)
         if found:
             return found[0]
     shared = attribute(dataset, "SharedFunctionalGroupsSequence")

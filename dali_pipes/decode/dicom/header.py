@@ -1,7 +1,8 @@
 """The attributes that decide about pixels, read without pixels and without anything about the patient.
 
-pydicom reads the data set, asked only for the tags below, up to the pixel data element, which it does not touch. The values are checked
-here: what the standard demands (PS3.3 C.7.6.3), what the file's length allows, and the caller's limits.
+pydicom reads the data set, asked only for the tags below, up to the pixel data element, which it does not touch. The
+values are checked here: what the standard demands (PS3.3 C.7.6.3), what the file's length allows, and the caller's
+limits.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dali_pipes.decode.dicom.meta import read_meta
 from dali_pipes.decode.dicom.reader import Reader
 from dali_pipes.decode.dicom.syntaxes import Syntax
 from dali_pipes.decode.limits import Limits
-from dali_pipes.errors import DecodeError, LimitError, TruncatedError
+from dali_pipes.errors import DecodeError, LimitError, NoImageError, TruncatedError
 
 PIXEL_TAGS = {0x7FE00008: "Float Pixel Data", 0x7FE00009: "Double Float Pixel Data", 0x7FE00010: "Pixel Data"}
 WANTED = [
@@ -31,7 +32,7 @@ WANTED = [
     0x00280100, 0x00280101, 0x00280102, 0x00280103,  # Bits Allocated, Stored, High Bit, Pixel Representation
     0x00280120, 0x00280121,  # Pixel Padding Value, Range Limit
     0x00280301,  # Burned In Annotation
-    0x00281050, 0x00281051, 0x00281052, 0x00281053, 0x00281054, 0x00281055, 0x00281056,  # window, rescale, VOI LUT Function
+    *range(0x00281050, 0x00281057),  # window, rescale, VOI LUT Function
     *range(0x00281101, 0x00281104), *range(0x00281201, 0x00281205), *range(0x00281221, 0x00281224),  # palettes
     0x00282110, 0x00282112, 0x00282114,  # Lossy Image Compression, Ratio, Method
     0x00283000, 0x00283010,  # Modality LUT, VOI LUT Sequence
@@ -45,8 +46,9 @@ UNDEFINED = 0xFFFFFFFF
 
 @dataclass(frozen=True)
 class Header:
-    """One image's description. `dataset` holds only the WANTED attributes; `pixels_at` and `pixels_length` (None: encapsulated)
-    locate the value of `pixel_tag` in `data`."""
+    """One image's description. `dataset` holds only the WANTED attributes; `pixels_at` and `pixels_length` (None:
+    encapsulated) locate the value of `pixel_tag` in `data`.
+    """
 
     syntax: Syntax
     rows: int
@@ -112,7 +114,9 @@ def _read_elements(data: bytes | memoryview, start: int, syntax: Syntax) -> tupl
     except RecursionError:
         raise DecodeError("the DICOM sequences are nested too deeply") from None
     except Exception as error:  # pydicom raises many kinds on damaged files; none may pass as something else
-        raise DecodeError(f"the DICOM data set is damaged at about byte {reader.tell()}: {type(error).__name__}") from None
+        raise DecodeError(
+            f"the DICOM data set is damaged at about byte {reader.tell()}: {type(error).__name__}"
+        ) from None
     return dataset, reader.tell()
 
 
@@ -121,11 +125,11 @@ def _pixel_element(data: bytes | memoryview, at: int, syntax: Syntax) -> tuple[i
     if at > len(data):
         raise TruncatedError("the DICOM file ends inside an element before its pixel data")
     if at + 8 > len(data):
-        raise DecodeError("the DICOM file holds no pixel data")
+        raise NoImageError("the DICOM file holds no pixel data")
     group, element = struct.unpack_from(order + "HH", data, at)
     tag = group << 16 | element
     if tag not in PIXEL_TAGS:
-        raise DecodeError("the DICOM file holds no pixel data")
+        raise NoImageError("the DICOM file holds no pixel data")
     vr = bytes(data[at + 4 : at + 6])
     if vr in (b"OB", b"OW", b"OF", b"OD", b"UN"):
         if at + 12 > len(data):
@@ -137,7 +141,14 @@ def _pixel_element(data: bytes | memoryview, at: int, syntax: Syntax) -> tuple[i
 
 
 def _checked(
-    syntax: Syntax, ds: Dataset, tag: int, vr: str, value: int, length: int | None, data: bytes | memoryview, limits: Limits
+    syntax: Syntax,
+    ds: Dataset,
+    tag: int,
+    vr: str,
+    value: int,
+    length: int | None,
+    data: bytes | memoryview,
+    limits: Limits,
 ) -> Header:
     rows, columns = whole(ds, "Rows"), whole(ds, "Columns")
     samples = whole(ds, "SamplesPerPixel", 1)
@@ -153,7 +164,9 @@ def _checked(
     if allocated not in (1, 8, 16, 32, *([64] if floats else [])):
         raise DecodeError(f"Bits Allocated (0028,0100) is {allocated}: 1, 8, 16 and 32 are read")
     if not 1 <= stored <= allocated or not stored - 1 <= high < allocated:
-        raise DecodeError(f"Bits Stored {stored} and High Bit {high} do not fit in Bits Allocated {allocated} (0028,0101; 0028,0102)")
+        raise DecodeError(
+            f"Bits Stored {stored} and High Bit {high} do not fit in {allocated} Bits Allocated (0028,0100 to 0102)"
+        )
     if frames < 1:
         raise DecodeError(f"Number of Frames (0028,0008) is {frames}: it must be at least 1")
     limits.check_frames(frames)
@@ -171,7 +184,9 @@ def _checked(
 
 
 def whole(dataset: Dataset, name: str, default: int | None = None) -> int:
-    """An attribute's first value as int; raises DecodeError where it is not a whole number, or absent without default."""
+    """An attribute's first value as int; raises DecodeError where it is not a whole number, or absent without
+    default.
+    """
     number_ = number(dataset, name, None if default is None else float(default))
     if number_ != int(number_):
         raise DecodeError(f"the DICOM attribute {name} is not a whole number")
@@ -189,11 +204,17 @@ def number(dataset: Dataset, name: str, default: float | None = None) -> float:
 
 
 def numbers(dataset: Dataset, name: str) -> tuple[float, ...]:
-    """All values of an attribute as finite floats; () where it is absent or empty. Raises DecodeError where one is not a number."""
+    """All values of an attribute as finite floats; () where it is absent or empty. Raises DecodeError where one is not
+    a number.
+    """
     value: Any = attribute(dataset, name)
     if value is None or value == "":
         return ()
-    several = value if isinstance(value, (list, tuple)) or hasattr(value, "__iter__") and not isinstance(value, (str, bytes)) else [value]
+    several = (
+        value
+        if isinstance(value, (list, tuple)) or (hasattr(value, "__iter__") and not isinstance(value, (str, bytes)))
+        else [value]
+    )
     try:
         out = tuple(float(v) for v in several)
     except (TypeError, ValueError):

@@ -1,6 +1,7 @@
 """One DICOM frame from bytes to pixels, in the standard's order:
 
-encoded frame -> samples -> stored values -> [palette or colour] or [padding mask -> modality -> window -> polarity] -> uint8
+encoded frame -> samples -> stored values -> [palette or colour] or [padding mask -> modality -> window -> polarity] ->
+uint8
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ from dali_pipes.errors import DecodeError, UnsupportedError
 
 @dataclass(frozen=True)
 class Frame:
-    """What was read: `coded` for monochrome, else `rgb` (uint8 or uint16 [H, W, 3]); and what was noticed on the way."""
+    """What was read: `coded` for monochrome, else `rgb` (uint8 or uint16 [H, W, 3]); and what was noticed on the
+    way.
+    """
 
     header: Header
     coded: Coded | None
@@ -73,7 +76,9 @@ def read_frame(data: bytes | memoryview, frame: int, policy: DecodePolicy) -> Fr
     if header.photometric in ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR") and header.samples == 1:
         return _one_sample(header, frame, samples, facts, warnings)
     if header.samples == 1:
-        raise UnsupportedError(f"Photometric Interpretation {header.photometric[:16]!r} with one sample is not one that is read")
+        raise UnsupportedError(
+            f"Photometric Interpretation {header.photometric[:16]!r} with one sample is not one that is read"
+        )
     if header.photometric.startswith(("MONOCHROME", "PALETTE")):
         raise DecodeError(f"{header.photometric} with three samples per pixel")
     bits, _, noticed = stored_bits(samples, header)
@@ -100,7 +105,11 @@ def _one_sample(header: Header, frame: int, samples: Samples, facts: dict[str, A
         stored: NDArray[Any] = plane
         codes = None
     else:
-        shift = header.high + 1 - header.stored if header.syntax.family in ("native", "rle", "uncompressed", "deflated-frame") else 0
+        shift = (
+            header.high + 1 - header.stored
+            if header.syntax.family in ("native", "rle", "uncompressed", "deflated-frame")
+            else 0
+        )
         codes = codes_of(plane, header, bits, shift)
         stored = stored_values(bits, signed) if bits <= MAX_CODE_BITS else extend(codes, bits, signed)
     if header.photometric == "PALETTE COLOR":

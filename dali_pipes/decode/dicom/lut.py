@@ -1,4 +1,6 @@
-"""Look-up tables as DICOM writes them (PS3.3 C.11.1.1, C.11.2.1.1, C.7.6.3.1.5): a descriptor of three numbers, and data."""
+"""Look-up tables as DICOM writes them (PS3.3 C.11.1.1, C.11.2.1.1, C.7.6.3.1.5): a descriptor of three numbers, and
+data.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from dali_pipes.errors import DecodeError
 
 @dataclass(frozen=True)
 class Lut:
-    """The input `first` takes entries[0]. entries: uint16. bits: what the descriptor says, or more where the entries need more."""
+    """The input `first` takes entries[0]. entries: uint16. bits: what the descriptor says, or more where the entries
+    need more.
+    """
 
     first: int
     entries: NDArray[np.uint16]
@@ -23,10 +27,11 @@ class Lut:
 
 
 def read_lut(dataset: Dataset, descriptor: str, data: str, signed: bool, little: bool = True) -> Lut:
-    """Raises DecodeError where the table is missing, or shorter than its descriptor says. signed: the first input may be negative.
+    """Raises DecodeError where the table is missing, or shorter than its descriptor says. signed: the first input may
+    be negative.
 
-    The descriptor's VR (US or SS) is ambiguous, so its numbers are read modulo 65536: 0 entries are 65536; the first input is negative
-    only where the inputs can be.
+    The descriptor's VR (US or SS) is ambiguous, so its numbers are read modulo 65536: 0 entries are 65536; the first
+    input is negative only where the inputs can be.
     """
     count, first, bits = read_descriptor(dataset, descriptor, signed)
     return Lut(first, *widen(read_words(attribute(dataset, data), count, data, little), bits))
@@ -62,6 +67,8 @@ def read_words(value: Any, count: int, name: str, little: bool) -> NDArray[np.ui
 
 
 def widen(entries: NDArray[np.uint16], bits: int) -> tuple[NDArray[np.uint16], int]:
-    """The entries, and their depth: the descriptor's, unless it is impossible or an entry is larger (seen in the field)."""
+    """The entries, and their depth: the descriptor's, unless it is impossible or an entry is larger (seen in the
+    field).
+    """
     needed = max(8, int(entries.max()).bit_length())
     return entries, bits if needed <= bits <= 16 else needed

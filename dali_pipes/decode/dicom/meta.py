@@ -1,4 +1,6 @@
-"""Is it DICOM, and in which transfer syntax: the preamble and group 0002 (PS3.10 7.1), read by hand without touching the rest."""
+"""Is it DICOM, and in which transfer syntax: the preamble and group 0002 (PS3.10 7.1), read by hand without touching
+the rest.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,32 @@ from dali_pipes.errors import DecodeError, TruncatedError, UnsupportedError
 
 Data = "bytes | memoryview"
 _LONG = frozenset((b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"UN", b"UC", b"UR", b"UT", b"SV", b"UV"))
-_VRS = _LONG | frozenset(v.encode() for v in "AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
+_VRS = _LONG | frozenset(
+    v.encode()
+    for v in [
+        "AE",
+        "AS",
+        "AT",
+        "CS",
+        "DA",
+        "DS",
+        "DT",
+        "FL",
+        "FD",
+        "IS",
+        "LO",
+        "LT",
+        "PN",
+        "SH",
+        "SL",
+        "SS",
+        "ST",
+        "TM",
+        "UI",
+        "UL",
+        "US",
+    ]
+)
 _IMPLICIT, _EXPLICIT, _BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
 
 
@@ -25,7 +52,9 @@ class Meta:
 
 
 def is_dicom(path: str | os.PathLike[str], without_preamble: bool = False) -> bool:
-    """Whether the file holds "DICM" at byte 128, or, when asked, begins like a data set without preamble. Raises OSError."""
+    """Whether the file holds "DICM" at byte 128, or, when asked, begins like a data set without preamble. Raises
+    OSError.
+    """
     with Path(path).open("rb") as file:
         return looks_like_dicom(file.read(160), without_preamble)
 
@@ -42,7 +71,9 @@ def transfer_syntax(data: bytes | memoryview) -> str:
 
 
 def read_meta(data: bytes | memoryview) -> Meta:
-    """Raises TruncatedError, DecodeError, or UnsupportedError for a transfer syntax that the standard does not give to images."""
+    """Raises TruncatedError, DecodeError, or UnsupportedError for a transfer syntax that the standard does not give to
+    images.
+    """
     start, uid = _locate(data)
     if uid not in BY_UID:
         raise UnsupportedError(f"DICOM transfer syntax {uid!r} is not one that the standard gives to images")

@@ -1,4 +1,6 @@
-"""Stored values to modality values (PS3.3 C.11.1): a Modality LUT Sequence, else slope and intercept, which default to 1 and 0 each."""
+"""Stored values to modality values (PS3.3 C.11.1): a Modality LUT Sequence, else slope and intercept, which default to
+1 and 0 each.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def modality(header: Header, frame: int) -> Lut | tuple[float, float]:
 
 
 def apply(rule: Lut | tuple[float, float], stored: NDArray[Any]) -> Floats:
-    """float64 modality values of stored values (any shape). Beyond a table's ends its first and last entry hold (C.11.1.1.1)."""
+    """float64 modality values of stored values (any shape). Beyond a table's ends its first and last entry hold
+    (C.11.1.1.1).
+    """
     if isinstance(rule, Lut):
         index = np.clip(stored.astype(np.int64) - rule.first, 0, rule.entries.size - 1)
         return rule.entries[index].astype(np.float64)

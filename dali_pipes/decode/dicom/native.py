@@ -1,4 +1,6 @@
-"""Native (uncompressed) pixel data to samples (PS3.5 8.1 and Annex D, PS3.3 C.7.6.3.1.2 to .4): one frame, the others untouched."""
+"""Native (uncompressed) pixel data to samples (PS3.5 8.1 and Annex D, PS3.3 C.7.6.3.1.2 to .4): one frame, the others
+untouched.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def frame_bits(header: Header) -> int:
             raise DecodeError(f"{header.photometric} needs an even number of columns, the image has {header.columns}")
         return pixels * 2 * header.allocated
     if header.photometric == "YBR_PARTIAL_420" and header.samples == 3:
-        raise UnsupportedError("native YBR_PARTIAL_420 has no defined layout (PS3.3 C.7.6.3.1.2): it occurs in video only")
+        raise UnsupportedError(
+            "native YBR_PARTIAL_420 has no defined layout (PS3.3 C.7.6.3.1.2): it occurs in video only"
+        )
     return pixels * header.samples * header.allocated
 
 

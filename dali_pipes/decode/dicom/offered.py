@@ -1,4 +1,6 @@
-"""The windows that a file offers (PS3.3 C.11.2, and per frame C.7.6.16.2.10), and its polarity (C.7.6.3.1.2, C.11.6)."""
+"""The windows that a file offers (PS3.3 C.11.2, and per frame C.7.6.16.2.10), and its polarity (C.7.6.3.1.2,
+C.11.6).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from dali_pipes.errors import WindowError
 
 
 def candidates(header: Header, frame: int, lowest: float) -> Candidates:
-    """Every window and table of the frame. lowest: the smallest modality value, which tells whether a table's first input may be negative.
+    """Every window and table of the frame. lowest: the smallest modality value, which tells whether a table's first
+    input may be negative.
 
     Raises WindowError where centers and widths are not as many, and DecodeError where a table is damaged.
     """
@@ -20,7 +23,8 @@ def candidates(header: Header, frame: int, lowest: float) -> Candidates:
     centers, widths = numbers(home, "WindowCenter"), numbers(home, "WindowWidth")
     if len(centers) != len(widths):
         raise WindowError(
-            f"the file has {len(centers)} Window Center and {len(widths)} Window Width values (0028,1050; 0028,1051); they belong in pairs"
+            f"the file has {len(centers)} values of Window Center (0028,1050) and {len(widths)} of Window Width "
+            "(0028,1051); they belong in pairs"
         )
     function = str(attribute(home, "VOILUTFunction") or "LINEAR").strip().lower()
     luts = tuple(_lut(item, header, lowest) for item in attribute(home, "VOILUTSequence") or ())
@@ -33,6 +37,8 @@ def _lut(item: Any, header: Header, lowest: float) -> VOILUT:
 
 
 def inverted(header: Header) -> bool:
-    """Whether the smallest value is white: MONOCHROME1, or Presentation LUT Shape INVERSE. Both say the same: one inversion."""
+    """Whether the smallest value is white: MONOCHROME1, or Presentation LUT Shape INVERSE. Both say the same: one
+    inversion.
+    """
     shape = str(attribute(header.dataset, "PresentationLUTShape") or "").strip().upper()
     return header.photometric == "MONOCHROME1" or shape == "INVERSE"

@@ -1,4 +1,6 @@
-"""Pixel Padding Value and Range Limit (PS3.3 C.7.5.1.1.2): stored values that are no measurement, both ends inclusive."""
+"""Pixel Padding Value and Range Limit (PS3.3 C.7.5.1.1.2): stored values that are no measurement, both ends
+inclusive.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,20 @@ _NAMES = {
 
 
 def padding_range(header: Header) -> tuple[tuple[float, float] | None, list[str]]:
-    """(low, high) in stored values, or None; and warnings. The VR (US or SS) is ambiguous: numbers are read with the pixels' sign."""
+    """(low, high) in stored values, or None; and warnings. The VR (US or SS) is ambiguous: numbers are read with the
+    pixels' sign.
+    """
     value, limit = (numbers(header.dataset, name) for name in _NAMES[header.pixel_tag])
     if not value:
         return None, ["Pixel Padding Range Limit without Pixel Padding Value was ignored"] if limit else []
     ends = [value[0], limit[0] if limit else value[0]]
     if not header.is_float:
         ends = [_stored(int(end), header) for end in ends]
-        low, high = (-(1 << header.stored - 1), (1 << header.stored - 1) - 1) if header.signed else (0, (1 << header.stored) - 1)
+        low, high = (
+            (-(1 << header.stored - 1), (1 << header.stored - 1) - 1)
+            if header.signed
+            else (0, (1 << header.stored) - 1)
+        )
         if max(ends) < low or min(ends) > high:
             return None, [f"the padding value lies outside what {header.stored} bits can hold and was ignored"]
     return (min(ends), max(ends)), []

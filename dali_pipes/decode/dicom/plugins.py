@@ -21,8 +21,9 @@ from dali_pipes.errors import DecodeError, TruncatedError, UnsupportedError
 
 @dataclass(frozen=True)
 class Samples:
-    """array [rows, columns, samples], integers as the codestream holds them. bits, signed: the codestream's own precision and sign, where
-    it has them. rgb: three samples that are RGB already, whatever the header says."""
+    """array [rows, columns, samples], integers as the codestream holds them. bits, signed: the codestream's own
+    precision and sign, where it has them. rgb: three samples that are RGB already, whatever the header says.
+    """
 
     array: NDArray[Any]
     bits: int | None = None
@@ -44,7 +45,10 @@ def _named(what: str) -> Callable[[Plugin], Plugin]:
             except (DecodeError, MemoryError):
                 raise
             except Exception as error:
-                cut = any(w in str(error).lower() for w in ("truncated", "premature", "too small", "not enough", "source buffer"))
+                cut = any(
+                    w in str(error).lower()
+                    for w in ("truncated", "premature", "too small", "not enough", "source buffer")
+                )
                 raise (TruncatedError if cut else DecodeError)(f"{what} could not decode the frame: {error}") from None
 
         return safe
@@ -89,7 +93,9 @@ def _jpeg_header(frame: bytes, header: Header) -> JpegHeader:
 
 @_named("Pillow")
 def pillow_jpeg(frame: bytes, header: Header) -> Samples:
-    """Baseline JPEG. Three components are YCbCr where a JFIF or Adobe marker says so, else where the DICOM header does."""
+    """Baseline JPEG. Three components are YCbCr where a JFIF or Adobe marker says so, else where the DICOM header
+    does.
+    """
     found = _jpeg_header(frame, header)
     if not found.ended:
         raise TruncatedError("the JPEG frame has no end marker")
@@ -149,20 +155,24 @@ def jpegxl(frame: bytes, header: Header) -> Samples:
 @_named("pyjpegls (CharLS)")
 def charls(frame: bytes, header: Header) -> Samples:
     """JPEG-LS; planes come one after the other where the stream is not interleaved."""
-    import jpeg_ls
+    from jpeg_ls.CharLS import decode_pixel_data
 
-    plain, info = jpeg_ls.decode_pixel_data(frame)
+    plain, info = decode_pixel_data(frame)
     dtype = np.uint8 if info["bits_per_sample"] <= 8 else np.uint16
     flat, count = np.frombuffer(plain, dtype), info["components"]
     size = (info["height"], info["width"])
-    array = flat.reshape(count, *size).transpose(1, 2, 0) if count > 1 and info["interleave_mode"] == 0 else flat.reshape(*size, count)
+    array = (
+        flat.reshape(count, *size).transpose(1, 2, 0)
+        if count > 1 and info["interleave_mode"] == 0
+        else flat.reshape(*size, count)
+    )
     return Samples(_as_frame(np.ascontiguousarray(array), header), info["bits_per_sample"], None)
 
 
 @_named("pylibjpeg-openjpeg")
 def openjpeg(frame: bytes, header: Header) -> Samples:
     """JPEG 2000 and HTJ2K; the inverse colour transform has been applied where the codestream has one."""
-    from openjpeg import decode, get_parameters
+    from openjpeg.utils import decode, get_parameters
 
     told = get_parameters(frame)
     if (told["rows"], told["columns"], told["samples_per_pixel"]) != (header.rows, header.columns, header.samples):
@@ -171,15 +181,22 @@ def openjpeg(frame: bytes, header: Header) -> Samples:
             f"the DICOM header says {header.rows} x {header.columns} x {header.samples}"
         )
     array = np.asarray(decode(frame))
-    return Samples(_as_frame(array, header), told["precision"], told["is_signed"], rgb=header.photometric in ("YBR_ICT", "YBR_RCT"))
+    return Samples(
+        _as_frame(array, header),
+        int(told["precision"]),
+        bool(told["is_signed"]),
+        rgb=header.photometric in ("YBR_ICT", "YBR_RCT"),
+    )
 
 
 @_named("pylibjpeg-rle")
 def rle(frame: bytes, header: Header) -> Samples:
     """RLE (PS3.5 Annex G): one plane after the other."""
-    from rle import decode_pixel_data
+    from rle.utils import decode_pixel_data
 
-    plain = decode_pixel_data(frame, version=2, rows=header.rows, columns=header.columns, bits_allocated=header.allocated)
+    plain = decode_pixel_data(
+        frame, version=2, rows=header.rows, columns=header.columns, bits_allocated=header.allocated
+    )
     if header.allocated == 1:
         return Samples(np.frombuffer(plain, np.uint8).reshape(header.rows, header.columns, -1))
     flat = np.frombuffer(plain, f"<u{header.allocated // 8}")

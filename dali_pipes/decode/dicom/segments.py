@@ -11,10 +11,11 @@ from dali_pipes.errors import DecodeError
 
 
 def expand_segments(value: Any, bits: int, count: int, little: bool) -> NDArray[np.uint16]:
-    """uint16[count] from segmented data; raises DecodeError where it is missing, damaged, or gives another number of entries.
+    """uint16[count] from segmented data; raises DecodeError where it is missing, damaged, or gives another number of
+    entries.
 
-    Opcode 0: length, then that many entries. 1: length, end; from the last entry up to `end` in equal steps, rounded half up.
-    2: how many segments to repeat, and their byte offset as two words, low first.
+    Opcode 0: length, then that many entries. 1: length, end; from the last entry up to `end` in equal steps, rounded
+    half up. 2: how many segments to repeat, and their byte offset as two words, low first.
     """
     if not isinstance(value, bytes) or not value:
         raise DecodeError("the file is PALETTE COLOR but has no palette")
@@ -30,7 +31,9 @@ def expand_segments(value: Any, bits: int, count: int, little: bool) -> NDArray[
     return np.array(out, np.uint16)
 
 
-def _expand(words: list[int], at: int, segments: int | None, out: list[int], count: int, size: int, nested: bool) -> None:
+def _expand(
+    words: list[int], at: int, segments: int | None, out: list[int], count: int, size: int, nested: bool
+) -> None:
     done = 0
     while at < len(words) and len(out) < count and (segments is None or done < segments):
         opcode, length = words[at], words[at + 1]
@@ -44,7 +47,9 @@ def _expand(words: list[int], at: int, segments: int | None, out: list[int], cou
             if not out:
                 raise DecodeError("the segmented palette begins with a linear segment")
             start, end = out[-1], words[at + 2]
-            out.extend((2 * (start * length + (end - start) * i) + length) // (2 * length) for i in range(1, length + 1))
+            out.extend(
+                (2 * (start * length + (end - start) * i) + length) // (2 * length) for i in range(1, length + 1)
+            )
             at += 3
         elif opcode == 2 and not nested:
             offset = words[at + 2] | words[at + 3] << (8 * size)

@@ -1,6 +1,8 @@
-"""Codestream samples to stored values (PS3.5 8.1.1, PS3.3 C.7.6.3.1.1): mask and shift to the stored bits, then the sign.
+"""Codestream samples to stored values (PS3.5 8.1.1, PS3.3 C.7.6.3.1.1): mask and shift to the stored bits, then the
+sign.
 
-The image stays a "code": its stored bits as an unsigned number. What the code means, sign included, is the table `stored_values`.
+The image stays a "code": its stored bits as an unsigned number. What the code means, sign included, is the table
+`stored_values`.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ MAX_CODE_BITS = 16
 def stored_bits(samples: Samples, header: Header) -> tuple[int, bool, list[str]]:
     """How many bits the values have, whether they are signed, and warnings.
 
-    JPEG 2000 and JPEG-LS codestreams carry their own precision and (JPEG 2000) sign. Where they contradict the header, the codestream's
-    precision holds, for the decoder made its integers by it; the header's sign holds, as two's complement in that precision (PS3.5 8.2.4).
+    JPEG 2000 and JPEG-LS codestreams carry their own precision and (JPEG 2000) sign. Where they contradict the header,
+    the codestream's precision holds, for the decoder made its integers by it; the header's sign holds, as two's
+    complement in that precision (PS3.5 8.2.4).
     """
     warnings = []
     bits = header.stored
