@@ -74,8 +74,10 @@ def base_image(pixels: Pixels, size: int | Size, fit: Fit, interpolation: Interp
     if pixels.ndim != 3 or pixels.dtype not in (np.uint8, np.uint16):
         raise ConfigError(f"a picture is uint8 or uint16 [H, W, C], not {pixels.dtype} {list(pixels.shape)}")
     place = geometry(pixels.shape[0], pixels.shape[1], size, fit)
+    if min(pixels.strides) < 0:  # PyTorch takes no negative strides
+        pixels = np.ascontiguousarray(pixels)
     visible = _resize_window(pixels, place, interpolation)
-    if place.window == place.size:
+    if place.window == place.size and not np.may_share_memory(visible, pixels):
         return np.ascontiguousarray(visible)
     out = np.zeros((pixels.shape[2], *place.size), pixels.dtype)
     (top, left), (h, w) = place.pad, place.window
@@ -86,9 +88,10 @@ def base_image(pixels: Pixels, size: int | Size, fit: Fit, interpolation: Interp
 def _resize_window(pixels: Pixels, place: Geometry, interpolation: Interpolation) -> Pixels:
     """The visible part of the resized picture, by the cheaper of two forms with the same bits."""
     (nh, nw), (h, w), (top, left) = place.resized, place.window, place.crop
-    # PyTorch can only resize the whole. Cutting a strip from a picture of extreme shape, that is mostly, or absurdly,
-    # wasted.
-    if pixels.dtype == np.uint8 and nh * nw <= 4 * h * w and fast_path_is_exact():
+    # PyTorch can only resize the whole: to cut a strip from a picture of extreme shape, that is mostly, or absurdly,
+    # waste.
+    worth_it = pixels.dtype == np.uint8 and nw > 1 and nh * nw <= 4 * h * w
+    if worth_it and fast_path_is_exact():
         return through_torch(pixels, place.resized, interpolation)[:, top : top + h, left : left + w]
     return through_numpy(pixels, place, interpolation)
 
@@ -107,7 +110,7 @@ def fast_path_is_exact() -> bool:
 def _self_check() -> bool:
     noise = np.random.default_rng(0).integers(0, 256, (61, 48, 3), dtype=np.uint8)
     modes: tuple[Interpolation, ...] = ("bilinear", "bicubic")
-    sizes = ((23, 31), (90, 20), (61, 16), (32, 48), (1, 1), (97, 113))
+    sizes = ((23, 31), (90, 20), (61, 16), (32, 48), (5, 2), (1, 8), (97, 113))
     for mode, channels, size in product(modes, (1, 3), sizes):
         pixels = noise[..., :channels]
         expected = resize(torch.from_numpy(pixels).permute(2, 0, 1), size, mode).numpy()

@@ -53,7 +53,11 @@ def as_tensor(array: Pixels) -> torch.Tensor:
 
 
 def through_torch(pixels: Pixels, size: Size, interpolation: Interpolation) -> Pixels:
-    """Resize uint8 [H, W, C] to planes [C, h, w] by F.interpolate."""
+    """Resize uint8 [H, W, C] to planes [C, h, w], w > 1, by F.interpolate.
+
+    One column is not for PyTorch: without AVX2 its vertical pass mistakes it for rows (2.13, wrong by up to the full
+    scale).
+    """
     if pixels.shape[2] != 1:
         return _interpolate(pixels, size, interpolation)
     rows: Pixels = pixels[..., 0]
@@ -62,11 +66,10 @@ def through_torch(pixels: Pixels, size: Size, interpolation: Interpolation) -> P
     h, w = rows.shape
     if h == size[0]:
         return rows[None]
-    if w % _LANES:
+    if w % _LANES or w == _LANES:
         return _interpolate(rows[..., None], size, interpolation)
-    lanes = _interpolate(
-        np.ascontiguousarray(rows).reshape(h, w // _LANES, _LANES), (size[0], w // _LANES), interpolation
-    )
+    columns = np.ascontiguousarray(rows).reshape(h, w // _LANES, _LANES)
+    lanes = _interpolate(columns, (size[0], w // _LANES), interpolation)
     together: Pixels = lanes.transpose(1, 2, 0).reshape(1, *size)
     return together
 
