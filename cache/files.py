@@ -154,6 +154,23 @@ class Folder:
         finally:
             os.close(fd)
 
+    def scan(self) -> Iterator[tuple[str, os.stat_result]]:
+        """(name, stat) of every plain file in the folder and its shards; those that vanish meanwhile are left out."""
+        for shard in ["", *sorted(self.shards())]:
+            for base in self.names(shard):
+                name = f"{shard}/{base}" if shard else base
+                found = self.status(name)
+                if found is not None and stat.S_ISREG(found.st_mode):
+                    yield name, found
+
+    def shards(self) -> list[str]:
+        """Names of the folders in the folder."""
+        try:
+            with os.scandir(self.handle()) as entries:
+                return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except FileNotFoundError:
+            return []
+
     # -- writing -------------------------------------------------------------------------------------------------------
 
     def publish(self, name: str, parts: Iterable[Any], size: int | None = None, replace: bool = True) -> None:
@@ -261,10 +278,6 @@ class Folder:
             found = self.status(name)
             return found is not None and abs(time.time() - found.st_mtime) > FOREIGN_LEASE
         return not alive
-
-    def sweep(self) -> int:
-        """Deletes the orphans; how many there were."""
-        return sum(self.delete(name) for name in self.orphans())
 
 
 def temporary_owner(name: str) -> Owner | None:

@@ -22,7 +22,7 @@ import numpy as np
 
 from .base import Array, ProcessLock
 from .files import Folder
-from .integrity import storable
+from .integrity import read_only, storable
 from .key import Key
 from .owner import Owner, me
 
@@ -82,9 +82,7 @@ class SingleFlight:
                 return found, False
             array = storable(np.asarray(compute()))
             self.store.put(key, array)
-            view = array[...]
-            view.flags.writeable = False
-            return view, True
+            return read_only(array), True
 
     @contextlib.contextmanager
     def _claimed(self, key: Key) -> Iterator[Array | None]:

@@ -47,6 +47,15 @@ def payload(array: np.ndarray[Any, Any]) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
 
 
+def read_only(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The same memory as an array that cannot be made writable again."""
+    if not array.nbytes:
+        array = array.copy()
+        array.flags.writeable = False
+        return array[...]
+    return np.frombuffer(payload(array).toreadonly(), array.dtype).reshape(array.shape)
+
+
 def checksum(
     digest: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], chunks: Iterable[Any], secret: bytes | None = None
 ) -> bytes:

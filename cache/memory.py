@@ -15,7 +15,7 @@ import numpy as np
 
 from .base import Array, BaseStore, Options, ProcessLock
 from .errors import StoreConfigError
-from .integrity import storable
+from .integrity import read_only, storable
 from .key import Key
 
 OVERHEAD = 256  # bytes that an entry costs beside its payload: key, array object, table slot
@@ -38,11 +38,10 @@ class MemoryStore(BaseStore):
             found = self._entries.get(key.digest)
             if found is not None:
                 self._entries.move_to_end(key.digest)
-        return None if found is None else found[...]
+        return found
 
     def _put(self, key: Key, array: Array) -> None:
-        copy = np.array(storable(array), order="C", copy=True)
-        copy.flags.writeable = False
+        copy = read_only(np.array(storable(array), order="C", copy=True))
         with self._lock:
             self._drop(key.digest)
             if copy.nbytes + OVERHEAD > self.budget:

@@ -30,8 +30,9 @@ from .files import Folder, is_tagged, tag
 from .integrity import checksum, payload, storable
 from .journal import JournalReader, is_journal, seal
 from .key import Key
+from .npyformat import header
 from .owner import Owner, me
-from .segment import DATA, LARGEST, SLOT_BITS, Segment, capacity, header
+from .segment import DATA, LARGEST, SLOT_BITS, Segment, capacity
 
 HEADER, ENTRY, DEAD, SEALED = 1, 2, 3, 4
 RECORD = np.dtype(
@@ -302,7 +303,9 @@ class PackedStore(BaseStore):
             self._evict(budget - size)
         self._folder.publish(token + ".idx", [header_record(token)], replace=False)
         try:
-            self._folder.publish(token + ".npy", [header(array.dtype, (slots, *array.shape))], size, replace=False)
+            self._folder.publish(
+                token + ".npy", [header(array.dtype, (slots, *array.shape), DATA)], size, replace=False
+            )
         except OSError:
             self._folder.delete(token + ".idx")
             raise
@@ -384,17 +387,31 @@ class PackedStore(BaseStore):
 
     # -- upkeep --------------------------------------------------------------------------------------------------------
 
-    def sweep(self) -> int:
-        """Removes what dead processes left half made: temporary files, and journals without their segment."""
-        names = set(self._folder.names())
-        swept = self._folder.sweep()
+    def orphans(self) -> list[str]:
+        """What dead processes left half made: temporary files, and journals and segments without each other."""
+        try:
+            names = set(self._folder.names())
+        except FileNotFoundError:
+            return []
+        found = [name for name in names if self._folder.is_orphan(name)]
         for name in names:
             token = name[:16]
             if is_journal(name, ".npy") and token + ".idx" not in names and self._folder.status(token + ".idx") is None:
-                swept += self._folder.delete(name)  # journals are made first and removed first
+                found.append(name)  # journals are made first and removed first
             elif is_journal(name, ".idx") and token + ".npy" not in names and self._maker_is_dead(name):
-                swept += self._folder.delete(name)
-        return swept
+                found.append(name)
+        return found
+
+    def sweep(self) -> int:
+        """Removes the orphans; how many there were."""
+        return sum(self._folder.delete(name) for name in self.orphans())
+
+    def trim(self) -> int:
+        """Removes the least recently used segments until the budget is kept; how many entries left."""
+        before = self.evicted
+        if self.options.disk_bytes is not None:
+            self._evict(self.options.disk_bytes)
+        return self.evicted - before
 
     def _maker_is_dead(self, journal: str) -> bool:
         maker = journal_owner(self._folder, journal)

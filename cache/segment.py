@@ -6,7 +6,6 @@ changes size, so a mapping of it never loses pages, and a disk that fills up is 
 
 from __future__ import annotations
 
-import ast
 from typing import Any
 
 import numpy as np
@@ -15,17 +14,12 @@ from .base import Array
 from .errors import IntegrityError
 from .files import Folder, chunks
 from .integrity import checksum
+from .npyformat import nbytes, parse
 
 DATA = 4096
 SMALLEST, LARGEST = 16 << 20, 256 << 20
 SLOT_BITS = 16
 MOST_SLOTS = 1 << SLOT_BITS
-
-
-def header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
-    """The 4096 bytes before the data of an array of ``shape`` (slots, *entry)."""
-    text = repr({"descr": dtype.str, "fortran_order": False, "shape": shape}).encode()
-    return b"\x93NUMPY\x01\x00" + (DATA - 10).to_bytes(2, "little") + text.ljust(DATA - 11) + b"\n"
 
 
 def capacity(entry_bytes: int, number: int, largest: int) -> int:
@@ -44,14 +38,14 @@ class Segment:
         self.array: Array | None = None
         self.dtype: np.dtype[Any] | None = None
         self.shape: tuple[int, ...] = ()  # of one entry
-        self.slots = 0
+        self.slots = self.entry_bytes = 0
         self.unpublished = 0  # slots that this process, its writer, has still to fill
         self.refused = ""  # why nothing of this segment can be served
 
     def describe(self, dtype: np.dtype[Any], shape: tuple[int, ...], slots: int) -> None:
         """Sets what the header says."""
         self.dtype, self.shape, self.slots, self.unpublished = dtype, shape, slots, slots
-        self.entry_bytes = dtype.itemsize * int(np.prod(shape, dtype=object))
+        self.entry_bytes = nbytes(dtype, shape)
 
     def read_header(self) -> None:
         """Reads and checks the header once. Raises IntegrityError if this is not a segment of ours."""
@@ -59,25 +53,14 @@ class Segment:
             raise IntegrityError(self.refused)
         if self.dtype is not None:
             return
-        head = self.folder.read(self.name, limit=DATA)
         try:
-            if (
-                len(head) != DATA
-                or head[:8] != b"\x93NUMPY\x01\x00"
-                or int.from_bytes(head[8:10], "little") != DATA - 10
-            ):
-                raise ValueError("no version-1 header of 4096 bytes")
-            fields = ast.literal_eval(head[10:].decode("ascii").strip())
-            descr, shape = fields["descr"], fields["shape"]
-            if not isinstance(descr, str) or not all(isinstance(n, int) and n >= 0 for n in shape):
-                raise ValueError("no plain array")
-            dtype = np.dtype(descr)
-            if head != header(dtype, tuple(shape)) or dtype.kind not in "biufc" or not 1 <= shape[0] <= MOST_SLOTS:
-                raise ValueError("not a header that this cache writes")
-        except (ValueError, TypeError, SyntaxError, KeyError, IndexError, MemoryError, RecursionError) as error:
-            self.refused = f"the header of segment {self.name} is damaged: {error}"
+            dtype, shape, size = parse(self.folder.read(self.name, limit=DATA))
+            if size != DATA or not shape or not 1 <= shape[0] <= MOST_SLOTS:
+                raise IntegrityError("its header is damaged: not that of a segment")
+        except IntegrityError as error:
+            self.refused = f"segment {self.name}: {error}"
             raise IntegrityError(self.refused) from None
-        self.describe(dtype, tuple(shape[1:]), shape[0])
+        self.describe(dtype, shape[1:], shape[0])
 
     def map(self) -> Array:
         """The map of all slots. Raises IntegrityError if the file is shorter than its header says."""

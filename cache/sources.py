@@ -31,6 +31,7 @@ RECORD = np.dtype(
     [("path", "<u8", 2), ("size", "<u8"), ("mtime", "<i8"), ("content", "V16"), ("tag", "V8"), ("check", "<u8")]
 )
 _EMPTY = np.zeros(0, RECORD)
+_MOST_RECENT = 100_000  # records kept in a table before they are sorted into the array
 
 
 class SourceIndex:
@@ -180,6 +181,10 @@ class SourceIndex:
         fresh = [records for stem, records in grown if stem != own]
         if not fresh:
             return False
+        if len(self._records) and sum(map(len, fresh)) + len(self._recent) < _MOST_RECENT:
+            for records in fresh:  # a few at a time: not worth sorting everything again
+                self._recent.update(zip((row.tobytes() for row in records["path"]), records))
+            return True
         records = np.concatenate([self._records, *fresh])
         first = records["path"][:, 0]
         order = np.argsort(first, kind="stable")

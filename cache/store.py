@@ -14,7 +14,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 from .base import Array, BaseStore, Options, Verify
@@ -23,6 +25,13 @@ from .key import Key
 
 MODES = ("none", "memory", "disk", "npy", "tensor-disk", "tensor-memmap", "pinned", "tiered")
 DISK_MODES = ("disk", "npy", "tensor-disk", "tensor-memmap", "pinned")
+_CLASSES = {  # imported when asked for: torch takes seconds
+    "disk": ("png", "PngStore"),
+    "npy": ("npyfile", "NpyStore"),
+    "tensor-disk": ("tensor_file", "TensorFileStore"),
+    "tensor-memmap": ("tensor_memmap", "TensorMemmapStore"),
+    "pinned": ("packed", "PackedStore"),
+}
 
 
 @runtime_checkable
@@ -82,6 +91,8 @@ def open_store(
     shared_group: str | int | None = None,
     secret: bytes | None = None,
     shared: bool = False,
+    over: str = "npy",
+    base: str | os.PathLike[str] | None = None,
 ) -> Store:
     """Opens the store of a mode (one of ``MODES``).
 
@@ -95,6 +106,7 @@ def open_store(
     shared_group: a group that may read and write what is made (else only this user may).
     secret: 16 to 64 bytes; checksums are then keyed, for a folder into which others can write.
     shared: for ``memory``: one copy for all worker processes of this machine.
+    over, base: for ``tiered``: the disk mode below memory, and a shared folder of that mode which is only read.
 
     Raises StoreConfigError for a combination that cannot work.
     """
@@ -105,12 +117,22 @@ def open_store(
         return NullStore(options)
     if mode == "memory":
         from .memory import MemoryStore
+        from .shared import SharedMemoryStore
 
-        return MemoryStore(options)
+        return SharedMemoryStore(options) if shared else MemoryStore(options)
     if directory is None:
         raise StoreConfigError(f"cache mode {mode!r} keeps its entries in a folder: give directory=")
-    if mode == "pinned":
-        from .packed import PackedStore
+    if mode == "tiered":
+        from .tiered import TieredStore
 
-        return PackedStore(directory, options)
-    raise StoreConfigError(f"cache mode {mode!r} is not available yet")
+        return TieredStore(directory, options, open_disk(over), base)
+    return open_disk(mode)(directory, options)
+
+
+def open_disk(mode: str) -> Callable[..., BaseStore]:
+    """The class of a disk mode; called with (directory, options)."""
+    if mode not in DISK_MODES:
+        raise StoreConfigError(f"no disk mode {mode!r}: choose one of {', '.join(DISK_MODES)}")
+    module, name = _CLASSES[mode]
+    chosen: Callable[..., BaseStore] = getattr(importlib.import_module(f"{__package__}.{module}"), name)
+    return chosen

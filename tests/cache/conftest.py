@@ -14,6 +14,18 @@ from cache import Key, Store, open_store
 # Every mode in every way it can be opened: (name, mode, arguments).
 WAYS: dict[str, tuple[str, dict[str, Any]]] = {
     "memory": ("memory", {}),
+    "memory-shared": ("memory", {"shared": True}),
+    "disk": ("disk", {}),
+    "npy": ("npy", {}),
+    "npy-always": ("npy", {"verify": "always"}),
+    "npy-never": ("npy", {"verify": "never"}),
+    "npy-keyed": ("npy", {"secret": b"k" * 32}),
+    "npy-budget": ("npy", {"disk_bytes": 1 << 30}),
+    "tensor-disk": ("tensor-disk", {}),
+    "tensor-memmap": ("tensor-memmap", {}),
+    "tensor-memmap-budget": ("tensor-memmap", {"disk_bytes": 1 << 30, "secret": b"k" * 32}),
+    "tiered": ("tiered", {}),
+    "tiered-pinned": ("tiered", {"over": "pinned", "memory_bytes": 5000}),
     "pinned": ("pinned", {}),
     "pinned-always": ("pinned", {"verify": "always"}),
     "pinned-never": ("pinned", {"verify": "never"}),
@@ -48,6 +60,11 @@ def opened(tmp_path: Any) -> Iterator[Callable[..., Store]]:
     yield open_one
     for store in stores:
         store.close()
+
+
+def coherent() -> list[str]:
+    """The persistent ways whose instances see each other's replacements and deletions at once (not through own memory)."""
+    return [way for way in persistent() if WAYS[way][0] != "tiered"]
 
 
 def persistent(ways: dict[str, tuple[str, dict[str, Any]]] = WAYS) -> list[str]:

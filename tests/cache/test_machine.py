@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from cache import open_store
-from tests.cache.conftest import WAYS, key, persistent, value
+from tests.cache.conftest import WAYS, coherent, key, persistent, value
 
 numbers = st.integers(0, 5)
 shapes = st.sampled_from([(3, 4, 5), (1, 2, 2), (3,), (0, 2)])
@@ -30,7 +30,7 @@ class Machine(RuleBasedStateMachine):
         self.directory = tempfile.mkdtemp()
         self.model: dict[int, np.ndarray[Any, Any]] = {}
         self.keep = self.way in persistent()
-        self.stores = [self.open() for _ in range(2 if self.keep else 1)]
+        self.stores = [self.open() for _ in range(2 if self.way in coherent() else 1)]
 
     def open(self) -> Any:
         mode, arguments = WAYS[self.way]
@@ -63,6 +63,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.keep)
     @rule(which=st.integers(0, 1))
     def reopen(self, which: int) -> None:
+        which %= len(self.stores)
         self.stores[which].close()
         self.stores[which] = self.open()
 

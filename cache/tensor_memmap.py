@@ -1,0 +1,144 @@
+"""The ``tensor-memmap`` mode: an entry is a ``.dat`` of bare bytes and a ``.json`` that describes it, memory-mapped.
+
+``<32 hex>.json`` holds ``shape`` and ``dtype``, and also ``data`` (the name of its ``.dat``), ``key`` and
+``checksum``. The data file has a name of
+its own, with its owner in it, and is there first: so the rename of the ``.json`` publishes both, and a new version
+  never meets old bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from .base import Array
+from .errors import IntegrityError
+from .files import chunks
+from .filestore import QUARANTINE, FileStore
+from .integrity import checksum, payload
+from .key import Key
+from .npyformat import nbytes
+from .owner import Owner, me
+
+_DATA = re.compile(r"([0-9a-f]{32})\.([0-9a-f]{16}-[0-9]+-[0-9]+)\.[0-9a-f]{16}\.dat")
+
+
+class TensorMemmapStore(FileStore):
+    """See the module."""
+
+    mode = "tensor-memmap"
+    suffix = ".json"
+    direct = True
+
+    def _describe(self, key: Key) -> tuple[str, np.dtype[Any], tuple[int, ...], bytes, bytes, tuple[int, int]]:
+        """Name of the data file, dtype, shape, checksum, content and identity.
+
+        Raises IntegrityError, FileNotFoundError.
+        """
+        with self._folder.open(self.stem(key) + self.suffix) as fd:
+            status = os.fstat(fd)
+            text = b"".join(map(bytes, chunks(fd, 0, min(status.st_size, 4096))))
+        try:
+            note = json.loads(text)
+            dtype, shape = np.dtype(note["dtype"]), tuple(note["shape"])
+            total, content = bytes.fromhex(note["checksum"]), bytes.fromhex(note["content"])
+            found = _DATA.fullmatch(note["data"])
+            if dtype.kind not in "biufc" or any(type(n) is not int or n < 0 for n in shape):
+                raise ValueError("no array of plain numbers")
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, MemoryError) as error:
+            raise IntegrityError(f"its .json is damaged: {error}") from None
+        if note["key"] != key.hex or found is None or found[1] != key.hex:
+            raise IntegrityError("it belongs to another key")
+        return f"{key.hex[:2]}/{found[0]}", dtype, shape, total, content, (status.st_ino, status.st_size)
+
+    def _load(self, key: Key) -> Array:
+        data, dtype, shape, total, _, identity = self._describe(key)
+        size = nbytes(dtype, shape)
+        with self._folder.open(data) as fd:
+            if os.fstat(fd).st_size != size:
+                raise IntegrityError(f"its data has {os.fstat(fd).st_size} bytes and should have {size}")
+            verify = self.options.verify
+            if (verify == "always" or (verify == "first" and self._checked.get(key.digest) != identity)) and (
+                checksum(key.digest, dtype, shape, chunks(fd, 0, size), self.options.secret) != total
+            ):
+                raise IntegrityError("its checksum does not fit its bytes")
+        self._checked[key.digest] = identity
+        array: Array = np.ndarray(shape, dtype, buffer=self._folder.map(data) if size else b"")
+        return array
+
+    def _has(self, key: Key, content: bytes) -> bool:
+        try:
+            data, _, _, _, there, _ = self._describe(key)
+        except (FileNotFoundError, IntegrityError):
+            return False
+        return there == content and self._folder.status(data) is not None
+
+    def _save(self, key: Key, array: Array, content: bytes) -> None:
+        self._make_room(array.nbytes + 4096)
+        old = self._data_files(key)
+        base = f"{key.hex}.{me()}.{secrets.token_hex(8)}.dat"
+        total = checksum(key.digest, array.dtype, array.shape, [payload(array)], self.options.secret)
+        note = {"shape": array.shape, "dtype": array.dtype.str, "data": base, "key": key.hex}
+        note |= {"checksum": total.hex(), "content": content.hex()}
+        data = f"{key.hex[:2]}/{base}"
+        self._folder.publish(data, [payload(array)])
+        try:
+            self._folder.publish(self.stem(key) + self.suffix, [json.dumps(note).encode()])
+        except OSError:
+            self._folder.delete(data)
+            raise
+        self._checked.pop(key.digest, None)
+        for name in old:
+            self._folder.delete(name)
+
+    def _data_files(self, key: Key) -> list[str]:
+        """Data files of an entry, its own and those of earlier versions."""
+        shard = key.hex[:2]
+        return [
+            f"{shard}/{base}"
+            for base in self._folder.names(shard)
+            if base.startswith(key.hex) and _DATA.fullmatch(base)
+        ]
+
+    def _remove(self, stem: str) -> bool:
+        there = self._folder.delete(stem + self.suffix)
+        for name in self._data_files(Key.from_hex(stem[3:])):
+            self._folder.delete(name)
+        return there
+
+    def _quarantine(self, key: Key) -> None:
+        mark = secrets.token_hex(8)
+        self._folder.rename(self.stem(key) + self.suffix, f"{QUARANTINE}/{mark}.json")
+        for number, name in enumerate(self._data_files(key)):
+            self._folder.rename(name, f"{QUARANTINE}/{mark}-{number}.dat")
+
+    def orphans(self) -> list[str]:
+        """Temporary files, and data files that no ``.json`` names, of dead writers."""
+        found = super().orphans()
+        for shard in self._folder.shards():
+            if shard == QUARANTINE:
+                continue
+            names = set(self._folder.names(shard))
+            matches = [match for match in map(_DATA.fullmatch, names) if match]
+            versions = Counter(match[1] for match in matches)
+            for match in matches:
+                if versions[match[1]] == 1 and f"{match[1]}.json" in names:
+                    continue  # as nearly all are: no need to read their .json
+                owner = Owner.parse(match[2])
+                if (owner is None or owner.alive() is False) and not self._names(match[1], match[0]):
+                    found.append(f"{shard}/{match[0]}")
+        return found
+
+    def _names(self, digits: str, base: str) -> bool:
+        try:
+            return self._describe(Key.from_hex(digits))[0].endswith(base)
+        except FileNotFoundError:
+            return False
+        except IntegrityError:
+            return True  # damaged: a read will set both aside

@@ -1,0 +1,229 @@
+"""What an owner of a cache folder wants to know and do: stats, verify, gc, purge, and removal.
+
+Every function takes the folder and gives a plain dict of JSON values. Only files whose names this package gives are
+ever counted or removed, and only in a folder that carries our CACHEDIR.TAG; whatever else lies there is left alone
+and counted as ``unknown``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .base import BaseStore, Options
+from .errors import StoreConfigError
+from .files import TAG_NAME, Folder, is_tagged
+from .filestore import QUARANTINE
+from .key import Key
+
+_SEGMENT = re.compile(r"[0-9a-f]{16}\.(npy|idx|del)")
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}-[0-9]+-[0-9]+\.[0-9a-f]{16}\.tmp")
+_ENTRY = r"[0-9a-f]{2}/[0-9a-f]{32}"
+_PATTERNS = {
+    "disk": re.compile(_ENTRY + r"\.png"),
+    "npy": re.compile(_ENTRY + r"\.npy"),
+    "tensor-disk": re.compile(_ENTRY + r"\.pt"),
+    "tensor-memmap": re.compile(_ENTRY + r"\.(json|[0-9a-f]{16}-[0-9]+-[0-9]+\.[0-9a-f]{16}\.dat)"),
+    "pinned": _SEGMENT,
+    "sources": re.compile(r"[0-9a-f]{16}\.src"),
+    "claims": re.compile(r"[0-9a-f]{32}\.claim|[0-9a-f]{16}\.now"),
+    "parts": re.compile(r"[0-9a-f]{16}\.prt"),
+}
+_SET_ASIDE = re.compile(QUARANTINE + r"/[0-9a-f]{16}(-[0-9]+)?\.(png|npy|pt|json|dat)")
+MODES_ON_DISK = ("disk", "npy", "tensor-disk", "tensor-memmap", "pinned")
+Progress = Callable[[int, int], None]
+
+
+def _stores(directory: str, options: Options) -> Iterator[BaseStore]:
+    """The stores of the modes that the folder holds."""
+    from .store import open_disk
+
+    for mode in MODES_ON_DISK:
+        if os.path.isdir(os.path.join(directory, mode)):
+            yield open_disk(mode)(directory, options)
+
+
+def _require_cache(directory: str | os.PathLike[str]) -> str:
+    path = os.path.abspath(os.fspath(directory))
+    folder = Folder(path, read_only=True)
+    try:
+        if not is_tagged(folder):
+            raise StoreConfigError(
+                f"{path} is not a cache of dali-pipes (it has no {TAG_NAME} of ours): "
+                "give the folder that was given as cache_dir"
+            )
+    finally:
+        folder.close()
+    return path
+
+
+def stats(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    """``entries`` and ``bytes`` in all, and both by mode.
+
+    ``quarantined``, ``sources`` (known source files) and ``unknown`` files.
+    """
+    path = _require_cache(directory)
+    modes = {}
+    for store in _stores(path, Options(read_only=True)):
+        found = store.stats()
+        modes[store.mode] = {"entries": found["entries"], "bytes": found["bytes"]}
+        store.close()
+    kinds = _sorted(path)
+    known = sum(size // 64 for name, size in kinds["ours"] if name.startswith("sources/"))
+    return {
+        "directory": path,
+        "entries": sum(mode["entries"] for mode in modes.values()),
+        "bytes": sum(mode["bytes"] for mode in modes.values()),
+        "modes": modes,
+        "quarantined": len(kinds["quarantined"]),
+        "sources": known,
+        "unknown": len(kinds["unknown"]),
+    }
+
+
+def verify(
+    directory: str | os.PathLike[str],
+    secret: bytes | None = None,
+    repair: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Reads every entry.
+
+    ``entries`` that are good, ``corrupt`` ones (their keys in ``keys``), and ``orphans``, files half made.
+
+    ``repair`` puts the corrupt ones into quarantine and removes orphans. ``progress(done, total)`` is called after
+    each entry. Keyed checksums need the ``secret`` that they were made with.
+    """
+    path = _require_cache(directory)
+    good, bad = 0, []
+    options = Options(verify="always", secret=secret, read_only=not repair)
+    stores = list(_stores(path, options))
+    work = [(store, key) for store in stores for key in store.keys()]  # noqa: SIM118
+    orphans = sum(len(orphans_of(store)) for store in stores)
+    for done, (store, key) in enumerate(work, 1):
+        if store.get(key) is None:
+            bad.append(key.hex)
+        else:
+            good += 1
+        if progress is not None:
+            progress(done, len(work))
+    errors = sum(store.errors for store in stores)
+    for store in stores:
+        store.close()
+    found = {"directory": path, "entries": good, "corrupt": len(bad), "orphans": orphans, "errors": errors}
+    return {**found, "repaired": repair, "keys": bad}
+
+
+def orphans_of(store: BaseStore) -> list[str]:
+    """Names of files that a killed process left in a store's folder."""
+    found: list[str] = store.orphans()  # type: ignore[attr-defined]
+    return found
+
+
+def gc(directory: str | os.PathLike[str], disk_bytes: int | None = None, dry_run: bool = False) -> dict[str, Any]:
+    """Removes what nobody needs.
+
+    Orphans, quarantined entries, stale claims, and entries beyond ``disk_bytes`` (per mode, oldest first).
+
+    Gives ``orphans``, ``quarantined``, ``evicted`` and ``freed`` bytes; with ``dry_run`` nothing is removed and
+    ``evicted`` is 0.
+    """
+    path = _require_cache(directory)
+    kinds = _sorted(path)
+    stores = list(_stores(path, Options(read_only=True)))
+    orphans = sum(len(orphans_of(store)) for store in stores)
+    for store in stores:
+        store.close()
+    before = _total(path)
+    evicted = 0
+    if not dry_run:
+        for store in _stores(path, Options(disk_bytes=disk_bytes)):  # opening sweeps the orphans
+            if disk_bytes is not None:
+                evicted += store.trim()  # type: ignore[attr-defined]
+            store.close()
+        for name, _ in kinds["quarantined"]:
+            _delete(path, name)
+    freed = sum(size for _, size in kinds["quarantined"]) if dry_run else before - _total(path)
+    done = {"orphans": orphans, "quarantined": len(kinds["quarantined"]), "evicted": evicted, "freed": freed}
+    return {"directory": path, "dry_run": dry_run, **done}
+
+
+def purge(directory: str | os.PathLike[str], keys: list[Key] | None = None, dry_run: bool = True) -> dict[str, Any]:
+    """Removes the entries of ``keys``, or the whole cache. Does nothing but count unless ``dry_run=False``.
+
+    Gives ``entries`` (for ``keys``) or ``files`` and ``bytes`` (for all), and ``unknown``: files that are not ours
+    and stay. Raises StoreConfigError if the folder does not carry our tag.
+    """
+    path = _require_cache(directory)
+    kinds = _sorted(path)
+    unknown = len(kinds["unknown"])
+    if keys is not None:
+        removed = 0
+        for store in _stores(path, Options(read_only=dry_run)):
+            removed += sum(store.contains(key) if dry_run else store.delete(key) for key in keys)
+            store.close()
+        return {"directory": path, "dry_run": dry_run, "entries": removed, "unknown": unknown}
+    ours = kinds["ours"] + kinds["quarantined"]
+    if not dry_run:
+        remove_cache(path)
+    size = sum(size for _, size in ours)
+    return {"directory": path, "dry_run": dry_run, "files": len(ours), "bytes": size, "unknown": unknown}
+
+
+def remove_cache(directory: str) -> None:
+    """Removes a whole cache: the files that we made, then the folders that are empty by then, the tag last."""
+    root = Folder(directory, read_only=True)
+    if not is_tagged(root):
+        return
+    kinds = _sorted(directory)
+    for name, _ in kinds["ours"] + kinds["quarantined"]:
+        _delete(directory, name)
+    for mode in _PATTERNS:
+        inner = Folder(os.path.join(directory, mode), read_only=True)
+        for shard in inner.shards():
+            inner.remove_folder(shard)
+        inner.close()
+        root.remove_folder(mode)
+    if set(root.names()) == {TAG_NAME}:
+        root.delete(TAG_NAME)
+        root.remove_folder()
+    root.close()
+
+
+def _sorted(directory: str) -> dict[str, list[tuple[str, int]]]:
+    """(name, bytes on disk) of every file: ours, quarantined and unknown.
+
+    The tag and files of the root are not counted as ours.
+    """
+    kinds: dict[str, list[tuple[str, int]]] = {"ours": [], "quarantined": [], "unknown": []}
+    root = Folder(directory, read_only=True)
+    for name in root.names():
+        if name in _PATTERNS or name == TAG_NAME:
+            continue
+        kinds["ours" if _TEMPORARY.fullmatch(name) else "unknown"].append((name, 0))
+    root.close()
+    for mode, pattern in _PATTERNS.items():
+        folder = Folder(os.path.join(directory, mode), read_only=True)
+        for name, status in folder.scan():
+            kind = "unknown"
+            if pattern.fullmatch(name) or _TEMPORARY.fullmatch(name):
+                kind = "ours"
+            elif _SET_ASIDE.fullmatch(name):
+                kind = "quarantined"
+            kinds[kind].append((f"{mode}/{name}", status.st_blocks * 512))
+        folder.close()
+    return kinds
+
+
+def _total(directory: str) -> int:
+    kinds = _sorted(directory)
+    return sum(size for kind in ("ours", "quarantined") for _, size in kinds[kind])
+
+
+def _delete(directory: str, name: str) -> None:
+    mode, slash, rest = name.partition("/")
+    folder = Folder(os.path.join(directory, mode) if slash else directory, read_only=True)
+    folder.delete(rest or mode)
+    folder.close()
