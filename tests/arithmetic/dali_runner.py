@@ -1,4 +1,4 @@
-"""Runs one operator of the installed DALI (CPU) over a batch of images, for the tests of the twins."""
+"""Runs one operator of the installed DALI over a batch of images, for the tests of the twins."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,6 +19,7 @@ def run_operator(
     images: Sequence[np.ndarray],
     fixed: Mapping[str, Any] | None = None,
     per_image: Mapping[str, Sequence[np.ndarray]] | None = None,
+    device: str = "cpu",
 ) -> list[np.ndarray]:
     """Outputs of `nvidia.dali.fn.<operator>`, one an image.
 
@@ -34,10 +35,13 @@ def run_operator(
         arguments["interp_type"] = getattr(types, f"INTERP_{arguments['interp_type'].upper()}")
     feeds = dict(per_image or {})
 
-    @pipeline_def(batch_size=len(images), num_threads=1, device_id=None, prefetch_queue_depth=1)
+    @pipeline_def(
+        batch_size=len(images), num_threads=1, device_id=0 if device == "gpu" else None, prefetch_queue_depth=1
+    )
     def graph():
         nodes = {name: fn.external_source(name=name) for name in feeds}
-        return getattr(fn, operator)(fn.external_source(name="images", layout="HWC"), **nodes, **arguments)
+        images = fn.external_source(name="images", layout="HWC")
+        return getattr(fn, operator)(images.gpu() if device == "gpu" else images, **nodes, **arguments)
 
     pipeline = graph()
     pipeline.build()
@@ -45,4 +49,5 @@ def run_operator(
     for name, values in feeds.items():
         pipeline.feed_input(name, [np.asarray(value) for value in values])
     (outputs,) = pipeline.run()
+    outputs = outputs.as_cpu() if device == "gpu" else outputs
     return [np.array(outputs.at(i)) for i in range(len(images))]

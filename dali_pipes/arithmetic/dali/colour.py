@@ -6,7 +6,7 @@ shift `s`, contrast `c` and the contrast's centre `k` (half of the input's range
 s * range + b (k - c k)`, where the range is 255 or 1.
 
 **color_twist**: `y_i = ((M_i0 r + M_i1 g) + M_i2 b) + offset`, with `M = brightness I · contrast I · YIQ2RGB · H(hue)
-· S(saturation) · value I · RGB2YIQ`, multiplied from left to right, and `offset = (k - k contrast) brightness`. `H`
+· S(saturation) · RGB2YIQ`, multiplied from left to right, and `offset = (k - k contrast) brightness`. `H`
 turns the colour plane by the hue (glibc's cosf and sinf). `YIQ2RGB` is the inverse of `RGB2YIQ`, eliminated in
 float32 with partial pivots and fused multiply-adds.
 """
@@ -55,23 +55,22 @@ def color_twist(
     *,
     hue: float = 0.0,
     saturation: float = 1.0,
-    value: float = 1.0,
     brightness: float = 1.0,
     contrast: float = 1.0,
 ) -> Tensor:
-    """Hue (degrees), saturation, value, brightness and contrast of RGB uint8 or float32 [H, W, 3], as DALI's CPU
+    """Hue (degrees), saturation, brightness and contrast of RGB uint8 or float32 [H, W, 3], as DALI's CPU
     operator."""
     _, half = _ranges("color_twist", image)
     if image.shape[2] != 3:
         raise ConfigError(f"color_twist found {image.shape[2]} channels; it needs RGB")
-    matrix = twist_matrix(hue, saturation, value, brightness, contrast)
+    matrix = twist_matrix(hue, saturation, brightness, contrast)
     offset = float(f32(f32(half - f32(half * f32(contrast))) * f32(brightness)))
     red, green, blue = image.to(torch.float32).unbind(2)
     planes = [_mix((red, green, blue), row, offset) for row in matrix.tolist()]
     return torch.stack([saturate(plane, image.dtype) for plane in planes], 2)
 
 
-def twist_matrix(hue: float, saturation: float, value: float, brightness: float, contrast: float) -> Float32Array:
+def twist_matrix(hue: float, saturation: float, brightness: float, contrast: float) -> Float32Array:
     """The float32[3, 3] that color_twist multiplies (r, g, b) by."""
     angle = float(f32(float(f32(hue)) * math.pi / 180.0))
     cosine, sine = f32(libm().cosf(angle)), f32(libm().sinf(angle))
@@ -83,7 +82,6 @@ def twist_matrix(hue: float, saturation: float, value: float, brightness: float,
         _yiq2rgb(),
         turn,
         saturate_plane,
-        _scaling(value),
         np.array(RGB2YIQ, f32),
     ):
         matrix = matrix_product(matrix, factor)

@@ -42,7 +42,9 @@ def crop(image: Tensor, size: tuple[int, int], position: Pair = (0.5, 0.5)) -> T
 
 def flip(image: Tensor, *, horizontal: bool = True, vertical: bool = False) -> Tensor:
     """Reverse the columns and/or the rows of [H, W, C]."""
-    return image.flip([axis for axis, wanted in ((0, vertical), (1, horizontal)) if wanted])
+    axes = [axis for axis, wanted in ((0, vertical), (1, horizontal)) if wanted]
+    view = image.view(torch.int16) if image.dtype == torch.uint16 else image  # PyTorch flips no uint16
+    return view.flip(axes).view(image.dtype)
 
 
 def cast(image: Tensor, dtype: torch.dtype) -> Tensor:

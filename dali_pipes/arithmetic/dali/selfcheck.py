@@ -50,8 +50,8 @@ class Probe:
         means tie."""
         random = np.random.default_rng(list(self.shape))
         if self.dtype == "float32":
-            noise = random.standard_normal(self.shape) * 100
-            calm = np.rint(noise) + 0.5
+            noise: Image = random.standard_normal(self.shape) * 100
+            calm: Image = np.rint(noise) + 0.5
         else:
             full = np.iinfo(self.dtype).max
             noise = random.integers(0, full + 1, self.shape)
@@ -84,7 +84,7 @@ def compare(version: str, run_operator: RunOperator) -> None:
         raise ParityError(
             f"DALI {version} computes {probe.operator} otherwise than its PyTorch twin, which was verified with DALI "
             f"{', '.join(VERIFIED_VERSIONS)}: {_difference(found, expected)} ({probe.dtype} {probe.shape}, "
-            f"{dict(probe.arguments)}). Install a verified version, or use parity='exact', whose pixels do not depend on DALI."
+            f"{dict(probe.arguments)}). Install a verified version, or use parity='exact', which does not depend on it."
         )
 
 
@@ -115,10 +115,16 @@ def probes() -> tuple[Probe, ...]:
               lambda x: crop(x, (8, 9), (0.3, 0.5))),
         Probe("flip", (9, 7, 3), "uint8", {"horizontal": 1}, flip),
         Probe("cast", (20, 20, 1), "float32", {"dtype": "uint8"}, lambda x: cast(x, torch.uint8)),
-        Probe("brightness_contrast", (16, 16, 3), "uint8", light, lambda x: brightness_contrast(x, **light)),
-        Probe("color_twist", (30, 30, 3), "uint8", twist, lambda x: color_twist(x, **twist)),
-        Probe("warp_affine", (40, 300, 3), "uint8", {"matrix": flat, "fill_value": 7.0},
-              lambda x: warp_affine(x, affine, fill_value=7.0)),
+        *(
+            probe
+            for dtype in ("uint8", "float32")  # float32 shows the last bit of every operation
+            for probe in (
+                Probe("brightness_contrast", (16, 16, 3), dtype, light, lambda x: brightness_contrast(x, **light)),
+                Probe("color_twist", (30, 30, 3), dtype, twist, lambda x: color_twist(x, **twist)),
+                Probe("warp_affine", (40, 300, 3), dtype, {"matrix": flat, "fill_value": 7.0},
+                      lambda x: warp_affine(x, affine, fill_value=7.0)),
+            )
+        ),
         Probe("rotate", (33, 40, 1), "uint8", {"angle": 25.0}, lambda x: rotate(x, 25.0)),
     )  # fmt: skip
 
