@@ -57,8 +57,8 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Coded:
-    """codes uint8|uint16[H, W], all below n; values float64[n] per code; padded bool[n] per code or None; invert: dark
-    means large.
+    """codes uint8|uint16[H, W] (or any shape), all below n; values float64[n] per code; padded bool[n] per code or
+    None; invert: dark means large.
 
     codes None: values and padded are per pixel, [H, W] (for more than 16 bits). limits: the range for window=None, if
     not all values'.

@@ -64,17 +64,35 @@ def _affine(image: Coded) -> tuple[Words, float, float]:
 
 
 def apply_window(pixels: Words, attributes: dict[str, Any], window: Window | None) -> NDArray[np.uint8]:
-    """uint8 of the shape of `pixels` ([H, W, C], or any) from pixels kept at depth 16 and the attributes that came with
-    them.
+    """uint8 of the shape of `pixels` ([H, W, C] or [C, H, W]) from pixels kept at depth 16 and the attributes that came
+    with them.
 
     None maps the whole range that the source's bits allow. Colour and 8-bit sources take no window: floor(x / 257 +
     0.5). Raises WindowError where the source lacks the window that was asked for.
     """
     if pixels.dtype != np.uint16:
         raise DecodeError(f"apply_window needs uint16 pixels, not {pixels.dtype}")
-    codes = pixels.reshape(pixels.shape[0], -1) if pixels.ndim > 1 else pixels.reshape(1, -1)
     if not attributes.get("windowed", False):
-        return render(Coded(codes, np.arange(_FULL, dtype=np.float64)), None)[0].reshape(pixels.shape)
+        return render(Coded(pixels, np.arange(_FULL, dtype=np.float64)), None)[0][..., 0]
+    plane, axis = _one_plane(pixels)
+    done = _windowed(plane, attributes, window)
+    return np.ascontiguousarray(np.repeat(done, 3, axis)) if axis is not None else done
+
+
+def _one_plane(pixels: Words) -> tuple[Words, int | None]:
+    """One of the three equal channels of a monochrome source, and their axis ([H, W, 3] or [3, H, W]); or all, and
+    None.
+
+    So that percentiles do not depend on how often the one channel is repeated.
+    """
+    if pixels.ndim == 3 and pixels.shape[2] == 3:
+        return pixels[..., :1], 2
+    if pixels.ndim == 3 and pixels.shape[2] != 1 and pixels.shape[0] == 3:
+        return pixels[:1], 0
+    return pixels, None
+
+
+def _windowed(pixels: Words, attributes: dict[str, Any], window: Window | None) -> NDArray[np.uint8]:
     values = attributes.get("slope", 1.0) * np.arange(_FULL, dtype=np.float64) + attributes.get("intercept", 0.0)
     padded = None
     if attributes.get("padding"):
@@ -87,6 +105,6 @@ def apply_window(pixels: Words, attributes: dict[str, Any], window: Window | Non
     )
     span = attributes.get("span")
     image = Coded(
-        codes, values, padded, attributes.get("invert", False), offered, None if span is None else (span[0], span[1])
+        pixels, values, padded, attributes.get("invert", False), offered, None if span is None else (span[0], span[1])
     )
-    return render(image, window)[0].reshape(pixels.shape)
+    return render(image, window)[0][..., 0]

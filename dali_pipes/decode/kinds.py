@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import PIL
 import simplejpeg
 from PIL import features
 
 from dali_pipes.decode.dicom.codecs import codec_for, describe_codec
+from dali_pipes.decode.dicom.j2k import REDUCIBLE, reduced_version
 from dali_pipes.decode.dicom.syntaxes import BY_TAG, TAG_OF
-from dali_pipes.decode.policy import Kind
+from dali_pipes.decode.policy import DecodePolicy, Kind
 from dali_pipes.decode.raster import FORMATS
 from dali_pipes.errors import UnsupportedError
 
@@ -38,6 +41,13 @@ def kind_of_tag(tag: str) -> Kind:
     raise UnsupportedError(
         f"no decoder has the tag {tag!r}; known are {', '.join(sorted([*FORMATS, *BY_TAG]))} and the JPEG ones"
     )
+
+
+def under(kind: Kind, policy: DecodePolicy) -> Kind:
+    """See Kind.under."""
+    if policy.reduce is None or kind.tag not in BY_TAG or BY_TAG[kind.tag].family not in REDUCIBLE:
+        return kind
+    return replace(kind, decoder=f"{kind.decoder}, {reduced_version()}")
 
 
 def tag_of_syntax(uid: str) -> str:

@@ -81,6 +81,12 @@ class Kind:
     in_threads: bool
     dali: bool = False
 
+    def under(self, policy: DecodePolicy) -> Kind:
+        """This kind with the decoder that works under the policy: `reduce` takes another one for JPEG 2000."""
+        from dali_pipes.decode import kinds
+
+        return kinds.under(self, policy)
+
     @staticmethod
     @lru_cache(maxsize=256)
     def from_tag(tag: str) -> Kind:

@@ -37,7 +37,8 @@ from dali_pipes.errors import ConfigError, DecodeError, LimitError
 # The parent's sys.path, and a stand-in for the package, whose own __init__ would import torch.
 _BOOT = (
     "import json,sys,types;sys.path[:]=json.loads(sys.argv[1]);"
-    "p=types.ModuleType('dali_pipes');p.__path__=[sys.argv[2]];sys.modules['dali_pipes']=p;from dali_pipes.decode.worker import main;main(int(sys.argv[3]),int(sys.argv[4]))"
+    "p=types.ModuleType('dali_pipes');p.__path__=[sys.argv[2]];sys.modules['dali_pipes']=p;"
+    "from dali_pipes.decode.worker import main;main(int(sys.argv[3]),int(sys.argv[4]))"
 )
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _START_SECONDS = 60.0

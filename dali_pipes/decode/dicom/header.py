@@ -79,24 +79,41 @@ def read_header(data: bytes | memoryview, limits: Limits) -> Header:
     meta = read_meta(data)
     syntax, start = meta.syntax, meta.start
     if syntax.deflated:
-        data, start = inflate(data[start:], limits), 0
+        data, start = inflate(data[start:], syntax, limits), 0
     dataset, at = _read_elements(data, start, syntax)
     tag, vr, value, length = _pixel_element(data, at, syntax)
     return _checked(syntax, dataset, tag, vr, value, length, data, limits)
 
 
-def inflate(packed: bytes | memoryview, limits: Limits) -> bytes:
-    """The data set of a deflated file (PS3.5 A.5): no more than Limits.inflate_bytes, which pydicom would not check."""
-    machine = zlib.decompressobj(-zlib.MAX_WBITS)
+def inflate(packed: bytes | memoryview, syntax: Syntax, limits: Limits) -> bytes:
+    """The data set of a deflated file (PS3.5 A.5), up to the end of its pixel data and not a byte further.
+
+    So a bomb of zeros behind a small image costs nothing; pydicom would inflate it all. Raises LimitError, DecodeError.
+    """
+    machine, plain, want = zlib.decompressobj(-zlib.MAX_WBITS), bytearray(), 1 << 16
+    rest: bytes | memoryview = packed
+    while True:
+        try:
+            plain += machine.decompress(rest, min(want, limits.inflate_bytes + 1) - len(plain))
+        except zlib.error as error:
+            raise DecodeError(f"the deflated data set is damaged: {error}") from None
+        rest = machine.unconsumed_tail
+        end = _end_of_pixels(bytes(plain), syntax)
+        if max(len(plain), end or 0) > limits.inflate_bytes:
+            raise LimitError(f"the deflated data set needs over {limits.inflate_bytes} bytes (Limits.inflate_bytes)")
+        if machine.eof or not rest or (end is not None and len(plain) >= end):
+            return bytes(plain)
+        want = end if end is not None else want * 4
+
+
+def _end_of_pixels(plain: bytes, syntax: Syntax) -> int | None:
+    """Where the pixel data ends, or None where the data set, which may be incomplete, does not tell yet."""
     try:
-        plain = machine.decompress(packed, limits.inflate_bytes + 1)
-    except zlib.error as error:
-        raise DecodeError(f"the deflated data set is damaged: {error}") from None
-    if len(plain) > limits.inflate_bytes:
-        raise LimitError(f"the deflated data set is larger than {limits.inflate_bytes} bytes (Limits.inflate_bytes)")
-    if not machine.eof:
-        raise TruncatedError("the deflated data set is cut short")
-    return plain
+        _, at = _read_elements(plain, 0, syntax)
+        _, _, value, length = _pixel_element(plain, at, syntax)
+    except DecodeError:
+        return None
+    return None if length is None else value + length
 
 
 def _read_elements(data: bytes | memoryview, start: int, syntax: Syntax) -> tuple[Dataset, int]:
@@ -178,8 +195,8 @@ def _checked(
     if not syntax.encapsulated and length is None:
         raise DecodeError(f"{syntax.name} needs native pixel data, but its length is undefined")
     return Header(
-        syntax, rows, columns, samples, photometric, whole(ds, "PlanarConfiguration", 0), allocated, stored, high, signed, frames,
-        tag, vr, value, length, data, ds,
+        syntax, rows, columns, samples, photometric, whole(ds, "PlanarConfiguration", 0), allocated, stored, high,
+        signed, frames, tag, vr, value, length, data, ds,
     )  # fmt: skip
 
 

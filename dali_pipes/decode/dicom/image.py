@@ -20,6 +20,7 @@ from dali_pipes.decode.dicom.colour import apply_palette, to_rgb
 from dali_pipes.decode.dicom.flags import check_flags
 from dali_pipes.decode.dicom.fragments import frame_bytes
 from dali_pipes.decode.dicom.header import Header, read_header
+from dali_pipes.decode.dicom.j2k import REDUCIBLE, decode_reduced, read_j2k_header
 from dali_pipes.decode.dicom.native import native_samples
 from dali_pipes.decode.dicom.offered import candidates, inverted
 from dali_pipes.decode.dicom.padding import padded, padding_range
@@ -92,6 +93,13 @@ def _samples(header: Header, frame: int, policy: DecodePolicy) -> tuple[Samples,
         return Samples(native_samples(header, frame)), []
     codec = codec_for(header.syntax.uid)
     encoded, warnings = frame_bytes(header, frame)
+    if policy.reduce is not None and header.syntax.family in REDUCIBLE:
+        told = read_j2k_header(encoded)
+        told.check(header.rows, header.columns, header.samples)
+        level = told.reduction(*policy.reduce)
+        if level and (header.samples == 1 or told.precision <= 8):
+            array = decode_reduced(encoded, told, level, header)
+            return Samples(array, told.precision, told.signed, told.transformed), [*warnings, f"reduced {level} times"]
     if codec.use is None:
         raise UnsupportedError(codec.why)
     return codec.use(encoded, header), warnings

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 from dali_pipes.decode.dicom.header import Header
+from dali_pipes.decode.dicom.j2k import read_j2k_header
 from dali_pipes.decode.dicom.native import shape_samples
 from dali_pipes.decode.jpegheader import JpegHeader, read_jpeg_header
 from dali_pipes.errors import DecodeError, TruncatedError, UnsupportedError
@@ -157,6 +158,7 @@ def charls(frame: bytes, header: Header) -> Samples:
     """JPEG-LS; planes come one after the other where the stream is not interleaved."""
     from jpeg_ls.CharLS import decode_pixel_data
 
+    _jpeg_header(frame, header)
     plain, info = decode_pixel_data(frame)
     dtype = np.uint8 if info["bits_per_sample"] <= 8 else np.uint16
     flat, count = np.frombuffer(plain, dtype), info["components"]
@@ -172,21 +174,12 @@ def charls(frame: bytes, header: Header) -> Samples:
 @_named("pylibjpeg-openjpeg")
 def openjpeg(frame: bytes, header: Header) -> Samples:
     """JPEG 2000 and HTJ2K; the inverse colour transform has been applied where the codestream has one."""
-    from openjpeg.utils import decode, get_parameters
+    from openjpeg.utils import decode
 
-    told = get_parameters(frame)
-    if (told["rows"], told["columns"], told["samples_per_pixel"]) != (header.rows, header.columns, header.samples):
-        raise DecodeError(
-            f"the JPEG 2000 frame is {told['rows']} x {told['columns']} x {told['samples_per_pixel']}, "
-            f"the DICOM header says {header.rows} x {header.columns} x {header.samples}"
-        )
+    told = read_j2k_header(frame)
+    told.check(header.rows, header.columns, header.samples)
     array = np.asarray(decode(frame))
-    return Samples(
-        _as_frame(array, header),
-        int(told["precision"]),
-        bool(told["is_signed"]),
-        rgb=header.photometric in ("YBR_ICT", "YBR_RCT"),
-    )
+    return Samples(_as_frame(array, header), told.precision, told.signed, rgb=told.transformed)
 
 
 @_named("pylibjpeg-rle")

@@ -1,0 +1,151 @@
+"""Modality LUT and rescale (PS3.3 C.11.1), padding (C.7.5.1.1.2), polarity (C.7.6.3.1.2, C.11.6)."""
+
+import make_images as make
+import numpy as np
+import pytest
+from pydicom.pixels import apply_modality_lut, apply_rescale
+from pydicom.sequence import Sequence
+from rules import WHOLE, row, shown, values
+
+from dali_pipes.decode import FixedWindow, PercentileWindow
+from dali_pipes.errors import DecodeError
+
+ROW = row(0, 1, 2, 3)
+
+
+def file_with(lut, pixels=ROW, **attributes):
+    return make.dicom(pixels, ModalityLUTSequence=Sequence([lut]), **attributes)
+
+
+def test_rescale():
+    assert values(make.dicom(row(0, 10), RescaleSlope=2, RescaleIntercept=-5)).tolist() == [[-5, 15]]
+
+
+def test_slope_and_intercept_are_independent():
+    assert values(make.dicom(row(0, 10), RescaleSlope=3)).tolist() == [[0, 30]]
+    assert values(make.dicom(row(0, 10), RescaleIntercept=7)).tolist() == [[7, 17]]
+
+
+def test_pydicom_ignores_a_slope_without_intercept():
+    from pydicom.dataset import Dataset
+
+    ds = Dataset()
+    ds.RescaleSlope = 3
+    assert apply_rescale(np.array([10]), ds).tolist() == [10]  # the gap: 30 is right
+
+
+def test_the_sequence_takes_precedence_over_rescale():
+    data = file_with(make.lut(0, [100, 200, 300, 400]), RescaleSlope=9, RescaleIntercept=9)
+    assert values(data).tolist() == [[100, 200, 300, 400]]
+
+
+def test_ends_of_the_table_hold_beyond_it():
+    # The table maps inputs 1 and 2: 0 takes the first entry, 3 the last.
+    assert values(file_with(make.lut(1, [50, 60]))).tolist() == [[50, 50, 60, 60]]
+
+
+def test_zero_entries_mean_65536():
+    table = [65535 - i for i in range(65536)]
+    assert values(file_with(make.lut(0, table), row(0, 65535, dtype=np.uint16))).tolist() == [[65535, 0]]
+
+
+def test_negative_first_value():
+    # Inputs -2, -1, 0, 1.
+    data = file_with(make.lut(-2, [5, 6, 7, 8]), row(-3, -2, 0, 1, dtype=np.int8).astype(np.int16))
+    assert values(data).tolist() == [[5, 5, 7, 8]]
+
+
+def test_pydicom_fails_on_a_negative_first_value_and_on_other_depths():
+    from pydicom.dataset import Dataset
+
+    for lut, error in ((make.lut(-2, [5, 6, 7, 8]), OverflowError), (make.lut(0, [5, 6, 7, 8], bits=12), TypeError)):
+        ds = Dataset()
+        ds.ModalityLUTSequence = Sequence([lut])
+        ds.PixelRepresentation = 1
+        with pytest.raises(error):
+            apply_modality_lut(np.array([-2, 0], np.int16), ds)
+
+
+def test_depth_12():
+    assert values(file_with(make.lut(0, [5, 6, 7, 4000], bits=12))).tolist() == [[5, 6, 7, 4000]]
+
+
+def test_entries_packed_as_bytes():
+    lut = make.lut(0, [0, 0, 0, 0], bits=8)
+    lut.LUTData = bytes([9, 8, 7, 6])
+    assert values(file_with(lut)).tolist() == [[9, 8, 7, 6]]
+
+
+def test_a_table_shorter_than_its_descriptor():
+    lut = make.lut(0, [1, 2, 3, 4])
+    lut.LUTData = bytes([1])
+    with pytest.raises(DecodeError, match="LUTData has 0 entries, its descriptor says 4"):
+        values(file_with(lut))
+
+
+def test_padding_is_background_and_outside_the_statistics():
+    # Percentile 0 to 100 over 10, 20 only: 10 -> 0, 20 -> 255; 200 is padding -> 0.
+    data = make.dicom(row(10, 20, 200), PixelPaddingValue=200)
+    assert shown(data, PercentileWindow(0, 100)).tolist() == [[0, 255, 0]]
+
+
+def test_padding_range_is_inclusive_in_either_order():
+    for ends in ((100, 102), (102, 100)):
+        data = make.dicom(row(99, 100, 102, 103), PixelPaddingValue=ends[0], PixelPaddingRangeLimit=ends[1])
+        assert shown(data).tolist() == [[99, 0, 0, 103]]
+
+
+def test_padding_is_in_stored_values_not_modality_values():
+    data = make.dicom(row(50, 100), PixelPaddingValue=50, RescaleSlope=2)
+    assert shown(data).tolist() == [[0, 200]]
+
+
+def test_padding_of_monochrome1_is_black_too():
+    # 10 -> 255 - 10 = 245; the padding's 255 would be 0 by luck, 0 would be 255: it must be 0.
+    assert shown(make.dicom(row(10, 0), PhotometricInterpretation="MONOCHROME1", PixelPaddingValue=0)).tolist() == [[245, 0]]
+
+
+def test_negative_padding_in_signed_pixels():
+    data = make.dicom(row(-2000, 5, 6, dtype=np.int16), PixelPaddingValue=-2000)
+    assert shown(data, PercentileWindow(0, 100)).tolist() == [[0, 0, 255]]
+
+
+def test_not_a_number_is_padding():
+    data = make.float_dicom(np.array([[np.nan, 1.0, 3.0, np.inf]], np.float32))
+    assert shown(data, PercentileWindow(0, 100)).tolist() == [[0, 0, 255, 0]]
+
+
+def test_float_padding_value():
+    data = make.float_dicom(np.array([[-1.0, 1.0, 3.0]], np.float32), FloatPixelPaddingValue=-1.0)
+    assert shown(data, PercentileWindow(0, 100)).tolist() == [[0, 0, 255]]
+
+
+def test_monochrome1_is_inverted_about_the_output_range():
+    # Not about the image's maximum, which is 200 here: 255 - 0, 255 - 200.
+    assert shown(make.dicom(row(0, 200), PhotometricInterpretation="MONOCHROME1")).tolist() == [[255, 55]]
+
+
+def test_monochrome1_with_inverse_shape_is_inverted_once():
+    both = {"PhotometricInterpretation": "MONOCHROME1", "PresentationLUTShape": "INVERSE"}
+    assert shown(make.dicom(row(0, 200), **both)).tolist() == [[255, 55]]
+
+
+def test_inverse_shape_alone_inverts():
+    assert shown(make.dicom(row(0, 200), PresentationLUTShape="INVERSE")).tolist() == [[255, 55]]
+    assert shown(make.dicom(row(0, 200), PresentationLUTShape="IDENTITY")).tolist() == [[0, 200]]
+
+
+def test_pydicom_inverts_about_the_images_maximum():
+    from pydicom.dataset import Dataset
+    from pydicom.pixels.processing import apply_presentation_lut
+
+    ds = Dataset()
+    ds.PresentationLUTShape = "INVERSE"
+    assert apply_presentation_lut(np.array([0, 200]), ds).tolist() == [200, 0]  # the gap: about the range it is 255, 55
+
+
+def test_a_window_comes_before_polarity():
+    # Window 100..200 exact: 150 -> ((150 - 150) / 100 + 0.5) * 255 = 127.5 -> 128; inverted 127.
+    data = make.dicom(row(100, 150, 200), PhotometricInterpretation="MONOCHROME1")
+    assert shown(data, FixedWindow(150, 100, "linear_exact")).tolist() == [[255, 127, 0]]
+    assert shown(make.dicom(row(100, 150)), WHOLE).tolist() == [[100, 150]]
