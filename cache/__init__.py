@@ -11,10 +11,12 @@ array([0, 1, 2])
 
 import logging
 
+from . import upkeep
 from .errors import CacheError, EntryError, IntegrityError, SecretError, StoreConfigError, StoreIOError
 from .flight import SingleFlight
 from .integrity import content_digest
 from .key import Key, default_secret
+from .parts import PartsLedger
 from .pin import PinnedMapping
 from .sources import SourceIndex
 from .store import DISK_MODES, MODES, Store, open_store
@@ -28,6 +30,7 @@ __all__ = [
     "EntryError",
     "IntegrityError",
     "Key",
+    "PartsLedger",
     "PinnedMapping",
     "SecretError",
     "SingleFlight",
@@ -38,4 +41,5 @@ __all__ = [
     "content_digest",
     "default_secret",
     "open_store",
+    "upkeep",
 ]

@@ -301,6 +301,15 @@ def chunks(fd: int, offset: int, length: int) -> Iterator[memoryview]:
         yield buffer[:done]
 
 
+def fill(fd: int, offset: int, view: memoryview) -> None:
+    """Fills ``view`` from a file at ``offset``; IntegrityError if it ends before."""
+    while len(view):
+        done = os.preadv(fd, [view], offset)
+        if not done:
+            raise IntegrityError(f"the file ends at byte {offset}, too early")
+        view, offset = view[done:], offset + done
+
+
 def tag(folder: Folder) -> None:
     """Marks ``folder`` as a cache of ours. Raises StoreConfigError if another program's cache lives there."""
     if is_tagged(folder):

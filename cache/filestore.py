@@ -20,7 +20,7 @@ import xxhash
 from .base import Array, BaseStore, Options
 from .budget import Budget, charge, entry_stem
 from .errors import IntegrityError
-from .files import Folder, chunks, tag
+from .files import Folder, chunks, fill, tag
 from .integrity import payload, read_only, storable
 from .journal import RECORD
 from .key import Key
@@ -96,10 +96,7 @@ class FileStore(BaseStore):
             body = memoryview(b"")
             if self.whole:
                 body = np.empty(size, np.uint8).data
-                at = 0
-                for piece in chunks(fd, 0, size):
-                    body[at : at + len(piece)] = piece
-                    at += len(piece)
+                fill(fd, 0, body)
             if self._must_check(key, status):
                 parts = [body] if self.whole else chunks(fd, 0, size)
                 if body_checksum(key.digest, parts, self.options.secret) != trailer.total:

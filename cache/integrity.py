@@ -53,7 +53,9 @@ def read_only(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         array = array.copy()
         array.flags.writeable = False
         return array[...]
-    return np.frombuffer(payload(array).toreadonly(), array.dtype).reshape(array.shape)
+    view: np.ndarray[Any, Any] = np.frombuffer(payload(array).toreadonly(), array.dtype)
+    view.shape = array.shape
+    return view
 
 
 def checksum(

@@ -38,7 +38,7 @@ class TensorFileStore(FileStore):
             ) from None
         if tuple(int(part) for part in torch.__version__.split(".")[:2]) < OLDEST:
             raise StoreConfigError(
-                f"cache mode 'tensor-disk' needs torch 2.10 or newer to read files safely; this is {torch.__version__}: "
+                f"cache mode 'tensor-disk' needs torch 2.10 or newer to read safely; this is {torch.__version__}: "
                 "upgrade it, or use cache mode 'npy'"
             )
         super().__init__(directory, options, sweep)

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from .base import BaseStore, Options
 from .errors import StoreConfigError
 from .files import TAG_NAME, Folder, is_tagged
 from .filestore import QUARANTINE
+from .journal import RECORD
 from .key import Key
+from .parts import PartsLedger
 
 _SEGMENT = re.compile(r"[0-9a-f]{16}\.(npy|idx|del)")
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}-[0-9]+-[0-9]+\.[0-9a-f]{16}\.tmp")
@@ -71,7 +73,9 @@ def stats(directory: str | os.PathLike[str]) -> dict[str, Any]:
         modes[store.mode] = {"entries": found["entries"], "bytes": found["bytes"]}
         store.close()
     kinds = _sorted(path)
-    known = sum(size // 64 for name, size in kinds["ours"] if name.startswith("sources/"))
+    sources = Folder(os.path.join(path, "sources"), read_only=True)
+    known = sum(status.st_size // RECORD for _, status in sources.scan())
+    sources.close()
     return {
         "directory": path,
         "entries": sum(mode["entries"] for mode in modes.values()),
@@ -227,3 +231,32 @@ def _delete(directory: str, name: str) -> None:
     folder = Folder(os.path.join(directory, mode) if slash else directory, read_only=True)
     folder.delete(rest or mode)
     folder.close()
+
+
+def explain(
+    directory: str | os.PathLike[str],
+    key: Key,
+    parts: Mapping[str, str | int | bytes] | None = None,
+    *,
+    source: str = "source",
+    name_secret: bytes | None = None,
+    secret: bytes | None = None,
+) -> dict[str, Any]:
+    """Why the entry ``key`` would hit or miss.
+
+    ``hit``; ``modes``: for each mode in the folder ``"good"``, ``"damaged"`` or ``"absent"``; with ``parts`` (those
+    of the key, as they were given to :class:`cache.PartsLedger`) also ``noted``, ``nearest`` and ``parts`` of its
+    ``explain``. ``name_secret`` is the ledger's secret, ``secret`` that of keyed checksums.
+    """
+    path = _require_cache(directory)
+    modes = {}
+    for store in _stores(path, Options(verify="always", read_only=True, secret=secret)):
+        there = store.contains(key)
+        modes[store.mode] = "absent" if not there else "good" if store.get(key) is not None else "damaged"
+        store.close()
+    found: dict[str, Any] = {"directory": path, "key": key.hex, "hit": "good" in modes.values(), "modes": modes}
+    if parts is not None:
+        ledger = PartsLedger(path, source=source, secret=name_secret, read_only=True)
+        found |= ledger.explain(parts)
+        ledger.close()
+    return found

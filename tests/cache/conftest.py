@@ -63,7 +63,7 @@ def opened(tmp_path: Any) -> Iterator[Callable[..., Store]]:
 
 
 def coherent() -> list[str]:
-    """The persistent ways whose instances see each other's replacements and deletions at once (not through own memory)."""
+    """The persistent ways whose instances see each other's replacements and deletions."""
     return [way for way in persistent() if WAYS[way][0] != "tiered"]
 
 

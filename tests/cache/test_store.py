@@ -20,6 +20,7 @@ def test_public_names() -> None:
             "EntryError",
             "IntegrityError",
             "Key",
+            "PartsLedger",
             "PinnedMapping",
             "SecretError",
             "SingleFlight",
@@ -30,6 +31,7 @@ def test_public_names() -> None:
             "content_digest",
             "default_secret",
             "open_store",
+            "upkeep",
         ]
     )
     assert MODES == ("none", "memory", "disk", "npy", "tensor-disk", "tensor-memmap", "pinned", "tiered")

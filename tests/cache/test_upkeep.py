@@ -1,0 +1,169 @@
+"""stats, verify, gc, purge and explain: what they count, and above all what they leave alone."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cache import DISK_MODES, EntryError, Key, PartsLedger, SourceIndex, StoreConfigError, open_store, upkeep
+from tests.cache.conftest import key, value
+
+SECRET = b"s" * 32
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Path:
+    """A cache with three entries in every disk mode, source files and noted parts, and a file of the user's."""
+    for mode in DISK_MODES:
+        with open_store(mode, tmp_path) as store:
+            for number in range(3):
+                store.put(key(number), value(number))
+    SourceIndex(tmp_path, secret=SECRET).record("a", 1, 1_700_000_000_000_000_001, bytes(16))
+    PartsLedger(tmp_path, secret=SECRET).note(key(1), {"source": b"a", "size": 512})
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "npy" / "mine.npy").write_text("mine")
+    return tmp_path
+
+
+def damage(directory: Path, mode: str, number: int) -> None:
+    file = next((directory / mode).rglob(f"{key(number).hex}*"))
+    file.write_bytes(file.read_bytes()[:-1] + b"!")
+
+
+def tree(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_stats(full: Path) -> None:
+    found = upkeep.stats(full)
+    json.dumps(found)
+    assert found["entries"] == 15
+    assert set(found["modes"]) == set(DISK_MODES)
+    assert all(mode["entries"] == 3 and mode["bytes"] > 0 for mode in found["modes"].values())
+    assert (found["sources"], found["quarantined"], found["unknown"]) == (1, 0, 2)
+
+
+def test_verify_changes_nothing_unless_told(full: Path) -> None:
+    damage(full, "npy", 1)
+    damage(full, "disk", 2)
+    before, seen = tree(full), []
+    found = upkeep.verify(full, progress=lambda done, total: seen.append((done, total)))
+    json.dumps(found)
+    assert (found["entries"], found["corrupt"], found["orphans"], found["errors"]) == (13, 2, 0, 0)
+    assert sorted(found["keys"]) == sorted([key(1).hex, key(2).hex])
+    assert seen == [(done, 15) for done in range(1, 16)]
+    assert tree(full) == before
+    assert upkeep.verify(full, repair=True)["corrupt"] == 2
+    again = upkeep.verify(full)
+    assert (again["entries"], again["corrupt"]) == (13, 0)
+    assert upkeep.stats(full)["quarantined"] == 2
+
+
+def test_gc(full: Path) -> None:
+    damage(full, "npy", 1)
+    upkeep.verify(full, repair=True)
+    from cache.owner import Owner, me
+
+    dead = Owner(me().host, 2**22 + 5, 1)
+    (full / "npy" / f".{dead}.{'0' * 16}.tmp").write_bytes(bytes(5000))
+    assert upkeep.verify(full)["orphans"] == 1
+    before = tree(full)
+    dry = upkeep.gc(full, dry_run=True)
+    assert tree(full) == before
+    done = upkeep.gc(full)
+    assert (
+        (done["orphans"], done["quarantined"], done["evicted"]) == (dry["orphans"], dry["quarantined"], 0) == (1, 1, 0)
+    )
+    assert done["freed"] > 0
+    assert upkeep.stats(full)["entries"] == 14
+    shrunk = upkeep.gc(full, disk_bytes=8192)
+    assert shrunk["evicted"] >= 5
+    assert upkeep.stats(full)["modes"]["npy"]["bytes"] <= 8192
+    assert (full / "notes.txt").read_text() == (full / "npy" / "mine.npy").read_text() == "mine"
+
+
+def test_purge_is_a_dry_run_unless_told(full: Path) -> None:
+    before = tree(full)
+    dry = upkeep.purge(full)
+    assert dry["dry_run"]
+    assert tree(full) == before
+    done = upkeep.purge(full, dry_run=False)
+    assert (done["files"], done["bytes"], done["unknown"]) == (dry["files"], dry["bytes"], 2)
+    assert set(tree(full)) == {"CACHEDIR.TAG", "notes.txt", "npy/mine.npy"}, "what is not ours stays"
+
+
+def test_purge_of_a_cache_that_holds_nothing_else(tmp_path: Path) -> None:
+    for mode in DISK_MODES:
+        open_store(mode, tmp_path / "cache").put(key(1), value(1))
+    upkeep.purge(tmp_path / "cache", dry_run=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_purge_of_keys(full: Path) -> None:
+    assert upkeep.purge(full, [key(1), key(7)])["entries"] == 5
+    assert upkeep.purge(full, [key(1), key(7)], dry_run=False)["entries"] == 5
+    for mode in DISK_MODES:
+        with open_store(mode, full) as store:
+            assert set(store.keys()) == {key(0), key(2)}
+
+
+@pytest.mark.parametrize("tag", [None, b"", b"Signature: 8a477f597d28d172789f06886806bc55\n# made by another\n"])
+def test_other_folders_are_refused(tmp_path: Path, tag: bytes | None) -> None:
+    (tmp_path / "npy" / "00").mkdir(parents=True)
+    precious = tmp_path / "npy" / "00" / f"{'0' * 32}.npy"
+    precious.write_text("looks like ours")
+    if tag is not None:
+        (tmp_path / "CACHEDIR.TAG").write_bytes(tag)
+    for action in (upkeep.stats, upkeep.verify, upkeep.gc, lambda path: upkeep.purge(path, dry_run=False)):
+        with pytest.raises(StoreConfigError, match="not a cache of dali-pipes"):
+            action(tmp_path)
+    upkeep.remove_cache(str(tmp_path))
+    assert precious.exists()
+
+
+def test_purge_does_not_leave_through_a_symbolic_link(full: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    outside = tmp_path_factory.mktemp("outside")
+    precious = outside / f"{'ab' * 16}.npy"
+    precious.write_text("theirs")
+    os.symlink(outside, full / "npy" / "ab")
+    upkeep.purge(full, dry_run=False)
+    assert precious.exists()
+
+
+def test_explain(full: Path) -> None:
+    ledger = PartsLedger(full, secret=SECRET)
+    parts = {"source": b"pixels of a", "size": "512x512", "window": "percentile", "decoder": "d 1.0"}
+    entry = Key.of(SECRET, **parts)
+    assert ledger.explain(parts) == {"noted": 0, "nearest": None, "parts": dict.fromkeys(parts, "unknown")}
+    with open_store("npy", full) as store:
+        store.put(entry, value(5))
+    ledger.note(entry, parts)
+    found = upkeep.explain(full, entry, parts, name_secret=SECRET)
+    assert found["hit"]
+    assert found["modes"]["npy"] == "good"
+    assert found["modes"]["disk"] == "absent"
+    assert found["parts"] == dict.fromkeys(parts, "same")
+    assert found["nearest"] == entry.hex
+    now = {**parts, "size": "224x224"}
+    found = upkeep.explain(full, Key.of(SECRET, **now), now, name_secret=SECRET)
+    assert not found["hit"]
+    assert found["parts"] == {"source": "same", "size": "differs", "window": "same", "decoder": "same"}
+    assert ledger.explain({**now, "fit": "crop"})["parts"]["source"] == "same"
+    assert ledger.explain({**parts, "source": b"edited"})["parts"]["source"] == "unknown"
+    damage(full, "npy", 1)
+    assert upkeep.explain(full, key(1))["modes"]["npy"] == "damaged"
+    assert np.array_equal(open_store("npy", full).get(entry), value(5))  # type: ignore[arg-type]
+
+
+def test_the_ledger_hides_and_survives(tmp_path: Path) -> None:
+    ledger = PartsLedger(tmp_path, secret=SECRET)
+    ledger.note(key(1), {"source": b"DOE^JANE", "window": "DOE^JANE"})
+    assert b"DOE" not in b"".join(tree(tmp_path).values())
+    with pytest.raises(EntryError, match="an entry has a part 'source' and 1 to 10 others"):
+        ledger.note(key(1), {"window": 1})
+    (tmp_path / "file").write_text("in the way")
+    PartsLedger(tmp_path / "file", secret=SECRET).note(key(1), {"source": b"a", "size": 1})
