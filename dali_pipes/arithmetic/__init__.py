@@ -2,9 +2,11 @@
 
     geometry     where a picture lands in the output: stretch, crop, pad
     tables       resampling weights, built on the host, quantised to integers
-    integer      the portable resize: int32 reference in PyTorch, fast CPU forms with the same bits
+    integer      the portable resize: int32 reference in PyTorch, and `base_image`
     gray         colour to gray, in integers
     normalise    flips and normalisation, two float32 roundings
+    passes       its fast CPU forms
+    packing      what a launch of the kernels reads
     kernels      the same as CUDA kernels for CuPy (never imported from here: it needs a GPU to be of use)
 
 Each module's docstring is the specification of its part.
@@ -34,5 +36,5 @@ __all__ = [
 
 ARITHMETIC_VERSION = "1"
 """Goes into cache keys. It changes when, and only when, `base_image` gives other bits for some input: never for a
-faster form, nor for `normalise`,
-whose results are not cached. The digests in `tests/arithmetic/test_golden.py` fail when the bits change without it."""
+faster form, nor for `normalise`, whose results are not cached. The digests in `tests/arithmetic/test_golden.py` fail
+when the bits change; they are written anew together with a new version."""

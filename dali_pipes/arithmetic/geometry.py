@@ -3,20 +3,16 @@
 For a source of `h` x `w` pixels and a target of `th` x `tw`:
 
 stretch   resized to (th, tw). Nothing is cut and nothing is added.
-crop      the smallest scale that covers the target, then the centre. If `th*w >= tw*h` the height decides: (th, th*w
-// h),
-          otherwise the width does: (tw*h // w, tw). The other side is a floor and can't fall below the target. The
-          cut starts at
-          `round((resized - target) / 2)`, a half going to the even neighbour. For a square target these are the
-          numbers of
-          torchvision's `Resize(S)` (short side to S, long side `int(S * long / short)`) followed by `CenterCrop(S)`.
+crop      the smallest scale that covers the target, then the centre. If `th*w >= tw*h` the height decides:
+          (th, th*w // h), otherwise the width: (tw*h // w, tw). The other side is a floor and can't fall below the
+          target. The cut starts at `round((resized - target) / 2)`, a half going to the even neighbour. For a square
+          target these are the numbers of torchvision's `Resize(S)` (short side to S, long side
+          `int(S * long / short)`) followed by `CenterCrop(S)`.
 pad       the largest scale that fits. If `th*w <= tw*h` the height decides: (th, max(1, th*w // h)), otherwise the
-width:
-          (max(1, tw*h // w), tw). It starts at `(target - resized) // 2`; what it does not reach is 0.
+          width: (max(1, tw*h // w), tw). It starts at `(target - resized) // 2`; what it does not reach is 0.
 
 `th*w // h` in integers equals `int(th * w / h)` in floating point for all sizes below 2**26: a quotient that is not
-whole is at least `1/h`
-away from the next whole number, which a correctly rounded division can't bridge.
+whole is at least `1/h` away from the next whole number, which a correctly rounded division can't bridge.
 
 A 1 x 5000 strip cropped to 512 x 512 is resized to 512 x 2 560 000 on paper. Only `window` of it is ever computed.
 """
@@ -34,9 +30,8 @@ Size = tuple[int, int]
 class Geometry:
     """One picture's way into the output. All pairs are (vertical, horizontal), in pixels.
 
-    The pixel `(y, x)` of the visible part, `0 <= (y, x) < window`, is the pixel `crop + (y, x)` of the picture
-    resized to `resized`, and lies
-    at `pad + (y, x)` of the output. Output pixels outside the visible part are 0.
+    The pixel `(y, x)` of the visible part, `0 <= (y, x) < window`, is the pixel `crop + (y, x)` of the picture resized
+    to `resized`, and lies at `pad + (y, x)` of the output. Output pixels outside the visible part are 0.
     """
 
     source: Size

@@ -1,5 +1,7 @@
-"""Colour to gray in integers: `L = (19595 R + 38470 G + 7471 B + 32768) >> 16`, Pillow's `convert("L")`, the weights
-of ITU-R BT.601 times 2**16."""
+"""Colour to gray in integers, as Pillow's `convert("L")`: `L = (19595 R + 38470 G + 7471 B + 32768) >> 16`.
+
+The weights are those of ITU-R BT.601 times 2**16.
+"""
 
 import torch
 

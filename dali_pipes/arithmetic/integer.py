@@ -1,5 +1,4 @@
-"""The portable resize: the bits that every backend must give. int32 tensor form (the reference, any device) and the
-fast CPU forms.
+"""The portable resize: the bits that every backend must give, as int32 tensor operations for any device.
 
 A picture of `h` x `w` pixels is resized to `nh` x `nw` by two passes, **horizontal first**, each skipped when its two
 sizes are equal:
@@ -7,9 +6,9 @@ sizes are equal:
     y[i] = clamp((2**(p-1) + sum over k of weights[i, k] * x[start[i] + k]) >> p,  0, full scale)
 
 with `start`, `weights` and `p` from `tables`, int32 throughout, an arithmetic shift, and the result stored in the
-input's type (uint8 or uint16) between
-the passes. Integer addition has no order, so any loop on any device gives these bits. For uint8 they are PyTorch's
-`F.interpolate(x, (nh, nw), mode=..., antialias=True)`; PyTorch has no such path for uint16.
+input's type (uint8 or uint16) between the passes. Integer addition has no order, so any loop on any device gives these
+bits. For uint8 they are PyTorch's `F.interpolate(x, (nh, nw), mode=..., antialias=True)`; PyTorch has no such path for
+uint16.
 
 `base_image` chooses among forms that are equal bit for bit; see `_resize_window`.
 """
@@ -66,9 +65,8 @@ def _pass(x: torch.Tensor, weights: Table, axis: int, full_scale: int) -> torch.
 def base_image(pixels: Pixels, size: int | Size, fit: Fit, interpolation: Interpolation = "bilinear") -> Pixels:
     """Bring a decoded picture to its base size: resize, cut or pad, to planes.
 
-    pixels: uint8 or uint16 [H, W, C], any strides, not changed. Returns a new C-contiguous array [C, h, w] of the
-    same type.
-    Raises ConfigError for another type or shape, a bad size, fit or interpolation.
+    pixels: uint8 or uint16 [H, W, C], any strides, may be read-only. Returns a new C-contiguous array [C, h, w] of the
+    same type. Raises ConfigError for another type or shape, a bad size, fit or interpolation.
     """
     check_interpolation(interpolation)
     if pixels.ndim != 3 or pixels.dtype not in (np.uint8, np.uint16):
@@ -88,8 +86,7 @@ def base_image(pixels: Pixels, size: int | Size, fit: Fit, interpolation: Interp
 def _resize_window(pixels: Pixels, place: Geometry, interpolation: Interpolation) -> Pixels:
     """The visible part of the resized picture, by the cheaper of two forms with the same bits."""
     (nh, nw), (h, w), (top, left) = place.resized, place.window, place.crop
-    # PyTorch can only resize the whole: to cut a strip from a picture of extreme shape, that is mostly, or absurdly,
-    # waste.
+    # PyTorch can only resize the whole; for a strip cut from a picture of extreme shape most of that is waste.
     worth_it = pixels.dtype == np.uint8 and nw > 1 and nh * nw <= 4 * h * w
     if worth_it and fast_path_is_exact():
         return through_torch(pixels, place.resized, interpolation)[:, top : top + h, left : left + w]
@@ -97,10 +94,9 @@ def _resize_window(pixels: Pixels, place: Geometry, interpolation: Interpolation
 
 
 def fast_path_is_exact() -> bool:
-    """Whether this PyTorch's uint8 antialias path gives the reference's bits, found out at the first call of the
-    process.
+    """Whether PyTorch's uint8 antialias path gives the reference's bits here, found out at the process's first call.
 
-    If it does not, a warning is logged, once, and the slower int32 form serves instead. Safe to call from many threads.
+    If it does not, one warning is logged, and integer loops serve instead. Safe to call from many threads.
     """
     with _first_use:
         return _self_check()

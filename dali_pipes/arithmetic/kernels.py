@@ -1,14 +1,11 @@
-"""The portable arithmetic on a GPU, through CuPy: same bits as `integer.base_image` and `normalise`, whole batches at
-a time.
+"""The portable arithmetic on a GPU, through CuPy: the bits of `integer.base_image` and `normalise`, a batch at a time.
 
 `resize_batch` brings decoded pictures of any sizes to one batch: two launches, one upload, whatever the number of
-pictures.
-`finish_batch` brings base pictures to one batch: one launch.
+pictures. `finish_batch` brings base pictures to one batch: one launch.
 
 The source is `portable.cu`, compiled by NVRTC at first use on each device (CuPy keeps the result on disk). Everything
-is queued on CuPy's current
-stream, and nothing waits: wrap calls in `with cupy.cuda.ExternalStream(...)` to use another. CuPy is imported by the
-functions, not by the module.
+is queued on CuPy's current stream, and nothing waits: wrap calls in `with cupy.cuda.ExternalStream(...)` to use
+another. CuPy is imported by the functions, not by the module.
 """
 
 from collections.abc import Sequence
@@ -57,10 +54,8 @@ def resize_batch(
 
     images: CuPy uint8 [h, w, C], C-contiguous, C the same for all. gray: 3 channels become 1 first, as in `gray`.
     hflip, vflip: one flag per picture; the finished picture is flipped. normalise: `(m, inv)` of `normalisation`, or
-    None.
-    dtype: "uint8" without normalise (the default then), "float32" (the default) or "float16" with it.
-    Returns a CuPy array [N, C, h, w]. Raises ConfigError for pictures that do not fit together, BackendError without
-    CuPy.
+    None. dtype: "uint8" without normalise (the default then), "float32" (the default) or "float16" with it. Returns a
+    CuPy array [N, C, h, w]. Raises ConfigError for pictures that do not fit together, BackendError without CuPy.
     """
     cupy = _cupy()
     kind = _out_type("uint8", normalise, dtype)
@@ -93,11 +88,10 @@ def finish_batch(
 ) -> Any:
     """Flip and normalise base pictures on the device that is current.
 
-    images: CuPy uint8 or uint16 [C, h, w], C-contiguous, one shape and type; a list of them, or one array [N, C, h, w].
-    normalise: `(m, inv)` of `normalisation` with the type's full scale, or None. dtype: the input's without it, else
-    "float32" or "float16".
-    Returns a CuPy array [N, C, h, w]. Raises ConfigError for pictures that do not fit together, BackendError without
-    CuPy.
+    images: CuPy uint8 or uint16 [C, h, w], C-contiguous, one shape and type; a list of them, or one array [N, C, h,
+    w]. normalise: `(m, inv)` of `normalisation` with the type's full scale, or None. dtype: the input's without it,
+    else "float32" or "float16". Returns a CuPy array [N, C, h, w]. Raises ConfigError for pictures that do not fit
+    together, BackendError without CuPy.
     """
     cupy = _cupy()
     if not len(images):

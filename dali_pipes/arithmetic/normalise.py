@@ -7,8 +7,8 @@
 
 This is what DALI's CPU `crop_mirror_normalize` computes, what `(x.float() - m) * inv` computes in PyTorch, and what
 `__fmul_rn(__fsub_rn(x, m), inv)` computes in a kernel. `full_scale` is 255 for uint8 and 65535 for uint16; both types
-are exact in
-float32. float16 output is y rounded once more, to nearest, ties to even; what lies beyond 65504 becomes infinite.
+are exact in float32. float16 output is y rounded once more, to nearest, ties to even; what lies beyond 65504 becomes
+infinite.
 
 Flips move pixels of the finished picture, so they may come before or after normalising.
 

@@ -1,21 +1,15 @@
-"""Fast CPU forms of the portable resize, one thread each. They skip work or reorder integer sums, never compute
-anything else.
+"""Fast CPU forms of the portable resize, one thread each. They skip work or reorder integer sums, nothing else.
 
 `through_torch`   uint8, by `F.interpolate(antialias=True)`. PyTorch's vector code serves 3 and 4 interleaved
-channels; a
-                  gray picture would take its plain loop, four times slower. So four bands of rows pose as four
-                  channels for
-                  the horizontal pass, and four neighbouring columns for the vertical one: a pass treats every row, or
-                  column, alike, whatever it is called.
+                  channels; a gray picture would take its plain loop, four times slower. So four bands of rows pose as
+                  four channels for the horizontal pass, and four neighbouring columns for the vertical one: a pass
+                  treats all rows, or columns, alike.
 `through_numpy`   uint8 or uint16, by the tables, computing only the part of the result that is asked for. Each tap is
-one
-                  gather, multiply and add of contiguous int32 rows of a block that stays in the cache.
+                  one gather, multiply and add of contiguous int32 rows of a block that stays in the cache.
 
 Neither starts threads: PyTorch's uint8 antialias kernels and NumPy's element-wise loops run in the calling thread
-(measured:
-processor time equals wall time with two PyTorch threads allowed), and both let go of the GIL. So callers may run one
-picture per
-thread without telling PyTorch anything.
+(measured: processor time equals wall time with two PyTorch threads allowed), and both let go of the GIL. So callers
+may run one picture per thread, and need not touch PyTorch's thread settings.
 """
 
 from typing import Any
@@ -55,8 +49,7 @@ def as_tensor(array: Pixels) -> torch.Tensor:
 def through_torch(pixels: Pixels, size: Size, interpolation: Interpolation) -> Pixels:
     """Resize uint8 [H, W, C] to planes [C, h, w], w > 1, by F.interpolate.
 
-    One column is not for PyTorch: without AVX2 its vertical pass mistakes it for rows (2.13, wrong by up to the full
-    scale).
+    One column is not for PyTorch: its plain vertical pass, used without AVX2, repeats the first row (2.13).
     """
     if pixels.shape[2] != 1:
         return _interpolate(pixels, size, interpolation)

@@ -5,8 +5,8 @@
 
    Resizing takes two launches for a batch of pictures of any sizes, whatever their number: across, then down. One fused launch without
    shared memory would do the taps of both passes for every output, Kx * Ky, where two do Kx * (source rows per output row) + Ky. Shrinking s
-   times, K is about 2s (bilinear) or 4s (bicubic), so fusing costs twice or four times the arithmetic, 3328x2560 to 512x512 40 against 21
-   million multiply-adds; enlarging, 4 or 16 against 2 or 4 per value and a little. The price of two is the picture between, of
+   times, K is about 2s (bilinear) or 4s (bicubic), so fusing costs twice or four times the arithmetic, 3328x2560 to 512x512 40 against 22
+   million multiply-adds a channel; enlarging, 4 or 16 a value against 2 or 4 and a little. The price of two is the picture between, of
    (source rows) x (output columns) bytes a channel, written and read once: less than the source itself wherever the width shrinks.
 
    Neighbouring threads are neighbouring columns: writes, the reads of `down`, and the weights, which lie tap by tap, are coalesced. */

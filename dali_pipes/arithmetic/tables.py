@@ -11,27 +11,24 @@ One axis of `n` samples becomes `o` (PyTorch's `antialias=True`, `align_corners=
     bicubic   f(x) = ((a+2)|x| - (a+3)) x**2 + 1 within 1,  a (((|x|-5)|x| + 8)|x| - 4) within 2, else 0;  a = -0.5
               (PyTorch takes -0.75 without antialias, and -0.5 with it)
 
-**uint8** (`depth=8`): PyTorch's own quantisation. `precision` p is the largest p <= 22 for which the largest weight
-of the whole axis,
-rounded to 2**-p, stays below 2**15; weights are `trunc(w * 2**p +- 0.5)`, half away from zero, and fit int16. For o >
-n, p is always 14: the
-largest weight is at least 1 (output 0 sees only its nearest sample with a positive weight, and normalising can only
-raise it) and, the cubic
-being at least 0.5625 within half a sample and at least -1/16 beyond it, at most 1.125. So a part of a huge
-enlargement needs none of the rest.
-    int32 holds it: |sum| <= 255 * 2**22 * 1.5 < 2**31.
+**uint8** (`depth=8`): PyTorch's own quantisation. The precision p is the largest p <= 22 for which the largest weight
+of the whole axis, rounded to 2**-p, stays below 2**15. Weights are `trunc(w * 2**p +- 0.5)`, half away from zero; they
+fit int16. int32 holds every sum: at most 255 * 2**22 * 1.5 < 2**31.
 
-**uint16** (`depth=16`): our own. Weights are differences of the rounded running sum, `floor(cumsum(w) * 2**p + 0.5)`,
-so each output's weights sum to exactly
-2**p (flat areas keep their value) and, by Abel's summation, quantising moves a result by at most 2**-(p+1) times the
-total variation of its samples.
-    bilinear, p = 15: weights are not negative, so every partial sum is at most 65535 * 2**15 + 2**14 = 2147467264 <
-    2**31.
-    bicubic, p = 14: the positive weights of an output sum to at most P and the negative ones to P - 2**14 in size, so
-    every partial sum lies within
-    65535 * P + 2**13. That is below 2**31 as long as P <= 32767, a factor of 2 over unity gain. The largest that the
-    cubic gives is below 1.33;
-    the builder checks each table all the same.
+For o > n, p is always 14, so a part of a huge enlargement needs nothing of the rest: output 0 has its nearest sample,
+of weight 1 (bilinear) or 0.5625 to 1 (bicubic), and beyond it at most a second one of weight 0 to -1/16; divided by
+their sum, the first lies between 1 and 1.125. No other output has a larger one.
+
+**uint16** (`depth=16`): our own. Weights are differences of the rounded running sum, `floor(cumsum(w) * 2**p + 0.5)`.
+So each output's weights sum to exactly 2**p (flat areas keep their value), and by Abel's summation quantising moves a
+result by at most 2**-(p+1) times the total variation of its samples.
+
+    bilinear, p = 15: no weight is negative, so every partial sum is at most 65535 * 2**15 + 2**14 = 2147467264,
+    below 2**31.
+
+    bicubic, p = 14: if the positive weights of an output sum to P, the negative ones sum to 2**14 - P, and every
+    partial sum lies within 65535 * P + 2**13 in size. That is below 2**31 for P <= 32767, twice unity gain. The
+    cubic's largest gain is below 1.33 (tested); the builder checks each table all the same.
 
 A pass is then `clamp((2**(p-1) + sum(w[k] * x[start + k])) >> p)`, with an arithmetic shift, in int32 (see `integer`).
 """
@@ -57,8 +54,8 @@ _Ints = npt.NDArray[np.int32]
 class Table:
     """Weights of one axis: output `i` is made of samples `start[i] ... start[i] + K - 1`, all of them inside the axis.
 
-    start: int32[o], read-only. weights: int32[o, K], read-only, in units of `2**-precision`; zero where the filter
-    does not reach.
+    start: int32[o], read-only. weights: int32[o, K], read-only, in units of `2**-precision`, zero where the filter does
+    not reach.
     """
 
     start: _Ints

@@ -1,4 +1,4 @@
-"""Digests of outputs of the portable arithmetic, kept in golden.json. `python tests/arithmetic/golden.py` writes the file anew.
+"""Digests of outputs of the portable arithmetic, kept in golden.json; running this file writes that one anew.
 
 Do that only together with a new ARITHMETIC_VERSION: the digests stand for caches that already lie on users' disks.
 """

@@ -67,6 +67,8 @@ def test_the_reference_is_the_formula(seed: int, n: int, o: int, interpolation: 
 @example(1, 5, 24, (16, 24), "stretch", 1, "bilinear", 8)
 @example(1, 1, 70, (33, 31), "crop", 1, "bicubic", 8)
 @example(3, 70, 1, (33, 31), "crop", 3, "bilinear", 16)
+@example(1, 5, 8, (5, 8), "stretch", 1, "bilinear", 8)
+@example(1, 5, 8, (5, 8), "stretch", 3, "bilinear", 16)
 @example(3, 9, 9, (4, 1), "stretch", 3, "bilinear", 8)
 @example(3, 9, 9, (7, 4), "stretch", 1, "bilinear", 8)
 def test_base_image_is_the_reference(
@@ -158,7 +160,8 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import conftest
 import test_integer as t
-assert t.torch.backends.cpu.get_cpu_capability().lower() == sys.argv[2], t.torch.backends.cpu.get_cpu_capability()
+found = t.torch.backends.cpu.get_cpu_capability().lower()
+assert found == sys.argv[2], found
 assert t.integer.fast_path_is_exact()
 t.test_base_image_is_the_reference()
 t.test_the_torch_form_is_the_reference()
