@@ -42,6 +42,15 @@ def picture(random: Random, dtype: str, channels: int, size: tuple[int, int] | N
     return values.astype(dtype)
 
 
+def crop_position(random: Random, extent: int, window: float) -> np.float32:
+    """Where to crop: anywhere, at an end, or within a rounding of half way between two offsets."""
+    slack = extent - int(window)
+    if slack == 0 or random.random() < 0.5:
+        return single(random, 0, 1, (0.0, 0.5, 1.0))
+    middle = np.float32((random.integers(0, abs(slack)) + 0.5) / abs(slack))
+    return np.float32(random.choice([np.nextafter(middle, np.float32(0)), middle, np.nextafter(middle, np.float32(1))]))
+
+
 def single(random: Random, low: float, high: float, special: tuple[float, ...] = ()) -> np.float32:
     """A float32 of [low, high), or one of the special values half of the time."""
     if special and random.random() < 0.5:

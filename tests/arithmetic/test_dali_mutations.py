@@ -105,6 +105,7 @@ HALF_EVEN_SATURATE: Any = lambda x, dtype: (  # noqa: E731
 )
 
 RESIZE = test_dali_resize.GRAPHS[:18]
+NEAREST = tuple(graph for graph in test_dali_resize.GRAPHS if graph.fixed.get("interp_type") == "nn")
 FLOATS = tuple(graph for graph in test_dali_resize.GRAPHS if graph.dtype == "float32")
 WARPS = tuple(graph for graph in test_dali_warp.WARPS if graph.dtype == "float32")
 MUTATIONS: dict[str, tuple[tuple[Graph, ...], Patch]] = {
@@ -119,7 +120,7 @@ MUTATIONS: dict[str, tuple[tuple[Graph, ...], Patch]] = {
         ],
     ),
     "resize: ties away everywhere": (RESIZE, replacing(torch, "round", float32.round_half_away)),
-    "resize: nearest rows by product": (RESIZE[5:6], replacing(resize, "nearest_rows", exact_rows)),
+    "resize: nearest rows by product": (NEAREST, replacing(resize, "nearest_rows", exact_rows)),
     "crop_mirror_normalize: fused": (test_dali_normalise.GRAPHS, replacing(normalise, "_normalise", fused_normalise)),
     "crop_mirror_normalize: divided": (
         test_dali_normalise.GRAPHS,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from dali_cases import ALL_CASES, CI_CASES, TORCH, Arguments, Graph, as_floats, differences, per_graph
-from dali_pictures import Picture, Random, picture, side_lengths, single
+from dali_pictures import Picture, Random, crop_position, picture, side_lengths
 from dali_runner import require_dali
 
 from dali_pipes.arithmetic import dali_cpu
@@ -50,7 +50,10 @@ def cropped(random: Random, image: Picture, beyond: int = 0) -> Arguments:
         name: np.float32(random.integers(1, side + 1 + beyond))
         for name, side in (("crop_h", image.shape[0]), ("crop_w", image.shape[1]))
     }
-    places = {name: single(random, 0, 1, (0.0, 0.5, 1.0)) for name in ("crop_pos_y", "crop_pos_x")}
+    places = {
+        f"crop_pos_{axis}": crop_position(random, side, size)
+        for axis, side, size in zip("yx", image.shape, sides.values())
+    }
     return {**whole(random, image), **sides, **places}
 
 

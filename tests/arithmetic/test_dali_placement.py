@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from dali_cases import ALL_CASES, CI_CASES, TORCH, Arguments, Graph, differences, per_graph
-from dali_pictures import Picture, Random, picture, single
+from dali_pictures import Picture, Random, crop_position, picture
 from dali_runner import require_dali
 
 from dali_pipes.arithmetic import dali_cpu
@@ -14,8 +14,8 @@ PIXELS = (("uint8", 3), ("uint8", 1), ("uint16", 1), ("uint16", 3), ("float32", 
 
 
 def window(random: Random, image: Picture) -> Arguments:
-    sides = (np.float32(random.integers(1, side + 1)) for side in image.shape[:2])
-    places = (single(random, 0, 1, (0.0, 0.5, 1.0)) for _ in range(2))
+    sides = [np.float32(random.integers(1, side + 1)) for side in image.shape[:2]]
+    places = (crop_position(random, side, size) for side, size in zip(image.shape, sides))
     return dict(zip(("crop_h", "crop_w", "crop_pos_y", "crop_pos_x"), (*sides, *places)))
 
 

@@ -65,6 +65,16 @@ def large(random: Random, dtype: str, channels: int) -> Picture:
     return picture(random, dtype, channels, (height, 2_100_000 // height // channels + 1))
 
 
+def region_for_nearest(random: Random, image: Picture, relative: bool = False) -> Arguments:
+    """A region whose columns are inside of the image: DALI reads any memory for those that are not."""
+    drawn = region(random, image, relative)
+    for name in ("roi_start", "roi_end"):
+        drawn[name][1] = drawn[name][1].clip(0, 1 if relative else image.shape[1])
+    if drawn["roi_start"][1] == drawn["roi_end"][1]:
+        drawn["roi_start"][1] = 0 if drawn["roi_end"][1] else 1
+    return drawn
+
+
 def graph(depth: str, channels: int, draw: Any = any_size, note: str = "", **fixed: Any) -> Graph:
     return Graph("resize", depth, channels, draw, twin, fixed, note=note)
 
@@ -96,11 +106,14 @@ GRAPHS = (
         for mode in ("default", "stretch", "not_smaller", "not_larger")
         for limit in ((90.0, 60.0), (0.0, 33.5))
     ),
-    *(graph(d, c, region, "region", interp_type=n) for d, c in (("uint8", 3), ("uint16", 1)) for n in FILTERS),
+    *(graph(d, c, region, "region", interp_type=n) for d, c in (("uint8", 3), ("uint16", 1)) for n in FILTERS[:-1]),
     *(
         graph("uint8", 1, partial(region, relative=True), "region", interp_type=name, roi_relative=True)
-        for name in ("linear", "cubic", "nn")
+        for name in ("linear", "cubic")
     ),
+    graph("uint8", 3, region_for_nearest, "region", interp_type="nn"),
+    graph("uint16", 1, region_for_nearest, "region", interp_type="nn"),
+    graph("uint8", 1, partial(region_for_nearest, relative=True), "region", interp_type="nn", roi_relative=True),
 )
 
 
@@ -150,6 +163,10 @@ def test_a_reversed_region_is_a_flip() -> None:
         ({"mode": "fit"}, "mode is 'fit'; allowed are default, stretch"),
         ({"roi_start": (0.0, 0.0)}, "give both roi_start and roi_end"),
         ({"roi_start": (50.0, 0.0), "roi_end": (60.0, 4.0)}, "must overlap the image"),
+        (
+            {"roi_start": (0.0, 3.0), "roi_end": (8.0, 12.0), "interp_type": "nn"},
+            "columns 4 to 10 of 8; DALI reads other memory",
+        ),
         ({"dtype": torch.uint16}, "can not turn torch.uint8 into torch.uint16"),
         ({"size": (float("nan"), 4.0)}, "finite"),
     ],

@@ -1,7 +1,7 @@
 """DALI CPU `crop`, `flip` and `cast`: moves of pixels and changes of type.
 
-- A crop of `h` from `H` pixels begins at `round(f32(f32(position) * f32(H - h)))`, halves away from zero; the
-  position is in [0, 1].
+- A crop of `h` from `H` pixels begins at `round(position * (H - h))`, halves away from zero; the position, in [0, 1],
+  is float32 and the product float64.
 - A flip reverses an axis.
 - A cast from float to integer is `std::round` (halves away from zero) and saturates; between integers it saturates;
   to float16 ties go away from zero, unlike PyTorch's.
@@ -22,7 +22,7 @@ f32 = np.float32
 
 def crop_offset(position: float, image: int, window: int) -> int:
     """First pixel of a crop along one axis; negative when the window is larger than the image."""
-    offset = float(f32(f32(position) * f32(image - window)))
+    offset = float(f32(position)) * (image - window)
     return int(math.copysign(math.floor(abs(offset) + 0.5), offset))
 
 

@@ -113,13 +113,22 @@ def nearest_rows(axis: Axis) -> NDArray[np.int64]:
 
 
 def nearest_columns(axis: Axis) -> NDArray[np.int64]:
-    """Source column of each output column: one product each, or a plain shift at scale 1."""
+    """Source column of each output column: one product each, or a plain shift at scale 1.
+
+    Raises ConfigError where DALI would read outside of the image.
+    """
     if axis.scale == 1:
-        shifted = int(np.floor(f32(axis.origin + f32(0.5)))) + np.arange(axis.size)
-        return np.clip(shifted, 0, axis.extent - 1)
-    position = axis.origin + (np.arange(axis.size, dtype=f32) + f32(0.5)) * axis.scale
-    columns: NDArray[np.int64] = np.floor(position).astype(np.int64)
-    return columns.clip(0, axis.extent - 1)
+        columns = int(np.floor(f32(axis.origin + f32(0.5)))) + np.arange(axis.size)
+    else:
+        position = axis.origin + (np.arange(axis.size, dtype=f32) + f32(0.5)) * axis.scale
+        columns = np.floor(position).astype(np.int64)
+    if columns.min() < 0 or columns.max() >= axis.extent:
+        first, last = columns.min() + axis.start, columns.max() + axis.start
+        raise ConfigError(
+            f"resize with nn samples columns {first} to {last} of {axis.stop}; DALI reads other memory there, and its "
+            "pixels mean nothing: keep the region inside of the image"
+        )
+    return columns
 
 
 @functools.lru_cache(maxsize=256)
