@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -204,6 +205,89 @@ def test_pictures_that_share_an_axis_share_its_table() -> None:
     assert two.buffer.size - one.buffer.size <= packing.RESIZE_JOB.itemsize + 16
 
 
+class HostArray(np.ndarray):
+    """A NumPy array with the one attribute of CuPy's that the launchers use besides NumPy's own."""
+
+    @property
+    def data(self) -> Any:  # type: ignore[override]
+        return SimpleNamespace(ptr=self.ctypes.data)
+
+
+class HostCuPy:
+    """As much of CuPy as the launchers call, in main memory, with the kernels that gcc compiled."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self.library = library
+        self.cuda = SimpleNamespace(Device=lambda: SimpleNamespace(id=0))
+
+    def asarray(self, array: np.ndarray) -> HostArray:
+        return array.view(HostArray)
+
+    def empty(self, shape: Any, dtype: str) -> HostArray:
+        return np.full(shape, 7, dtype).view(HostArray)
+
+    def get_function(self, name: str) -> Any:
+        def launch(blocks: tuple[int, int, int], threads: tuple[int, int], arguments: tuple[Any, ...]) -> None:
+            converted = [ctypes.c_int(int(a)) if isinstance(a, np.int32) else pointer(a) for a in arguments]
+            getattr(self.library, f"run_{name}")((ctypes.c_uint * 5)(*blocks, *threads), *converted)
+
+        return launch
+
+
+@pytest.fixture
+def host(compiled: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> HostCuPy:
+    stand_in = HostCuPy(compiled)
+    monkeypatch.setattr(kernels, "_cupy", lambda: stand_in)
+    monkeypatch.setattr(kernels, "_module", lambda device: stand_in)
+    return stand_in
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [(None, "u8"), ("float32", "f32"), ("float16", "f16")])
+def test_the_launchers_of_resize(host: HostCuPy, dtype: str | None, kind: str) -> None:
+    pictures = [noise(seed, h, w) for seed, (h, w) in enumerate([(50, 41), (9, 130), (70, 70)], 1)]
+    on_device = [host.asarray(p) for p in pictures]
+    constants = None if dtype is None else CONSTANTS[1]
+    out = kernels.resize_batch(
+        on_device, (33, 70), "pad", "bicubic", hflip=[True, False, True], gray=True, normalise=constants, dtype=dtype
+    )
+    for result, picture, flip in zip(out, pictures, (1, 0, 1)):
+        source = gray(torch.from_numpy(picture), axis=-1).numpy()
+        assert same_bits(result, finished(base_image(source, (33, 70), "pad", "bicubic"), flip, constants, kind))
+    assert kernels.resize_batch([], 5, "stretch").shape == (0, 1, 5, 5)
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("dense", [False, True])
+def test_the_launchers_of_finish(host: HostCuPy, depth: int, dense: bool) -> None:
+    base = np.stack([np.ascontiguousarray(noise(i, 30, 77, 3, depth).transpose(2, 0, 1)) for i in range(4)])
+    on_device = host.asarray(base) if dense else [host.asarray(p) for p in base]
+    constants = normalisation([0.4, 0.5, 0.6], [0.2, 0.3, 0.25], (1 << depth) - 1)
+    flips = [False, True, True, False]
+    plain = kernels.finish_batch(on_device, vflip=flips)
+    floats = kernels.finish_batch(on_device, vflip=flips, normalise=constants)
+    for i, flip in enumerate(flips):
+        assert same_bits(plain[i], finished(base[i], 2 * flip, None, f"u{depth}"))
+        assert same_bits(floats[i], finished(base[i], 2 * flip, constants, "f32"))
+
+
+def test_pictures_that_do_not_fit_together_are_named(host: HostCuPy) -> None:
+    good, other = host.empty((4, 5, 3), "uint8"), host.empty((4, 5, 1), "uint8")
+    with pytest.raises(ConfigError, match=r"picture 1 is uint8 \[4, 5, 1\]"):
+        kernels.resize_batch([good, other], 8, "stretch")
+    with pytest.raises(ConfigError, match="contiguous: False"):
+        kernels.resize_batch([good[:, ::2]], 8, "stretch")
+    with pytest.raises(ConfigError, match="without normalise, uint8 pictures give uint8"):
+        kernels.resize_batch([good], 8, "stretch", dtype="float32")
+    with pytest.raises(ConfigError, match="gray=True needs pictures of 3 channels, not 1"):
+        kernels.resize_batch([other], 8, "stretch", gray=True)
+    with pytest.raises(ConfigError, match="finish_batch got no pictures"):
+        kernels.finish_batch([])
+    with pytest.raises(ConfigError, match="base pictures are uint8 or uint16, not float32"):
+        kernels.finish_batch([host.empty((1, 4, 5), "float32")])
+    with pytest.raises(ConfigError, match=r"picture 1 is uint8 \[4, 5, 1\].*agree with the first one, \[4, 5, 3\]"):
+        kernels.finish_batch([good, other])
+
+
 def test_packing_names_what_does_not_go_together() -> None:
     with pytest.raises(ConfigError, match="2 flip flags for 3 pictures; give one for each"):
         packing.flip_bits(3, [True, False], None)
@@ -288,16 +372,3 @@ def test_finish_batch_on_a_gpu(cupy: Any, depth: int, dense: bool) -> None:
             stream.synchronize()
         for result, picture, h, v in zip(out.get(), base, hflip, vflip):
             assert same_bits(result, finished(picture, int(h) | 2 * int(v), given_constants, kind))
-
-
-@pytest.mark.gpu
-def test_pictures_that_do_not_fit_together_are_named(cupy: Any) -> None:
-    good, other = cupy.zeros((4, 5, 3), "uint8"), cupy.zeros((4, 5, 1), "uint8")
-    with pytest.raises(ConfigError, match=r"picture 1 is uint8 \[4, 5, 1\]"):
-        kernels.resize_batch([good, other], 8, "stretch")
-    with pytest.raises(ConfigError, match="contiguous: False"):
-        kernels.resize_batch([good[:, ::2]], 8, "stretch")
-    with pytest.raises(ConfigError, match="without normalise, uint8 pictures give uint8"):
-        kernels.resize_batch([good], 8, "stretch", dtype="float32")
-    with pytest.raises(ConfigError, match="finish_batch got no pictures"):
-        kernels.finish_batch([])
