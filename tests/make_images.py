@@ -11,7 +11,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 from PIL import Image
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 
 ROOT = "1.2.840.10008.1.2"
 SYNTAX = {
@@ -240,6 +240,29 @@ def dicom_body(ds: Dataset, implicit: bool = False, little: bool = True) -> byte
 def lut(first: int, entries: Sequence[int], bits: int = 16, vr: str = "US") -> Dataset:
     """An item of a Modality or VOI LUT Sequence. 65536 entries are written as 0."""
     made = Dataset()
-    made.add_new(0x00283002, "SS" if first < 0 else "US", [len(entries) % 65536, first, bits] if first >= 0 else [len(entries), first, bits])
+    made.add_new(0x00283002, "SS" if first < 0 else "US", [len(entries) % 65536, first, bits])
     made.add_new(0x00283006, "OW", np.array(entries, "<u2").tobytes())
     return made
+
+
+def little_endian(ds: Dataset) -> Dataset:
+    """The data set with a file meta that says Explicit VR Little Endian: what pydicom's own look-up functions ask for."""
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = SYNTAX["explicit"]
+    return ds
+
+
+def without_markers(stream: bytes) -> bytes:
+    """A JPEG stream without its JFIF and Adobe markers, and with the component identifiers 1, 2, 3."""
+    out, at = bytearray(stream[:2]), 2
+    while stream[at + 1] != 0xDA:
+        (length,) = struct.unpack_from(">H", stream, at + 2)
+        part = bytearray(stream[at : at + 2 + length])
+        if part[1] == 0xC0:
+            part[10::3] = bytes(range(1, len(part[10::3]) + 1))
+        if part[1] not in (0xE0, 0xEE):
+            out += part
+        at += 2 + length
+    scan = bytearray(stream[at:])
+    scan[5 : 5 + 2 * scan[4] : 2] = bytes(range(1, scan[4] + 1))
+    return bytes(out + scan)

@@ -3,10 +3,9 @@
 This page is the specification. All arithmetic is float64, rounded once at the end. x is a modality value (PS3.3
 C.11.1), y the output.
 
-linear (PS3.3 C.11.2.1.2.1), width >= 1, with h = (width - 1) / 2 and m = center - 0.5:
-    x <= m - h: 0;   x > m + h: 255;   else ((x - m) / (width - 1) + 0.5) * 255.   Width 1 is a threshold at m.
-linear_exact (C.11.2.1.3.2), width > 0:
-    x <= center - width / 2: 0;   x > center + width / 2: 255;   else ((x - center) / width + 0.5) * 255
+linear (PS3.3 C.11.2.1.2.1), width >= 1: low = center - 0.5 - (width - 1) / 2, range = width - 1. Width 1 is a threshold.
+linear_exact (C.11.2.1.3.2), width > 0: low = center - width / 2, range = width.
+    x <= low: 0;   x > low + range: 255;   else 255 * (x - low) / range
 sigmoid (C.11.2.1.3.1), width > 0:
     255 / (1 + exp(-4 (x - center) / width))
 Each is rounded as floor(y + 0.5).
@@ -123,12 +122,12 @@ def apply_function(x: Floats, center: float, width: float, function: str, top: f
         with np.errstate(over="ignore"):
             return top / (1.0 + np.exp(-4.0 * (x - center) / width))
     if function == "linear":
-        middle, half, scale = center - 0.5, (width - 1.0) / 2.0, width - 1.0
+        low, span = center - 0.5 - (width - 1.0) / 2.0, width - 1.0
     else:
-        middle, half, scale = center, width / 2.0, width
+        low, span = center - width / 2.0, width
     with np.errstate(divide="ignore", invalid="ignore"):
-        y = ((x - middle) / scale + 0.5) * top
-    return np.where(x <= middle - half, 0.0, np.where(x > middle + half, top, y))
+        y = top * (x - low) / span
+    return np.where(x <= low, 0.0, np.where(x > low + span, top, y))
 
 
 def stretch(x: Floats, low: float, high: float, rounding: str = "nearest") -> NDArray[np.uint8]:

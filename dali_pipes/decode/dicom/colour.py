@@ -15,6 +15,7 @@ from dali_pipes.decode.dicom.segments import expand_segments
 from dali_pipes.errors import DecodeError, UnsupportedError
 
 Bytes = NDArray[np.uint8]
+_DESCRIPTOR = "{}PaletteColorLookupTableDescriptor"
 _PRIMARIES = ("Red", "Green", "Blue")
 _FULL = ("YBR_FULL", "YBR_FULL_422")
 
@@ -74,7 +75,7 @@ def palette(header: Header) -> tuple[int, Bytes]:
     """
     ds, tables, starts = header.dataset, [], []
     for name in _PRIMARIES:
-        count, first, bits = read_descriptor(ds, f"{name}PaletteColorLookupTableDescriptor", header.signed)
+        count, first, bits = read_descriptor(ds, _DESCRIPTOR.format(name), header.signed)
         plain, segmented = f"{name}PaletteColorLookupTableData", f"Segmented{name}PaletteColorLookupTableData"
         data = attribute(ds, plain)
         if data is None or data == b"":
@@ -96,3 +97,19 @@ def apply_palette(stored: NDArray[Any], header: Header) -> Bytes:
     first, table = palette(header)
     rgb: Bytes = table[np.clip(stored.astype(np.int64) - first, 0, len(table) - 1)]
     return rgb
+
+
+def supplement(stored: NDArray[Any], header: Header) -> tuple[NDArray[np.bool_], Bytes] | None:
+    """Where a supplemental palette (C.7.6.19) colours a monochrome image, bool[H, W], and the colours, uint8[H, W, 3]; or None.
+
+    Stored values from the palette's first on are colours; those below stay gray.
+    """
+    presentation = str(attribute(header.dataset, "PixelPresentation") or "").strip().upper()
+    if presentation not in ("COLOR", "MIXED") or attribute(header.dataset, _DESCRIPTOR.format("Red")) is None:
+        return None
+    return stored >= palette(header)[0], apply_palette(stored, header)
+
+
+def overlay(gray: Bytes, where: NDArray[np.bool_], colours: Bytes) -> Bytes:
+    """uint8[H, W, 3]: gray[H, W, 1], but for the colours where they belong."""
+    return np.where(where[..., None], colours, gray)

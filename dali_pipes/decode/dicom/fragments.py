@@ -127,16 +127,19 @@ def _by_end_markers(header: Header, found: Fragments, frame: int) -> range:
         raise DecodeError(
             f"{len(found.starts)} fragments for {header.frames} frames, and no offset table that says which is which"
         )
-    ends = [
-        i
-        for i, (start, length) in enumerate(zip(found.starts, found.lengths))
-        if b"\xff\xd9" in bytes(header.data[start + 8 + max(0, length - 10) : start + 8 + length])
-    ]
+    ends = [i for i in range(len(found.starts)) if b"\xff\xd9" in _tail(header, found, i)]
     if len(ends) != header.frames:
         raise DecodeError(
             f"{len(found.starts)} fragments with {len(ends)} end-of-image markers for {header.frames} frames"
         )
     return range(ends[frame - 1] + 1 if frame else 0, ends[frame] + 1)
+
+
+def _tail(header: Header, found: Fragments, i: int) -> bytes:
+    """The last 10 bytes of a fragment; of a shorter one all, after the byte before it, for a marker may be cut in two."""
+    before = header.data[found.starts[i] - 1 : found.starts[i]] if i and found.lengths[i] < 10 else b""
+    stop = found.starts[i] + 8 + found.lengths[i]
+    return bytes(before) + bytes(header.data[stop - min(10, found.lengths[i]) : stop])
 
 
 def _join(header: Header, found: Fragments, wanted: range) -> bytes:

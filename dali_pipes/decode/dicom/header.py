@@ -27,10 +27,11 @@ WANTED = [
     0x00080005,  # Specific Character Set
     0x00080008,  # Image Type
     0x00080016,  # SOP Class UID
+    0x00089205,  # Pixel Presentation
     0x00080068,  # Presentation Intent Type
     *range(0x00280002, 0x00280013),  # Samples, Photometric, Planar, Frames, Rows, Columns
     0x00280100, 0x00280101, 0x00280102, 0x00280103,  # Bits Allocated, Stored, High Bit, Pixel Representation
-    0x00280120, 0x00280121,  # Pixel Padding Value, Range Limit
+    *range(0x00280120, 0x00280126),  # Pixel Padding Value and Range Limit: integer, float, double
     0x00280301,  # Burned In Annotation
     *range(0x00281050, 0x00281057),  # window, rescale, VOI LUT Function
     *range(0x00281101, 0x00281104), *range(0x00281201, 0x00281205), *range(0x00281221, 0x00281224),  # palettes

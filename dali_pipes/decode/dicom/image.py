@@ -16,7 +16,7 @@ from dali_pipes.decode.coded import Coded, render
 from dali_pipes.decode.deep import deepen
 from dali_pipes.decode.dicom import modality as modality_
 from dali_pipes.decode.dicom.codecs import codec_for
-from dali_pipes.decode.dicom.colour import apply_palette, to_rgb
+from dali_pipes.decode.dicom.colour import apply_palette, overlay, supplement, to_rgb
 from dali_pipes.decode.dicom.flags import check_flags
 from dali_pipes.decode.dicom.fragments import frame_bytes
 from dali_pipes.decode.dicom.header import Header, read_header
@@ -44,16 +44,20 @@ class Frame:
     rule: Any = None
     padding: tuple[float, float] | None = None
     warnings: tuple[str, ...] = field(default=())
+    supplement: tuple[NDArray[np.bool_], NDArray[np.uint8]] | None = None  # where, and with what, colours replace gray
 
 
 def decode_dicom(data: bytes | memoryview, frame: int, policy: DecodePolicy) -> Decoded:
     """One frame (from 0) under the policy; raises the DecodeError tree."""
     read = read_frame(data, frame, policy)
     if read.coded is not None:
-        if policy.depth == 16:
+        if policy.depth == 16 and read.supplement is None:
             pixels, attributes = deepen(read.coded)
             return Decoded(pixels, attributes, read.facts)
-        return Decoded(render(read.coded, policy.window)[0], {}, read.facts)
+        gray = render(read.coded, policy.window)[0]
+        if read.supplement is not None:
+            return Decoded(*_coloured(overlay(gray, *read.supplement), policy), read.facts)
+        return Decoded(gray, {}, read.facts)
     return Decoded(*_coloured(read.rgb, policy), read.facts)
 
 
@@ -130,4 +134,5 @@ def _one_sample(header: Header, frame: int, samples: Samples, facts: dict[str, A
     offered = candidates(header, frame, float(values.min()))
     narrow = codes is not None and bits <= MAX_CODE_BITS
     image = Coded(codes if narrow else None, values, mask, inverted(header), offered)
-    return Frame(header, image, None, facts, rule, ends, (*warnings, *noticed))
+    colours = supplement(stored if codes is None or not narrow else stored[codes], header)
+    return Frame(header, image, None, facts, rule, ends, (*warnings, *noticed), colours)
