@@ -61,7 +61,7 @@ class DecoderPool:
         self._pid = os.getpid()
         self._closed = False
         self._lock = threading.Lock()
-        self._busy: set[_Child] = set()
+        self._children: set[_Child] = set()
         self._slots: queue.LifoQueue[_Child | None] = queue.LifoQueue()
         for _ in range(self.workers):
             self._slots.put(None)
@@ -84,17 +84,21 @@ class DecoderPool:
                     raise ConfigError("the DecoderPool is closed")
                 if child is None:
                     child = _Child()
-                self._busy.add(child)
+                    self._children.add(child)
             request = {"path": os.fsdecode(path), "tag": kind.tag, "frame": frame, "policy": policy.as_dict()}
             return spread(child.decode(request, self.limits), policy.channels)
         finally:
             with self._lock:
                 if child is not None:
-                    self._busy.discard(child)
                     alive = child.alive and not self._closed
                     if not alive:
+                        self._children.discard(child)
                         child.end()
             self._slots.put(child if alive else None)
+
+    def pids(self) -> list[int]:
+        """The process ids of the children that are alive, for tests and for people who look at `ps`."""
+        return sorted(child.pid for child in self._children if child.alive)
 
     def close(self) -> None:
         """End every child, those at work included; their callers get DecodeError. Closing twice does nothing."""
@@ -102,7 +106,7 @@ class DecoderPool:
             return
         with self._lock:
             self._closed = True
-            for child in self._busy:
+            for child in self._children:
                 child.kill()
         with contextlib.suppress(queue.Empty):
             idle: list[_Child | None] = []
@@ -110,6 +114,7 @@ class DecoderPool:
                 idle.append(self._slots.get_nowait())
         for each in idle:
             if each is not None:
+                self._children.discard(each)
                 each.end()
             self._slots.put(None)
 
@@ -144,6 +149,7 @@ class _Child:
                 stderr=subprocess.DEVNULL,  # codec libraries print; what they print may quote the file
                 env={**os.environ, **_ONE_THREAD},
             )
+        self.pid = self._process.pid
         self._ready = False
         self.alive = True
 

@@ -1,0 +1,166 @@
+"""DecoderPool: the same pixels from a child, and what becomes of children that crash, hang, or outlive their parent."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import make_images as make
+import numpy as np
+import pytest
+
+from dali_pipes.decode import DecodePolicy, DecoderPool, FixedWindow, Kind, Limits, decode, identify
+from dali_pipes.errors import ConfigError, DecodeError, LimitError, TruncatedError, UnsupportedError
+
+PIXELS = np.random.default_rng(0).integers(0, 4096, (40, 50)).astype(np.uint16)
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with DecoderPool(1) as made:
+        yield made
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "image.dcm"
+    path.write_bytes(make.dicom([PIXELS, PIXELS[::-1]], "j2k", BitsStored=12, WindowCenter=40, WindowWidth=400))
+    return path
+
+
+def state_of(pid):
+    """The state ("S", "Z", ...) and the parent of a process; [] where there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+    except OSError:
+        return []
+
+
+def children():
+    """The processes started by this one that are alive."""
+    states = {int(name): state_of(name) for name in os.listdir("/proc") if name.isdigit()}
+    return [pid for pid, found in states.items() if found and found[0] != "Z" and int(found[1]) == os.getpid()]
+
+
+@pytest.mark.parametrize("policy", [DecodePolicy(), DecodePolicy(channels=1, depth=16), DecodePolicy(window=FixedWindow(9, 99, "sigmoid"))])
+@pytest.mark.parametrize("frame", [0, 1])
+def test_the_same_pixels_as_in_process(pool, file, policy, frame):
+    data = file.read_bytes()
+    kind = identify(file, data)
+    want = decode(data, kind, frame, policy)
+    got = pool.decode(file, kind, frame, policy)
+    assert np.array_equal(got.pixels, want.pixels)
+    assert got.pixels.dtype == want.pixels.dtype
+    assert (got.attributes, got.facts) == (want.attributes, want.facts)
+
+
+def test_results_outlive_the_next_decode_and_the_pool(file):
+    kind = identify(file, file.read_bytes())
+    with DecoderPool(1) as pool:
+        first = pool.decode(file, kind, 0).pixels
+        copy = first.copy()
+        pool.decode(file, kind, 1)
+    assert np.array_equal(first, copy)
+
+
+def test_errors_keep_their_kind(pool, file, tmp_path):
+    kind = identify(file, file.read_bytes())
+    with pytest.raises(FileNotFoundError):
+        pool.decode(tmp_path / "absent", kind)
+    empty = tmp_path / "empty"
+    empty.touch()
+    with pytest.raises(TruncatedError, match="empty"):
+        pool.decode(empty, kind)
+    with pytest.raises(LimitError, match="Limits.pixels"):
+        pool.decode(file, kind, 0, DecodePolicy(limits=Limits(pixels=10)))
+    with pytest.raises(UnsupportedError, match="tag"):
+        pool.decode(file, Kind("nonsense", "", False), 0)
+    with pytest.raises(DecodeError, match="frame 9"):
+        pool.decode(file, kind, 9)
+    assert pool.decode(file, kind).pixels.shape == (40, 50, 3)  # and the child goes on
+
+
+def test_a_crashed_child_is_named_by_its_signal_and_replaced(file):
+    kind = identify(file, file.read_bytes())
+    with DecoderPool(1) as pool:
+        pool.decode(file, kind)
+        (child,) = pool.pids()
+        os.kill(child, signal.SIGSEGV)
+        with pytest.raises(DecodeError, match="SIGSEGV"):
+            pool.decode(file, kind)
+        assert pool.decode(file, kind).pixels.any()
+        assert pool.pids() != [child]
+
+
+def test_a_file_that_takes_too_long(tmp_path):
+    path = tmp_path / "large.dcm"
+    path.write_bytes(make.dicom(np.random.default_rng(0).integers(0, 4096, (1500, 1500)).astype(np.uint16), "j2k", BitsStored=12))
+    kind = identify(path, path.read_bytes())
+    with DecoderPool(1, Limits(seconds=0.01)) as pool, pytest.raises(LimitError, match=r"longer than 0.01 s \(Limits.seconds\)"):
+        pool.decode(path, kind)
+
+
+def test_a_file_that_wants_too_much_memory(tmp_path):
+    path = tmp_path / "large.dcm"
+    path.write_bytes(make.dicom(np.zeros((4000, 4000), np.uint16), "rle"))
+    kind = identify(path, path.read_bytes())
+    with DecoderPool(1, Limits(memory_bytes=8 << 20)) as pool, pytest.raises(DecodeError, match="memory"):
+        pool.decode(path, kind)
+
+
+def test_many_threads_share_few_children(file):
+    kind = identify(file, file.read_bytes())
+    done: list[bool] = []
+    want = decode(file.read_bytes(), kind, 1).pixels
+
+    with DecoderPool(2) as pool:
+
+        def work():
+            done.extend(np.array_equal(pool.decode(file, kind, 1).pixels, want) for _ in range(10))
+
+        threads = [threading.Thread(target=work) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(pool.pids()) <= 2
+    assert done == [True] * 60
+
+
+def test_close_ends_every_child(file):
+    kind = identify(file, file.read_bytes())
+    before = set(children())
+    pool = DecoderPool(2)
+    pool.decode(file, kind)
+    assert set(children()) - before
+    pool.close()
+    pool.close()
+    assert not set(children()) - before
+    with pytest.raises(ConfigError, match="closed"):
+        pool.decode(file, kind)
+
+
+def test_children_import_no_torch_and_end_with_their_parent(file):
+    """The parent is killed; its child must go away, and must never have imported torch."""
+    script = (
+        "import sys; from dali_pipes.decode import *; pool = DecoderPool(1); path = sys.argv[1];"
+        "pool.decode(path, identify(path, open(path, 'rb').read())); print(*pool.pids(), flush=True); sys.stdin.read()"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    with subprocess.Popen([sys.executable, "-c", script, str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env) as parent:
+        child = int(parent.stdout.readline())
+        with open(f"/proc/{child}/maps") as maps:
+            assert "libtorch" not in maps.read()
+        parent.kill()
+    until = time.monotonic() + 10
+    while state_of(child)[:1] not in ([], ["Z"]):
+        assert time.monotonic() < until, "the child outlived its parent"
+        os.sched_yield()
+
+
+def test_workers_must_be_positive():
+    with pytest.raises(ConfigError, match="at least 1"):
+        DecoderPool(0)
