@@ -144,8 +144,8 @@ def test_blocked_form_equals_plain_form(height: int, width: int, size: int, name
     plan = sampling((height, 9), (float(size), 9.0), name, True, "default", None, None, False, True, None)
     expected = weighted_rows(rows, taps(plan.y))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(passes, "TERMS_BYTES", 4 * int(random.integers(1, 200)))
-        patch.setattr(passes, "SOURCE_BYTES", 4 * int(random.integers(1, 2000)))
+        patch.setattr(passes, "BLOCK_COLUMNS", int(random.integers(2, 50)))
+        patch.setattr(passes, "BLOCK_VALUES", int(random.integers(1, 2000)))
         found = weighted_rows_blocked(rows, taps(plan.y))
     assert found.numpy().tobytes() == expected.numpy().tobytes()
 

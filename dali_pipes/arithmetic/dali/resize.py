@@ -163,7 +163,7 @@ def _to_integer(x: Tensor, dtype: torch.dtype, plan: Sampling) -> Tensor:
         scalar = _scalar_after_vertical(x.shape[1] * x.shape[2], lanes)
         values = x.view(x.shape[0], -1)
     else:
-        scalar = _scalar_after_horizontal(taps(plan.x).first, plan.x, lanes)
+        scalar = _scalar_after_horizontal(plan.x, lanes)
         values = x
     values.clamp_(0.0, integer_max(dtype))
     away = torch.from_numpy(scalar).to(x.device)
@@ -182,6 +182,7 @@ def _with_rest(result: Tensor, values: Tensor, away: Tensor) -> Tensor:
     return result.index_copy_(1, away, rest)
 
 
+@functools.lru_cache(maxsize=256)
 def _scalar_after_vertical(values: int, lanes: int) -> NDArray[np.int64]:
     """Which of a row's values the vertical pass's scalar loop writes."""
     position = np.arange(values)
@@ -189,8 +190,10 @@ def _scalar_after_vertical(values: int, lanes: int) -> NDArray[np.int64]:
     return np.flatnonzero(position % TILE >= tile // lanes * lanes)
 
 
-def _scalar_after_horizontal(first: NDArray[np.int64], axis: Axis, lanes: int) -> NDArray[np.int64]:
+@functools.lru_cache(maxsize=256)
+def _scalar_after_horizontal(axis: Axis, lanes: int) -> NDArray[np.int64]:
     """Which output columns the horizontal pass's scalar loop writes."""
+    first = taps(axis).first
     before, after = first < 0, first + axis.filter.support > axis.extent
     leading, trailing = (after, before) if first[-1] < first[0] else (before, after)
     begin = int(np.argmin(leading)) if not leading.all() else axis.size
