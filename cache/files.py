@@ -173,10 +173,13 @@ class Folder:
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
-    def publish(self, name: str, parts: Iterable[Any], size: int | None = None, replace: bool = True) -> None:
+    def publish(
+        self, name: str, parts: Iterable[Any], size: int | None = None, replace: bool = True, sync: bool = False
+    ) -> None:
         """Makes a complete file of ``parts`` (buffers), extended with a hole to ``size`` bytes, appear under ``name``.
 
-        With ``replace=False`` raises FileExistsError if the name is taken.
+        With ``replace=False`` raises FileExistsError if the name is taken. ``sync`` waits until the content is on
+        disk: only for what has no checksum.
         """
         root = self.handle()
         temporary = f".{me()}.{secrets.token_hex(8)}.tmp"
@@ -195,6 +198,8 @@ class Folder:
                     _write(fd, part)
                 if size is not None:
                     os.ftruncate(fd, size)
+                if sync:
+                    os.fsync(fd)
             finally:
                 os.close(fd)
             with self._parent(name, make=True) as (parent, base):
@@ -315,7 +320,7 @@ def tag(folder: Folder) -> None:
     if is_tagged(folder):
         return
     with contextlib.suppress(FileExistsError):
-        folder.publish(TAG_NAME, [TAG], replace=False)
+        folder.publish(TAG_NAME, [TAG], replace=False, sync=True)
         return
     if not is_tagged(folder):
         raise StoreConfigError(

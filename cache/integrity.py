@@ -54,8 +54,8 @@ def read_only(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         array.flags.writeable = False
         return array[...]
     view: np.ndarray[Any, Any] = np.frombuffer(payload(array).toreadonly(), array.dtype)
-    view.shape = array.shape
-    return view
+    shaped: np.ndarray[Any, Any] = view.reshape(array.shape)
+    return shaped
 
 
 def checksum(

@@ -101,7 +101,7 @@ def default_secret() -> bytes:
             secret = folder.read(_SECRET_NAME, limit=33)
         except FileNotFoundError:
             with contextlib.suppress(FileExistsError):  # another process was first: its secret counts
-                folder.publish(_SECRET_NAME, [secrets.token_bytes(32)], replace=False)
+                folder.publish(_SECRET_NAME, [secrets.token_bytes(32)], replace=False, sync=True)
             secret = folder.read(_SECRET_NAME, limit=33)
     except OSError as error:
         raise SecretError(

@@ -361,6 +361,9 @@ class PackedStore(BaseStore):
                 return
             if self._pid != os.getpid():
                 self._become_writer()
+            if not self._live.get(segment.token):
+                self._unlink(segment.token)  # needs no space: a full disk can be emptied
+                return
             if not self._tomb_name:
                 name = secrets.token_hex(8) + ".del"
                 self._folder.publish(name, [header_record(name[:16])], replace=False)
@@ -370,9 +373,6 @@ class PackedStore(BaseStore):
             except OSError:
                 self._tomb_name = ""
                 raise
-            writing = any(mine is segment for mine, _ in self._open.values())
-            if not self._live.get(segment.token) and not writing:
-                self._unlink(segment.token)
 
     def _kill(self, token: str, slot: int, digest: bytes) -> None:
         self._dead.setdefault(token, set()).add(slot)

@@ -49,11 +49,12 @@ class TensorMemmapStore(FileStore):
             dtype, shape = np.dtype(note["dtype"]), tuple(note["shape"])
             total, content = bytes.fromhex(note["checksum"]), bytes.fromhex(note["content"])
             found = _DATA.fullmatch(note["data"])
+            owner = note["key"]
             if dtype.kind not in "biufc" or any(type(n) is not int or n < 0 for n in shape):
                 raise ValueError("no array of plain numbers")
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, MemoryError) as error:
             raise IntegrityError(f"its .json is damaged: {error}") from None
-        if note["key"] != key.hex or found is None or found[1] != key.hex:
+        if owner != key.hex or found is None or found[1] != key.hex:
             raise IntegrityError("it belongs to another key")
         return f"{key.hex[:2]}/{found[0]}", dtype, shape, total, content, (status.st_ino, status.st_size)
 

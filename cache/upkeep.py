@@ -155,7 +155,7 @@ def gc(directory: str | os.PathLike[str], disk_bytes: int | None = None, dry_run
 
 
 def purge(directory: str | os.PathLike[str], keys: list[Key] | None = None, dry_run: bool = True) -> dict[str, Any]:
-    """Removes the entries of ``keys``, or the whole cache. Does nothing but count unless ``dry_run=False``.
+    """Removes the entries of ``keys``, or everything in the cache (which can go on being used). Does nothing but count unless ``dry_run=False``.
 
     Gives ``entries`` (for ``keys``) or ``files`` and ``bytes`` (for all), and ``unknown``: files that are not ours
     and stay. Raises StoreConfigError if the folder does not carry our tag.
@@ -171,13 +171,14 @@ def purge(directory: str | os.PathLike[str], keys: list[Key] | None = None, dry_
         return {"directory": path, "dry_run": dry_run, "entries": removed, "unknown": unknown}
     ours = kinds["ours"] + kinds["quarantined"]
     if not dry_run:
-        remove_cache(path)
+        for name, _ in ours:
+            _delete(path, name)
     size = sum(size for _, size in ours)
     return {"directory": path, "dry_run": dry_run, "files": len(ours), "bytes": size, "unknown": unknown}
 
 
 def remove_cache(directory: str) -> None:
-    """Removes a whole cache: the files that we made, then the folders that are empty by then, the tag last."""
+    """Removes a cache with its folders: the files that we made, then the folders that are empty by then, the tag last."""
     root = Folder(directory, read_only=True)
     if not is_tagged(root):
         return

@@ -100,7 +100,19 @@ def test_purge_of_a_cache_that_holds_nothing_else(tmp_path: Path) -> None:
     for mode in DISK_MODES:
         open_store(mode, tmp_path / "cache").put(key(1), value(1))
     upkeep.purge(tmp_path / "cache", dry_run=False)
+    assert set(tree(tmp_path)) == {"cache/CACHEDIR.TAG"}
+    upkeep.remove_cache(str(tmp_path / "cache"))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", DISK_MODES)
+def test_a_store_goes_on_after_a_purge(tmp_path: Path, mode: str) -> None:
+    store = open_store(mode, tmp_path, strict=True)
+    store.put(key(1), value(1))
+    upkeep.purge(tmp_path, dry_run=False)
+    store.put(key(2), value(2))
+    assert np.array_equal(store.get(key(2)), value(2))  # type: ignore[arg-type]
+    assert upkeep.stats(tmp_path)["entries"] == 1
 
 
 def test_purge_of_keys(full: Path) -> None:

@@ -1,0 +1,143 @@
+"""3: every call to the system fails once, and from then on, in every way. 4: a disk that is really full."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cache.files
+from cache import CacheError, SingleFlight, Store, open_store
+from tests.cache.conftest import key
+from tests.faults.conftest import MODES, in_child, right_or_missing, wait, wanted
+from tests.faults.syscalls import Os, Refusing
+
+NUMBERS = [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EMFILE, errno.EROFS, errno.EACCES]
+
+
+def use(store: Store) -> None:
+    flight = SingleFlight(store)
+    for number in range(3):
+        store.put(key(number), wanted(number))
+        right_or_missing(store, range(3))
+    found, _ = flight.get_or_put(key(3), lambda: wanted(3))
+    assert found.tobytes() == wanted(3).tobytes()
+    store.delete(key(1))
+    store.contains(key(1))
+    store.keys()
+    store.stats()
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=[errno.errorcode[number] for number in NUMBERS])
+@pytest.mark.parametrize("mode", MODES)
+def test_every_call_fails(mode: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call fails alone, with ENOSPC and with one of the others; each seventh together with all that follow."""
+    every = 1 if number == errno.ENOSPC else 5  # the other five share the calls out among them
+    at, failed = max(1, NUMBERS.index(number)), 0
+    while True:
+        refusing = Refusing(at, number, forever=at % 7 == 0)
+        directory = tmp_path / str(at)
+        with monkeypatch.context() as patch:
+            patch.setattr(cache.files, "os", Os(refusing))
+            store = open_store(mode, directory, disk_bytes=64 << 20)
+            use(store)
+            failed += store.stats()["errors"] > 0
+            store.close()
+        store = open_store(mode, directory, strict=True)
+        right_or_missing(store, range(4))
+        for each in range(4):
+            store.put(key(each), wanted(each))
+        assert right_or_missing(store, range(4)) == 4
+        store.close()
+        shutil.rmtree(directory)
+        if refusing.count < at:
+            break
+        at += every
+    assert at > 30
+    assert failed > 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_when_strict_only_our_errors_come_out(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at, raised = 1, 0
+    while True:
+        refusing = Refusing(at, errno.EIO)
+        with monkeypatch.context() as patch:
+            patch.setattr(cache.files, "os", Os(refusing))
+            try:
+                with open_store(mode, tmp_path / str(at), strict=True) as store:
+                    use(store)
+            except CacheError:
+                raised += 1
+        if refusing.count < at:
+            break
+        at += 3
+    assert raised > 10
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path | None]:
+    """A filesystem of 4 MiB, or None where none can be mounted."""
+    place = tmp_path / "small"
+    place.mkdir()
+    try:
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(place)], capture_output=True, check=False
+        )
+    except FileNotFoundError:
+        yield None
+        return
+    if done.returncode:
+        yield None
+        return
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill(directory: Path, mode: str, rounds: int) -> None:
+    big = [np.random.default_rng(number).integers(0, 256, (3, 200, 200), np.uint8) for number in range(60)]
+    store = open_store(mode, directory)
+    for _ in range(rounds):
+        for number, array in enumerate(big):
+            store.put(key(number), array)
+        kept = 0
+        for number, array in enumerate(big):
+            found = store.get(key(number))
+            assert found is None or found.tobytes() == array.tobytes()
+            kept += found is not None
+        assert kept < len(big)
+        assert store.stats()["errors"] > 0
+        for number in range(60):
+            store.delete(key(number))
+        store.put(key(61), wanted(61))
+        assert store.get(key(61)) is not None, "there is room again"
+        store.delete(key(61))
+    store.close()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_full_disk(mode: str, tmp_path: Path, small_disk: Path | None) -> None:
+    if small_disk is not None:
+        fill(small_disk / "cache", mode, 5)
+        return
+
+    def limited() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+        store = open_store(mode, tmp_path / "cache")
+        store.put(key(0), wanted(0).repeat(1000))
+        assert store.get(key(0)) is None
+        assert store.stats()["errors"] > 0
+        store.put(key(1), wanted(1))
+        right_or_missing(store, range(1, 2))
+
+    assert wait(in_child(limited)) == 0
+    assert os.listdir(tmp_path)
