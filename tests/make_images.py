@@ -50,14 +50,17 @@ def dicom(
 ) -> bytes:
     """A DICOM file of one frame ([H, W] or [H, W, 3]) or of several (a sequence of them).
 
-    syntax: a key of SYNTAX. attributes: DICOM keywords that override or add to those worked out from the array; None leaves one out.
-    frames: encoded frames instead of those this module's encoders make. table: "basic", "empty" or "extended" offset table.
-    split: cut each frame into fragments of so many bytes.
+    syntax: a key of SYNTAX. attributes: DICOM keywords that override or add to those worked out from the array; None
+    leaves one out. frames: encoded frames instead of those this module's encoders make. table: "basic", "empty" or
+    "extended" offset table. split: cut each frame into fragments of so many bytes.
     """
     arrays = [pixels] if isinstance(pixels, np.ndarray) else list(pixels)
     ds = describe(arrays, attributes)
     if syntax in NATIVE:
-        raw = b"".join(native(array, syntax == "big", int(ds.PlanarConfiguration) if "PlanarConfiguration" in ds else 0) for array in arrays)
+        raw = b"".join(
+            native(array, syntax == "big", int(ds.PlanarConfiguration) if "PlanarConfiguration" in ds else 0)
+            for array in arrays
+        )
         return write(ds, syntax, raw, encapsulated=False)
     encoded = list(frames) if frames is not None else [encode(array, syntax, int(ds.BitsStored)) for array in arrays]
     return write(ds, syntax, encapsulate(ds, encoded, table, split), encapsulated=True)
@@ -116,7 +119,11 @@ def element(number: int, vr: str, value: bytes, implicit: bool, little: bool, un
     value += b"\0" * (len(value) % 2)
     length = 0xFFFFFFFF if undefined else len(value)
     head = struct.pack(order + "HH", 0x7FE0, number)
-    return head + (struct.pack(order + "I", length) if implicit else vr.encode() + b"\0\0" + struct.pack(order + "I", length)) + value
+    return (
+        head
+        + (struct.pack(order + "I", length) if implicit else vr.encode() + b"\0\0" + struct.pack(order + "I", length))
+        + value
+    )
 
 
 def preamble(uid: str) -> bytes:
@@ -167,7 +174,8 @@ def _rle(array: np.ndarray, bits: int) -> bytes:
     planes = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<")))
     return bytes(
         encode_pixel_data(
-            planes.tobytes(), rows=rows, columns=columns, samples_per_pixel=samples, bits_allocated=array.dtype.itemsize * 8,
+            planes.tobytes(), rows=rows, columns=columns, samples_per_pixel=samples,
+            bits_allocated=array.dtype.itemsize * 8,
             number_of_frames=1, planar_configuration=0, byteorder="<",
         )
     )  # fmt: skip
@@ -212,7 +220,9 @@ ENCODERS: dict[str, Callable[[np.ndarray, int], bytes]] = {
     "lossless": _lossless,
     "jls": lambda a, b: bytes(imagecodecs.jpegls_encode(_unsigned(a, a.dtype.itemsize * 8))),
     "jls-near": lambda a, b: bytes(imagecodecs.jpegls_encode(_unsigned(a, a.dtype.itemsize * 8), 2)),
-    "j2k": lambda a, b: bytes(imagecodecs.jpeg2k_encode(a, 0, codecformat="J2K", reversible=True, bitspersample=b, mct=False)),
+    "j2k": lambda a, b: bytes(
+        imagecodecs.jpeg2k_encode(a, 0, codecformat="J2K", reversible=True, bitspersample=b, mct=False)
+    ),
     "j2k-lossy": lambda a, b: bytes(imagecodecs.jpeg2k_encode(a, 40, codecformat="J2K", bitspersample=b)),
     "htj2k": lambda a, b: bytes(imagecodecs.htj2k_encode(a)),
     "jxl": lambda a, b: bytes(imagecodecs.jpegxl_encode(a, lossless=True)),
@@ -227,7 +237,11 @@ def float_dicom(array: np.ndarray, **attributes: Any) -> bytes:
     del ds.PixelRepresentation
     single = array.dtype.itemsize == 4
     plain = dicom_body(ds)
-    return preamble(SYNTAX["explicit"]) + plain + element(8 if single else 9, "OF" if single else "OD", native(array), False, True, False)
+    return (
+        preamble(SYNTAX["explicit"])
+        + plain
+        + element(8 if single else 9, "OF" if single else "OD", native(array), False, True, False)
+    )
 
 
 def dicom_body(ds: Dataset, implicit: bool = False, little: bool = True) -> bytes:
@@ -246,7 +260,9 @@ def lut(first: int, entries: Sequence[int], bits: int = 16, vr: str = "US") -> D
 
 
 def little_endian(ds: Dataset) -> Dataset:
-    """The data set with a file meta that says Explicit VR Little Endian: what pydicom's own look-up functions ask for."""
+    """The data set with a file meta that says Explicit VR Little Endian: what pydicom's own look-up functions ask
+    for.
+    """
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = SYNTAX["explicit"]
     return ds

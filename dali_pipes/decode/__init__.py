@@ -5,6 +5,7 @@ windows.
 from dali_pipes.decode.api import decode, dicom_frames, frames
 from dali_pipes.decode.deep import apply_window
 from dali_pipes.decode.describe import describe
+from dali_pipes.decode.dicom.codecs import decoders, require
 from dali_pipes.decode.dicom.meta import is_dicom
 from dali_pipes.decode.limits import Limits
 from dali_pipes.decode.policy import Decoded, DecodePolicy, Kind, policy_from_dict
@@ -24,12 +25,14 @@ __all__ = [
     "Window",
     "apply_window",
     "decode",
+    "decoders",
     "describe",
     "dicom_frames",
     "frames",
     "identify",
     "is_dicom",
     "policy_from_dict",
+    "require",
     "sniff_file",
     "window_from_dict",
 ]

@@ -48,11 +48,15 @@ class VOILUT:
 
 @dataclass(frozen=True)
 class Candidates:
-    """The windows a file offers: (center, width) pairs with one function, and look-up tables."""
+    """The windows a file offers: (center, width) pairs with one function, and look-up tables.
+
+    problem: what is wrong with them, if anything; it matters only to those who ask for one of them.
+    """
 
     windows: tuple[tuple[float, float], ...] = ()
     function: str = "linear"
     luts: tuple[VOILUT, ...] = ()
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,8 @@ def choose(window: Window | None, candidates: Candidates) -> tuple[Window | VOIL
     """The window to apply and a sentence that says why; raises WindowError where the file lacks the one asked for."""
     if not isinstance(window, VOIWindow):
         return window, "as asked"
+    if candidates.problem:
+        raise WindowError(candidates.problem)
     if window.source == "lut" or (window.source == "auto" and candidates.luts):
         if window.index >= len(candidates.luts):
             raise WindowError(

@@ -36,7 +36,7 @@ def _dicom(read: Frame, policy: DecodePolicy) -> dict[str, Any]:
         "width": header.columns,
         "frames": header.frames,
         "samples": header.samples,
-        "photometric": header.photometric[:16],
+        "photometric": header.photometric,
         "bits_allocated": header.allocated,
         "bits_stored": header.stored,
         "high_bit": header.high,

@@ -15,7 +15,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from dali_pipes.decode.coded import Coded, render
 from dali_pipes.decode.gray import luma, luma16
@@ -60,6 +60,8 @@ def _read(data: bytes | memoryview, tag: str, frame: int, policy: DecodePolicy) 
             return _pixels(image)
     except Image.DecompressionBombError as error:
         raise LimitError(f"{tag} image: {error}") from None
+    except UnidentifiedImageError:
+        raise DecodeError(f"the {tag} image's headers are damaged") from None
     except (OSError, SyntaxError, ValueError, RuntimeError, EOFError) as error:
         text = str(error).lower()
         cut = any(word in text for word in ("truncated", "unexpected end", "not enough data", "eof"))

@@ -3,8 +3,8 @@
 This page is the specification. All arithmetic is float64, rounded once at the end. x is a modality value (PS3.3
 C.11.1), y the output.
 
-linear (PS3.3 C.11.2.1.2.1), width >= 1: low = center - 0.5 - (width - 1) / 2, range = width - 1. Width 1 is a threshold.
-linear_exact (C.11.2.1.3.2), width > 0: low = center - width / 2, range = width.
+linear (PS3.3 C.11.2.1.2.1), width >= 1: low = center - 0.5 - (width - 1) / 2, range = width - 1. Width 1 is a
+threshold. linear_exact (C.11.2.1.3.2), width > 0: low = center - width / 2, range = width.
     x <= low: 0;   x > low + range: 255;   else 255 * (x - low) / range
 sigmoid (C.11.2.1.3.1), width > 0:
     255 / (1 + exp(-4 (x - center) / width))

@@ -2,9 +2,10 @@
 
     python tests/decode/shipped.py
 
-"Independent" means: not by dali_pipes, and not through the codec that dali_pipes uses, wherever another one is installed (python-gdcm,
-pydicom's own RLE decoder). `digest` is of the modality values of frame 0 (float64) for monochrome, of RGB (uint8, or uint16 of full scale 65535)
-for colour. `how` says how it was established. Files that can't be read have the name of the error and a part of its message instead.
+"Independent" means: not by dali_pipes, and not through the codec that dali_pipes uses, wherever another one is
+installed (python-gdcm, pydicom's own RLE decoder). `digest` is of the modality values of frame 0 (float64) for
+monochrome, of RGB (uint8, or uint16 of full scale 65535) for colour. `how` says how it was established. Files that
+can't be read have the name of the error and a part of its message instead.
 """
 
 from __future__ import annotations
@@ -27,10 +28,22 @@ from pydicom.pixels.decoders.base import get_decoder
 ROOT = Path(data_manager.DATA_ROOT)
 TABLE = Path(__file__).with_name("shipped.json")
 BASELINE, EXTENDED = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"
-PLUGIN = {"4.57": "gdcm", "4.70": "gdcm", "4.80": "gdcm", "4.81": "gdcm", "4.90": "gdcm", "4.91": "gdcm", "5": "pydicom"}
-# Of the three 12-bit files only pixels are known from elsewhere: pydicom's tests, made with the GPL decoder, check these two.
+PLUGIN = {
+    "4.57": "gdcm",
+    "4.70": "gdcm",
+    "4.80": "gdcm",
+    "4.81": "gdcm",
+    "4.90": "gdcm",
+    "4.91": "gdcm",
+    "5": "pydicom",
+}
+# Of the three 12-bit files only pixels are known from elsewhere: pydicom's tests, made with the GPL decoder, check
+# these two.
 DAMAGED = {
-    "test_files/JPEG2000-embedded-sequence-delimiter.dcm": ("DecodeError", "3722445056"),  # its size marker is overwritten
+    "test_files/JPEG2000-embedded-sequence-delimiter.dcm": (
+        "DecodeError",
+        "3722445056",
+    ),  # its size marker is overwritten
     "test_files/MR_truncated.dcm": ("TruncatedError", "8130"),
     "test_files/badVR.dcm": ("DecodeError", "NumberOfFrames"),  # holds "1A"
     "test_files/meta_missing_tsyntax.dcm": ("DecodeError", "Rows"),  # no image: its pixel data tag is private text
@@ -66,7 +79,11 @@ def independent(path: Path) -> dict[str, str]:
         how = f"pydicom {pydicom.__version__}, its {PLUGIN[suffix]} decoder"
         photometric = str(meta["photometric_interpretation"])
     else:
-        raw, how, photometric = _native(ds), "numpy.frombuffer of the pixel data element", str(ds.PhotometricInterpretation)
+        raw, how, photometric = (
+            _native(ds),
+            "numpy.frombuffer of the pixel data element",
+            str(ds.PhotometricInterpretation),
+        )
     return {"digest": digest(_shown(raw, ds, photometric)), "how": how}
 
 
@@ -80,14 +97,17 @@ def _jpeg(ds: Any, uid: str) -> dict[str, str]:
             raise ValueError("the 12-bit file does not have the values that pydicom's tests know")
         return {
             "digest": digest(array.astype(np.float64)),
-            "how": "libjpeg-turbo 3; pixels (420, 140) = 244 and (230, 120) = 95 as in pydicom's tests, which use another decoder",
+            "how": "libjpeg-turbo 3; pixels (420, 140) and (230, 120) as in pydicom's tests, made with another decoder",
         }
     with Image.open(io.BytesIO(frame)) as image:
         # An Adobe marker without its transform byte, as SC_rgb_jpeg.dcm has, is none (libjpeg does not see it either).
         marked = "adobe_transform" in image.info or "jfif" in image.info
         if ds.PhotometricInterpretation == "RGB" and not marked:
             image.draft("YCbCr", image.size)
-            return {"digest": digest(np.array(image)), "how": "Pillow on the bare frame, colours left as they are stored"}
+            return {
+                "digest": digest(np.array(image)),
+                "how": "Pillow on the bare frame, colours left as they are stored",
+            }
         return {"digest": digest(np.array(image.convert("RGB"))), "how": "Pillow on the bare frame"}
 
 
@@ -114,7 +134,9 @@ def _native(ds: Any) -> np.ndarray[Any, Any]:
 
 def _shown(raw: np.ndarray[Any, Any], ds: Any, photometric: str) -> np.ndarray[Any, Any]:
     if photometric == "PALETTE COLOR":
-        tables = [np.frombuffer(ds[f"{c}PaletteColorLookupTableData"].value, "<u2") >> 8 for c in ("Red", "Green", "Blue")]
+        tables = [
+            np.frombuffer(ds[f"{c}PaletteColorLookupTableData"].value, "<u2") >> 8 for c in ("Red", "Green", "Blue")
+        ]
         return np.stack(tables, -1).astype(np.uint8)[raw]
     if raw.ndim == 2:
         return raw.astype(np.float64) * float(ds.get("RescaleSlope", 1)) + float(ds.get("RescaleIntercept", 0))

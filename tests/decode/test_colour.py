@@ -25,7 +25,8 @@ def test_planar_configuration_is_not_trusted_for_compressed_data(syntax):
 
 
 def test_ybr_full_by_hand():
-    # (76, 85, 255): R = 76 + 1.402 * 127 = 254.05; G = 76 - 0.344136 * -43 - 0.714136 * 127 = 0.10; B = 76 + 1.772 * -43 = -0.2.
+    # (76, 85, 255): R = 76 + 1.402 * 127 = 254.05; G = 76 - 0.344136 * -43 - 0.714136 * 127 = 0.10; B = 76 + 1.772 *
+    # -43 = -0.2.
     got = rgb(make.dicom(YBR, PhotometricInterpretation="YBR_FULL"))
     assert got[0, 0].tolist() == [254, 0, 0]
     assert np.abs(got.astype(int) - PIXELS).max() <= 2  # rounding of YBR itself
@@ -43,20 +44,34 @@ def test_ybr_full_equals_libjpegs_conversion_on_every_gray_and_close_to_floats()
     ybr = rng.integers(0, 256, (64, 64, 3)).astype(np.uint8)
     got = rgb(make.dicom(ybr, PhotometricInterpretation="YBR_FULL")).astype(float)
     y, cb, cr = (ybr[..., i].astype(float) for i in range(3))
-    exact = np.stack([y + 1.402 * (cr - 128), y - 0.344136 * (cb - 128) - 0.714136 * (cr - 128), y + 1.772 * (cb - 128)], -1)
+    exact = np.stack(
+        [y + 1.402 * (cr - 128), y - 0.344136 * (cb - 128) - 0.714136 * (cr - 128), y + 1.772 * (cb - 128)], -1
+    )
     assert np.abs(got - np.clip(exact, 0, 255)).max() <= 0.51
 
 
 def test_ybr_full_422_native():
     # Two pixels share Cb and Cr: Y1 Y2 Cb Cr = 76 150 85 255. Cr' = 127, Cb' = -43.
-    ds = {"Rows": 1, "Columns": 2, "SamplesPerPixel": 3, "PlanarConfiguration": 0, "PhotometricInterpretation": "YBR_FULL_422"}
+    ds = {
+        "Rows": 1,
+        "Columns": 2,
+        "SamplesPerPixel": 3,
+        "PlanarConfiguration": 0,
+        "PhotometricInterpretation": "YBR_FULL_422",
+    }
     got = rgb(make.dicom(row(76, 150, 85, 255), **ds))
     assert got.tolist() == [[[254, 0, 0], [255, 74, 74]]]
 
 
 def test_ybr_partial_422_native():
     # Studio range: Y = 16 is black, 235 white; Cb = Cr = 128.
-    ds = {"Rows": 1, "Columns": 2, "SamplesPerPixel": 3, "PlanarConfiguration": 0, "PhotometricInterpretation": "YBR_PARTIAL_422"}
+    ds = {
+        "Rows": 1,
+        "Columns": 2,
+        "SamplesPerPixel": 3,
+        "PlanarConfiguration": 0,
+        "PhotometricInterpretation": "YBR_PARTIAL_422",
+    }
     assert rgb(make.dicom(row(16, 235, 128, 128), **ds)).tolist() == [[[0, 0, 0], [255, 255, 255]]]
 
 
@@ -65,7 +80,9 @@ def test_reversible_and_irreversible_transforms_of_jpeg_2000():
 
     smooth = np.repeat(np.repeat(PIXELS, 8, 0), 8, 1)
     for name, reversible in (("YBR_RCT", True), ("YBR_ICT", False)):
-        code = imagecodecs.jpeg2k_encode(smooth, 0 if reversible else 60, codecformat="J2K", reversible=reversible, mct=True)
+        code = imagecodecs.jpeg2k_encode(
+            smooth, 0 if reversible else 60, codecformat="J2K", reversible=reversible, mct=True
+        )
         got = rgb(make.dicom(smooth, "j2k", frames=[bytes(code)], PhotometricInterpretation=name)).astype(int)
         assert np.abs(got - smooth).max() <= (0 if reversible else 4)
 
@@ -126,7 +143,8 @@ def test_first_mapped_value_and_ends():
 
 
 def test_segmented_palette():
-    # Discrete: two entries 0, 100. Linear: four more up to 500: 200, 300, 400, 500. Then the discrete segment again (indirect).
+    # Discrete: two entries 0, 100. Linear: four more up to 500: 200, 300, 400, 500. Then the discrete segment again
+    # (indirect).
     words = [0, 2, 0, 100 << 8, 1, 4, 140 << 8, 2, 1, 0, 0]
     data = palette_file([words] * 3, row(0, 1, 2, 3, 4, 5, 6, 7), segmented=True, count=8)
     assert rgb(data)[..., 0].tolist() == [[0, 100, 110, 120, 130, 140, 0, 100]]

@@ -102,7 +102,9 @@ def test_padding_is_in_stored_values_not_modality_values():
 
 def test_padding_of_monochrome1_is_black_too():
     # 10 -> 255 - 10 = 245; the padding's 255 would be 0 by luck, 0 would be 255: it must be 0.
-    assert shown(make.dicom(row(10, 0), PhotometricInterpretation="MONOCHROME1", PixelPaddingValue=0)).tolist() == [[245, 0]]
+    assert shown(make.dicom(row(10, 0), PhotometricInterpretation="MONOCHROME1", PixelPaddingValue=0)).tolist() == [
+        [245, 0]
+    ]
 
 
 def test_negative_padding_in_signed_pixels():

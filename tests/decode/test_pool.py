@@ -45,7 +45,9 @@ def children():
     return [pid for pid, found in states.items() if found and found[0] != "Z" and int(found[1]) == os.getpid()]
 
 
-@pytest.mark.parametrize("policy", [DecodePolicy(), DecodePolicy(channels=1, depth=16), DecodePolicy(window=FixedWindow(9, 99, "sigmoid"))])
+@pytest.mark.parametrize(
+    "policy", [DecodePolicy(), DecodePolicy(channels=1, depth=16), DecodePolicy(window=FixedWindow(9, 99, "sigmoid"))]
+)
 @pytest.mark.parametrize("frame", [0, 1])
 def test_the_same_pixels_as_in_process(pool, file, policy, frame):
     data = file.read_bytes()
@@ -74,7 +76,7 @@ def test_errors_keep_their_kind(pool, file, tmp_path):
     empty.touch()
     with pytest.raises(TruncatedError, match="empty"):
         pool.decode(empty, kind)
-    with pytest.raises(LimitError, match="Limits.pixels"):
+    with pytest.raises(LimitError, match=r"Limits.pixels"):
         pool.decode(file, kind, 0, DecodePolicy(limits=Limits(pixels=10)))
     with pytest.raises(UnsupportedError, match="tag"):
         pool.decode(file, Kind("nonsense", "", False), 0)
@@ -97,9 +99,14 @@ def test_a_crashed_child_is_named_by_its_signal_and_replaced(file):
 
 def test_a_file_that_takes_too_long(tmp_path):
     path = tmp_path / "large.dcm"
-    path.write_bytes(make.dicom(np.random.default_rng(0).integers(0, 4096, (1500, 1500)).astype(np.uint16), "j2k", BitsStored=12))
+    path.write_bytes(
+        make.dicom(np.random.default_rng(0).integers(0, 4096, (1500, 1500)).astype(np.uint16), "j2k", BitsStored=12)
+    )
     kind = identify(path, path.read_bytes())
-    with DecoderPool(1, Limits(seconds=0.01)) as pool, pytest.raises(LimitError, match=r"longer than 0.01 s \(Limits.seconds\)"):
+    with (
+        DecoderPool(1, Limits(seconds=0.01)) as pool,
+        pytest.raises(LimitError, match=r"longer than 0.01 s \(Limits.seconds\)"),
+    ):
         pool.decode(path, kind)
 
 
@@ -150,7 +157,9 @@ def test_children_import_no_torch_and_end_with_their_parent(file):
         "pool.decode(path, identify(path, open(path, 'rb').read())); print(*pool.pids(), flush=True); sys.stdin.read()"
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    with subprocess.Popen([sys.executable, "-c", script, str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env) as parent:
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env
+    ) as parent:
         child = int(parent.stdout.readline())
         with open(f"/proc/{child}/maps") as maps:
             assert "libtorch" not in maps.read()

@@ -1,4 +1,6 @@
-"""Every pixel-bearing file that pydicom ships: the pixels of an independent reading, or a named error. See shipped.py."""
+"""Every pixel-bearing file that pydicom ships: the pixels of an independent reading, or a named error. See
+shipped.py.
+"""
 
 import json
 
@@ -10,7 +12,6 @@ import dali_pipes.decode as decode_room
 from dali_pipes import errors
 from dali_pipes.decode import DecodePolicy, PercentileWindow, apply_window, decode, identify
 from dali_pipes.decode.dicom.image import read_frame
-
 
 TABLE = json.loads(shipped.TABLE.read_text())
 GOOD = [name for name, row in TABLE.items() if "digest" in row]

@@ -51,7 +51,8 @@ def test_big_endian_words_and_bytes():
 
 
 def test_eight_bit_data_as_big_endian_words_come_in_swapped_pairs():
-    # PS3.5 D.1: OW words are swapped, so bytes 2 1 4 3 are the pixels 1 2 3 4. The second frame of 3 begins in mid-word.
+    # PS3.5 D.1: OW words are swapped, so bytes 2 1 4 3 are the pixels 1 2 3 4. The second frame of 3 begins in mid-
+    # word.
     ds = make.describe([row(0, 0, 0)] * 2, {})
     data = make.write(ds, "big", bytes([2, 1, 4, 3, 6, 5]), encapsulated=False, vr="OW")
     assert values(data, 0).tolist() == [[1, 2, 3]]
@@ -69,12 +70,16 @@ def test_the_header_says_what_a_jpeg_2000_codestream_means():
 def test_a_codestream_of_other_precision_than_bits_stored():
     data = make.dicom(row(4095, 1, dtype=np.uint16), "j2k", BitsStored=12)
     assert values(data).tolist() == [[4095, 1]]
-    wrong = make.dicom(row(0, 0, dtype=np.uint16), "j2k", frames=[make.encode(row(300, 1, dtype=np.uint16), "j2k", 12)], BitsStored=8)
+    wrong = make.dicom(
+        row(0, 0, dtype=np.uint16), "j2k", frames=[make.encode(row(300, 1, dtype=np.uint16), "j2k", 12)], BitsStored=8
+    )
     assert values(wrong).tolist() == [[300, 1]]
 
 
 @pytest.mark.parametrize("syntax", [*make.NATIVE, *make.LOSSLESS])
-@pytest.mark.parametrize(("dtype", "bits"), [(np.uint8, 8), (np.uint16, 12), (np.uint16, 16), (np.int16, 12), (np.int16, 16)])
+@pytest.mark.parametrize(
+    ("dtype", "bits"), [(np.uint8, 8), (np.uint16, 12), (np.uint16, 16), (np.int16, 12), (np.int16, 16)]
+)
 def test_every_lossless_syntax_gives_the_values_back(syntax, dtype, bits):
     signed = np.dtype(dtype).kind == "i"
     low = -(1 << bits - 1) if signed else 0

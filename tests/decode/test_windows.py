@@ -21,7 +21,8 @@ AUTO = VOIWindow()
 def test_linear_by_the_standards_own_formula():
     # C.11.2.1.2.1, c = 128, w = 256: x <= 127.5 - 127.5 = 0 -> 0; x > 255 -> 255; 128 -> 255 * 128 / 255.
     assert shown(make.dicom(row(0, 1, 128, 255)), FixedWindow(128, 256)).tolist() == [[0, 1, 128, 255]]
-    # c = 100, w = 11: m = 99.5, h = 5. 94.5 and below -> 0; above 104.5 -> 255; 100 -> (0.5 / 10 + 0.5) * 255 = 140.25 -> 140.
+    # c = 100, w = 11: m = 99.5, h = 5. 94.5 and below -> 0; above 104.5 -> 255; 100 -> (0.5 / 10 + 0.5) * 255 = 140.25
+    # -> 140.
     assert shown(make.dicom(row(94, 95, 100, 104, 105)), FixedWindow(100, 11)).tolist() == [[0, 13, 140, 242, 255]]
 
 
@@ -37,7 +38,8 @@ def test_linear_exact_has_no_offsets():
 
 
 def test_sigmoid():
-    # 255 / (1 + exp(-4 (x - 100) / 20)): 100 -> 127.5 -> 128; 120 -> 255 / (1 + e**-4) = 250.41 -> 250; 80 -> 4.59 -> 5.
+    # 255 / (1 + exp(-4 (x - 100) / 20)): 100 -> 127.5 -> 128; 120 -> 255 / (1 + e**-4) = 250.41 -> 250; 80 -> 4.59 ->
+    # 5.
     assert shown(make.dicom(row(80, 100, 120)), FixedWindow(100, 20, "sigmoid")).tolist() == [[5, 128, 250]]
 
 
@@ -66,9 +68,12 @@ def test_pydicom_wraps_the_index_of_a_long_table_with_8_bit_output():
 
 @pytest.mark.parametrize("bits", [10, 12, 16])
 def test_voi_lut_output_depths(bits):
-    # The full scale 2**bits - 1 becomes 255; half of it, rounded: 255 * 2**(bits - 1) / (2**bits - 1) = 127.6 or so -> 128.
+    # The full scale 2**bits - 1 becomes 255; half of it, rounded: 255 * 2**(bits - 1) / (2**bits - 1) = 127.6 or so ->
+    # 128.
     table = make.lut(5, [0, 1 << bits - 1, (1 << bits) - 1], bits=bits)
-    assert shown(make.dicom(row(0, 5, 6, 7, 9), VOILUTSequence=Sequence([table])), AUTO).tolist() == [[0, 0, 128, 255, 255]]
+    assert shown(make.dicom(row(0, 5, 6, 7, 9), VOILUTSequence=Sequence([table])), AUTO).tolist() == [
+        [0, 0, 128, 255, 255]
+    ]
 
 
 def test_a_depth_that_the_entries_contradict():

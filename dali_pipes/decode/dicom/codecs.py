@@ -7,7 +7,7 @@ missing and why it is not a dependency.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from dali_pipes.decode.dicom import plugins
 from dali_pipes.decode.dicom.header import Header
 from dali_pipes.decode.dicom.plugins import Samples
-from dali_pipes.decode.dicom.syntaxes import BY_UID, Syntax
+from dali_pipes.decode.dicom.syntaxes import BY_TAG, BY_UID, Syntax
 from dali_pipes.errors import UnsupportedError
 
 
@@ -88,6 +88,39 @@ def codec_for(uid: str) -> Codec:
         if not codec.lacks():
             return codec
     raise UnsupportedError(missing(syntax))
+
+
+def decoders() -> list[dict[str, str]]:
+    """One row per transfer syntax: uid, name, tag, decoder (with version; "" where there is none here), and what is
+    missing.
+    """
+    rows = []
+    for syntax in BY_UID.values():
+        codec = next((c for c in CODECS[syntax.family] if not c.lacks()), None)
+        rows.append(
+            {
+                "uid": syntax.uid,
+                "name": syntax.name,
+                "tag": syntax.tag,
+                "decoder": describe_codec(codec) if codec else "",
+                "missing": "" if codec else missing(syntax),
+            }
+        )
+    return rows
+
+
+def require(names: Sequence[str]) -> None:
+    """Raise UnsupportedError, listing all that is missing, unless every transfer syntax named (by uid or tag) has a
+    decoder.
+    """
+    unknown = [name for name in names if name not in BY_UID and name not in BY_TAG]
+    if unknown:
+        raise UnsupportedError(
+            f"not transfer syntaxes: {', '.join(unknown)}; give a UID, or a tag such as {', '.join(BY_TAG)}"
+        )
+    lacking = [row["missing"] for row in decoders() if row["missing"] and {row["uid"], row["tag"]} & set(names)]
+    if lacking:
+        raise UnsupportedError("; ".join(lacking))
 
 
 def describe_codec(codec: Codec) -> str:

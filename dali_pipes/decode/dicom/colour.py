@@ -31,9 +31,7 @@ def to_rgb(array: NDArray[Any], header: Header, rgb: bool, bits: int) -> NDArray
         return full_to_rgb(scaled)
     if header.photometric.startswith("YBR_PARTIAL"):
         return partial_to_rgb(scaled)
-    raise UnsupportedError(
-        f"Photometric Interpretation {header.photometric[:16]!r} with three samples is not one that is read"
-    )
+    raise UnsupportedError(f"{header.photometric} of three samples is not read")
 
 
 def full_scale(array: NDArray[Any], bits: int) -> NDArray[Any]:
@@ -100,7 +98,8 @@ def apply_palette(stored: NDArray[Any], header: Header) -> Bytes:
 
 
 def supplement(stored: NDArray[Any], header: Header) -> tuple[NDArray[np.bool_], Bytes] | None:
-    """Where a supplemental palette (C.7.6.19) colours a monochrome image, bool[H, W], and the colours, uint8[H, W, 3]; or None.
+    """Where a supplemental palette (C.7.6.19) colours a monochrome image, bool[H, W], and the colours, uint8[H, W, 3];
+    or None.
 
     Stored values from the palette's first on are colours; those below stay gray.
     """

@@ -136,7 +136,9 @@ def _by_end_markers(header: Header, found: Fragments, frame: int) -> range:
 
 
 def _tail(header: Header, found: Fragments, i: int) -> bytes:
-    """The last 10 bytes of a fragment; of a shorter one all, after the byte before it, for a marker may be cut in two."""
+    """The last 10 bytes of a fragment; of a shorter one all, after the byte before it, for a marker may be cut in
+    two.
+    """
     before = header.data[found.starts[i] - 1 : found.starts[i]] if i and found.lengths[i] < 10 else b""
     stop = found.starts[i] + 8 + found.lengths[i]
     return bytes(before) + bytes(header.data[stop - min(10, found.lengths[i]) : stop])

@@ -13,6 +13,8 @@ import zlib
 from dataclasses import dataclass
 from typing import Any
 
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 
@@ -20,7 +22,7 @@ from dali_pipes.decode.dicom.meta import read_meta
 from dali_pipes.decode.dicom.reader import Reader
 from dali_pipes.decode.dicom.syntaxes import Syntax
 from dali_pipes.decode.limits import Limits
-from dali_pipes.errors import DecodeError, LimitError, NoImageError, TruncatedError
+from dali_pipes.errors import DecodeError, LimitError, NoImageError, TruncatedError, UnsupportedError
 
 PIXEL_TAGS = {0x7FE00008: "Float Pixel Data", 0x7FE00009: "Double Float Pixel Data", 0x7FE00010: "Pixel Data"}
 WANTED = [
@@ -42,6 +44,18 @@ WANTED = [
     0x52009229, 0x52009230,  # functional groups
     0x7FE00001, 0x7FE00002, 0x7FE00003,  # extended offset table, lengths; encapsulated total length
 ]  # fmt: skip
+PHOTOMETRIC = (
+    "MONOCHROME1",
+    "MONOCHROME2",
+    "PALETTE COLOR",
+    "RGB",
+    "YBR_FULL",
+    "YBR_FULL_422",
+    "YBR_PARTIAL_422",
+    "YBR_PARTIAL_420",
+    "YBR_ICT",
+    "YBR_RCT",
+)
 UNDEFINED = 0xFFFFFFFF
 
 
@@ -189,7 +203,12 @@ def _checked(
         raise DecodeError(f"Number of Frames (0028,0008) is {frames}: it must be at least 1")
     limits.check_frames(frames)
     limits.check_frame(rows, columns, samples * max(allocated, 8) / 8)
-    photometric = str(ds.get("PhotometricInterpretation") or ("MONOCHROME2" if samples == 1 else "RGB")).strip().upper()
+    default = "MONOCHROME2" if samples == 1 else "RGB"
+    photometric = str(attribute(ds, "PhotometricInterpretation") or default).strip().upper()
+    if photometric not in PHOTOMETRIC:
+        raise UnsupportedError(
+            f"the Photometric Interpretation (0028,0004) is none of those that are read: {', '.join(PHOTOMETRIC)}"
+        )
     signed = not floats and whole(ds, "PixelRepresentation", 0) == 1
     if syntax.encapsulated and length is not None:
         raise DecodeError(f"{syntax.name} needs encapsulated pixel data, but it has a defined length")
@@ -225,14 +244,13 @@ def numbers(dataset: Dataset, name: str) -> tuple[float, ...]:
     """All values of an attribute as finite floats; () where it is absent or empty. Raises DecodeError where one is not
     a number.
     """
-    value: Any = attribute(dataset, name)
+    value: Any = _decimal_strings(dataset, name)
+    if value is None:
+        value = attribute(dataset, name)
     if value is None or value == "":
         return ()
-    several = (
-        value
-        if isinstance(value, (list, tuple)) or (hasattr(value, "__iter__") and not isinstance(value, (str, bytes)))
-        else [value]
-    )
+    many = hasattr(value, "__iter__") and not isinstance(value, (str, bytes))
+    several = value if many else [value]
     try:
         out = tuple(float(v) for v in several)
     except (TypeError, ValueError):
@@ -240,6 +258,19 @@ def numbers(dataset: Dataset, name: str) -> tuple[float, ...]:
     if not all(math.isfinite(v) for v in out):
         raise DecodeError(f"the DICOM attribute {name} does not hold finite numbers")
     return out
+
+
+def _decimal_strings(dataset: Dataset, name: str) -> list[str] | None:
+    """The parts of a value of VR DS or IS that pydicom has not converted yet, or None: its conversion would log what it
+    rejects.
+    """
+    raw: Any = dataset.get_item(name)
+    if not isinstance(raw, RawDataElement) or not isinstance(raw.value, bytes):
+        return None
+    if (raw.VR or dictionary_VR(raw.tag)) not in ("DS", "IS"):
+        return None
+    text = raw.value.decode("ascii", "replace").strip(" \0")
+    return [part.strip() for part in text.split("\\")] if text else []
 
 
 def attribute(dataset: Dataset, name: str) -> Any:

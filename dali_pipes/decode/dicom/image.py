@@ -81,9 +81,7 @@ def read_frame(data: bytes | memoryview, frame: int, policy: DecodePolicy) -> Fr
     if header.photometric in ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR") and header.samples == 1:
         return _one_sample(header, frame, samples, facts, warnings)
     if header.samples == 1:
-        raise UnsupportedError(
-            f"Photometric Interpretation {header.photometric[:16]!r} with one sample is not one that is read"
-        )
+        raise DecodeError(f"{header.photometric} with one sample per pixel")
     if header.photometric.startswith(("MONOCHROME", "PALETTE")):
         raise DecodeError(f"{header.photometric} with three samples per pixel")
     bits, _, noticed = stored_bits(samples, header)

@@ -5,6 +5,7 @@ the rest.
 from __future__ import annotations
 
 import os
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,6 @@ from pathlib import Path
 from dali_pipes.decode.dicom.syntaxes import BY_UID, Syntax
 from dali_pipes.errors import DecodeError, TruncatedError, UnsupportedError
 
-Data = "bytes | memoryview"
 _LONG = frozenset((b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"UN", b"UC", b"UR", b"UT", b"SV", b"UV"))
 _VRS = _LONG | frozenset(
     v.encode()
@@ -40,6 +40,7 @@ _VRS = _LONG | frozenset(
         "US",
     ]
 )
+_ODD = re.compile("[^0-9.]")
 _IMPLICIT, _EXPLICIT, _BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
 
 
@@ -100,6 +101,7 @@ def _locate(data: bytes | memoryview) -> tuple[int, str]:
             raise TruncatedError("the DICOM file ends inside its meta information")
         if element == 0x0010:
             uid = bytes(data[value : value + length]).rstrip(b"\0 ").decode("ascii", "replace")
+            uid = _ODD.sub("?", uid[:64])  # it is quoted in errors: nothing but a UID may pass
         at = value + length
     if not uid:  # PS3.10 demands it; files without are read as what they look like
         uid = _guess(bytes(data[at : at + 160])) or _IMPLICIT

@@ -10,24 +10,28 @@ from dali_pipes.decode.coded import VOILUT, Candidates
 from dali_pipes.decode.dicom.groups import macro
 from dali_pipes.decode.dicom.header import Header, attribute, numbers
 from dali_pipes.decode.dicom.lut import read_lut
-from dali_pipes.errors import WindowError
+from dali_pipes.decode.voi import FUNCTIONS
+from dali_pipes.errors import DecodeError
 
 
 def candidates(header: Header, frame: int, lowest: float) -> Candidates:
     """Every window and table of the frame. lowest: the smallest modality value, which tells whether a table's first
     input may be negative.
-
-    Raises WindowError where centers and widths are not as many, and DecodeError where a table is damaged.
     """
     home = macro(header.dataset, frame, "FrameVOILUTSequence")
-    centers, widths = numbers(home, "WindowCenter"), numbers(home, "WindowWidth")
+    try:
+        centers, widths = numbers(home, "WindowCenter"), numbers(home, "WindowWidth")
+        luts = tuple(_lut(item, header, lowest) for item in attribute(home, "VOILUTSequence") or ())
+    except DecodeError as error:
+        return Candidates(problem=str(error))
     if len(centers) != len(widths):
-        raise WindowError(
-            f"the file has {len(centers)} values of Window Center (0028,1050) and {len(widths)} of Window Width "
-            "(0028,1051); they belong in pairs"
+        return Candidates(
+            problem=f"the file has {len(centers)} values of Window Center (0028,1050) and {len(widths)} of Window "
+            "Width (0028,1051); they belong in pairs"
         )
     function = str(attribute(home, "VOILUTFunction") or "LINEAR").strip().lower()
-    luts = tuple(_lut(item, header, lowest) for item in attribute(home, "VOILUTSequence") or ())
+    if function not in FUNCTIONS:
+        return Candidates(problem="the VOI LUT Function (0028,1056) is none of LINEAR, LINEAR_EXACT and SIGMOID")
     return Candidates(tuple(zip(centers, widths)), function, luts)
 
 
