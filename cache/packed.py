@@ -236,7 +236,10 @@ class PackedStore(BaseStore):
                 self._become_writer()
             self._refresh()
             old = [self._index[key.digest], *self._copies.get(key.digest, [])] if key.digest in self._index else []
-            if any(self._segments[place >> SLOT_BITS].sums.get(place & _MASK) == total for place in old):
+            same = [p for p in old if self._segments[p >> SLOT_BITS].sums.get(p & _MASK) == total]
+            if same:
+                for place in set(old) - set(same):  # a replacement that was cut short
+                    self._bury(self._segments[place >> SLOT_BITS], place & _MASK, key.digest)
                 return
         for attempt in (1, 2):
             try:

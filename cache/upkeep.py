@@ -155,7 +155,7 @@ def gc(directory: str | os.PathLike[str], disk_bytes: int | None = None, dry_run
 
 
 def purge(directory: str | os.PathLike[str], keys: list[Key] | None = None, dry_run: bool = True) -> dict[str, Any]:
-    """Removes the entries of ``keys``, or everything in the cache (which can go on being used). Does nothing but count unless ``dry_run=False``.
+    """Removes the entries of ``keys``, or all of them; the cache can go on being used. Only counts unless ``dry_run=False``.
 
     Gives ``entries`` (for ``keys``) or ``files`` and ``bytes`` (for all), and ``unknown``: files that are not ours
     and stay. Raises StoreConfigError if the folder does not carry our tag.
@@ -178,7 +178,7 @@ def purge(directory: str | os.PathLike[str], keys: list[Key] | None = None, dry_
 
 
 def remove_cache(directory: str) -> None:
-    """Removes a cache with its folders: the files that we made, then the folders that are empty by then, the tag last."""
+    """Removes a cache: the files that we made, then the folders that are empty by then, the tag last."""
     root = Folder(directory, read_only=True)
     if not is_tagged(root):
         return

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import random
 import shutil
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -85,10 +88,8 @@ def test_every_bit_of_a_segments_header() -> None:
     for bit in range(8 * DATA):
         damaged = bytearray(whole)
         damaged[bit // 8] ^= 1 << bit % 8
-        try:
+        with contextlib.suppress(IntegrityError):
             accepted.append(parse(bytes(damaged)))
-        except IntegrityError:
-            continue
     # a flip may make another header that we might have written: the checksum of each entry holds dtype and shape
     assert all(found != parse(whole) for found in accepted)
 
@@ -96,14 +97,16 @@ def test_every_bit_of_a_segments_header() -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_truncated_at_every_byte(mode: str, tmp_path: Path) -> None:
     for file in fill(mode, tmp_path):
-        whole = file.read_bytes()
-        step = 1 if len(whole) < 3000 else 7
-        for length in range(0, interesting(file), step):
+        size, used = file.stat().st_size, interesting(file)
+        with file.open("rb") as handle:
+            whole = handle.read(used)
+        for length in range(0, used, 1 if used < 3000 else 7):
             file.write_bytes(whole[:length])
-            found = reads(mode, tmp_path)
-            # a journal may end after the entry's record: that is what sealing adds
-            assert found == 0 or file.suffix in (".idx", ".del")
-        file.write_bytes(whole)
+            # a journal may end after the entry's record: what follows only says that it is complete
+            assert reads(mode, tmp_path) == 0 or file.suffix == ".idx"
+        with file.open("wb") as handle:
+            handle.write(whole)
+            handle.truncate(size)
     assert reads(mode, tmp_path) == 1
 
 
@@ -111,21 +114,30 @@ def test_truncated_at_every_byte(mode: str, tmp_path: Path) -> None:
 def test_zeros_and_junk(mode: str, tmp_path: Path) -> None:
     rng = random.Random(mode)
     for file in fill(mode, tmp_path):
-        whole = file.read_bytes()
-        size = interesting(file)
-        for start in range(0, size, 64):
-            for length in (64, 512, 4096):
-                end = min(size, start + length)
-                for filler in (bytes(end - start), rng.randbytes(end - start)):
-                    file.write_bytes(whole[:start] + filler + whole[end:])
-                    reads(mode, tmp_path)
-        for junk in (bytes(1), bytes(64), rng.randbytes(64), rng.randbytes(5000), whole[-64:]):
-            file.write_bytes(whole + junk)
-            reads(mode, tmp_path)
-        file.write_bytes(bytes(len(whole)))
-        assert reads(mode, tmp_path) == 0
-        file.write_bytes(whole)
+        size, used = file.stat().st_size, interesting(file)
+        with file.open("r+b") as handle:
+            whole = handle.read(used)
+            for start in range(0, used, 64):
+                for length in (64, 512, 4096):
+                    end = min(used, start + length)
+                    for filler in (bytes(end - start), rng.randbytes(end - start)):
+                        put(handle, start, filler)
+                        reads(mode, tmp_path)
+                        put(handle, start, whole[start:end])
+            for junk in (bytes(1), bytes(64), rng.randbytes(64), rng.randbytes(5000), whole[-64:]):
+                put(handle, size, junk)
+                reads(mode, tmp_path)
+                handle.truncate(size)
+            put(handle, 0, bytes(used))
+            assert reads(mode, tmp_path) == 0
+            put(handle, 0, whole)
     assert reads(mode, tmp_path) == 1
+
+
+def put(handle: IO[bytes], offset: int, data: bytes) -> None:
+    handle.seek(offset)
+    handle.write(data)
+    handle.flush()
 
 
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "pinned"])
@@ -199,11 +211,10 @@ _GOOD_NPY = header(np.dtype("u2"), (5, 8)) + bytes(80)
 @given(bodies)
 @FUZZ
 def test_decoders_raise_only_our_error(body: bytes) -> None:
-    for function in (parse, decode):
-        try:
-            function(body)
-        except IntegrityError:
-            pass
+    with contextlib.suppress(IntegrityError):
+        parse(body)
+    with contextlib.suppress(IntegrityError):
+        decode(body)
 
 
 @given(bodies)
@@ -218,51 +229,37 @@ def test_a_good_trailer_on_anything_is_a_miss(mode: str, tmp_path_factory: pytes
     """Even a body whose checksum is right must not raise, crash or run anything."""
     directory = tmp_path_factory.mktemp("fuzz")
     (file,) = fill(mode, directory)
+    store = open_store(mode, directory, read_only=True, verify="always")
 
     @given(bodies)
     @settings(FUZZ, max_examples=2000 if mode != "tensor-disk" else 300)
     def check(body: bytes) -> None:
         total = body_checksum(key(0).digest, [body], None)
         file.write_bytes(body + bytes(Trailer(key(0).digest, bytes(8), len(body), total)))
-        with open_store(mode, directory, read_only=True) as store:
-            found = store.get(key(0))
-            assert found is None or found.nbytes <= len(body) * 1100
-            assert store.stats()["errors"] == 0
+        found = store.get(key(0))
+        assert found is None or found.nbytes <= len(body) * 1100
+        assert store.errors == 0  # type: ignore[attr-defined]
 
     check()
 
 
-@given(
-    st.recursive(
-        st.none() | st.booleans() | st.integers() | st.text(max_size=9), lambda inner: st.lists(inner, max_size=3)
-    )
+things = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=9), lambda inner: st.lists(inner, max_size=3)
 )
-@FUZZ
-def test_any_json_is_a_miss(tmp_path_factory: pytest.TempPathFactory, thing: object) -> None:
-    import json
-
-    directory = tmp_path_factory.getbasetemp() / "any-json"
-    if not directory.exists():
-        fill("tensor-memmap", directory)
-    file = next(directory.rglob("*.json"))
-    good = directory / "good"
-    if not good.exists():
-        good.write_bytes(file.read_bytes())
-    fields = json.loads(good.read_text())
-    name = ("shape", "dtype", "data", "key", "checksum", "content")[len(repr(thing)) % 6]
-    changed = {**fields, name: thing}
-    for text in (json.dumps(thing), json.dumps(changed)):
-        file.write_text(text)
-        with open_store("tensor-memmap", directory, read_only=True) as store:
-            assert right_or_missing(store, range(1)) == (
-                name == "content" and isinstance(thing, str) and text[0] == "{" and _is_hex(thing)
-            )
-            assert store.stats()["errors"] == 0
 
 
-def _is_hex(text: str) -> bool:
-    try:
-        bytes.fromhex(text)
-    except ValueError:
-        return False
-    return True
+def test_any_json_is_a_miss(tmp_path: Path) -> None:
+    file = next(path for path in fill("tensor-memmap", tmp_path) if path.suffix == ".json")
+    fields = json.loads(file.read_text())
+    store = open_store("tensor-memmap", tmp_path, read_only=True, verify="always")
+
+    @given(things, st.sampled_from([None, "shape", "dtype", "data", "key", "checksum"]))
+    @FUZZ
+    def check(thing: object, name: str | None) -> None:
+        file.write_text(json.dumps(thing if name is None else {**fields, name: thing}))
+        assert store.get(key(0)) is None
+        assert store.errors == 0  # type: ignore[attr-defined]
+
+    check()
+    file.write_text(json.dumps(fields))
+    assert store.get(key(0)) is not None

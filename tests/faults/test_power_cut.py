@@ -1,4 +1,4 @@
-"""2: the power fails. What the cache asked of the system is recorded, and any part of it replayed as what was on disk."""
+"""2: the power fails. What the cache asked of the system is recorded, and any part of it replayed."""
 
 from __future__ import annotations
 

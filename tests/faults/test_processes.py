@@ -1,4 +1,4 @@
-"""8: many processes do everything at once. 10: fork, spawn, forkserver, killed workers. 12: no SIGBUS. 19: nothing grows."""
+"""8: many processes at once. 10: fork, spawn, forkserver, killed workers. 12: no SIGBUS. 19: nothing grows."""
 
 from __future__ import annotations
 
@@ -82,9 +82,8 @@ def worker(store: Store, flight: SingleFlight, number: int) -> None:
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 @pytest.mark.parametrize("mode", ["pinned", "npy", "shared"])
 def test_start_methods(method: str, mode: str, tmp_path: Path) -> None:
-    store = (
-        open_store("memory", shared=True, strict=True) if mode == "shared" else open_store(mode, tmp_path, strict=True)
-    )
+    shared = mode == "shared"
+    store = open_store("memory" if shared else mode, tmp_path, shared=shared, strict=True)
     with store:
         store.put(key(0), wanted(0))
         context = multiprocessing.get_context(method)
@@ -121,7 +120,7 @@ def test_a_killed_data_loader_worker(die_at: int, tmp_path: Path) -> None:
     store = open_store("pinned", tmp_path / "cache")
     dataset: Any = Dataset(store, die_at, tmp_path / "mark")
     loader = torch.utils.data.DataLoader(dataset, 4, num_workers=2, multiprocessing_context="fork")
-    with pytest.raises(RuntimeError, match="exited unexpectedly|killed"):
+    with pytest.raises(RuntimeError, match=r"exited unexpectedly|killed"):
         list(loader)
     batches = torch.cat(list(loader))
     assert torch.equal(batches, torch.stack([torch.from_numpy(value(number)) for number in range(24)]))
