@@ -52,10 +52,15 @@ def percentiles(values: NDArray[np.float64], counts: NDArray[np.int64], wanted: 
     return [interpolate(at, int(upto[-1]), q) for q in wanted]
 
 
+def neighbours(count: int, q: float) -> tuple[int, int]:
+    """The ranks 0..count-1 between which the q-th percentile of `count` values lies."""
+    below = int((count - 1) * (q / 100.0))
+    return below, min(below + 1, count - 1)
+
+
 def interpolate(at: Callable[[int], float], count: int, q: float) -> float:
     """NumPy's linear percentile from order statistics: `at(rank)` for rank 0..count-1."""
-    position = (count - 1) * (q / 100.0)
-    below = int(position)
-    t = position - below
-    a, b = at(below), at(min(below + 1, count - 1))
+    below, above = neighbours(count, q)
+    t = (count - 1) * (q / 100.0) - below
+    a, b = at(below), at(above)
     return b - (b - a) * (1.0 - t) if t >= 0.5 else a + (b - a) * t  # as numpy.lib's _lerp

@@ -3,7 +3,7 @@
 import make_images as make
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_voi
@@ -12,7 +12,8 @@ from rules import row, shown
 
 from dali_pipes.decode import FixedWindow, PercentileWindow, VOIWindow, window_from_dict
 from dali_pipes.decode.coded import Coded, image_percentiles
-from dali_pipes.decode.histogram import counts_of, look_up, percentiles
+from dali_pipes.decode.histogram import counts_of, look_up, neighbours, percentiles
+from dali_pipes.decode.order import order_statistics
 from dali_pipes.errors import ConfigError, WindowError
 
 AUTO = VOIWindow()
@@ -146,14 +147,31 @@ def test_percentiles_are_numpys_to_the_last_bit(numbers, q):
     assert got == np.percentile(codes.astype(np.float64), q)
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(1, 70000), st.sampled_from([0.0, 0.5, 1.0, 50.0, 99.5, 100.0]))
-def test_the_search_for_percentiles_equals_the_histogram(seed, size, low):
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.5, 1.0, 50.0, 99.5]), st.sampled_from([1, 30, 900, 60000]))
+@settings(deadline=None, max_examples=40)
+def test_the_search_for_percentiles_equals_the_histogram(seed, low, spread):
     rng = np.random.default_rng(seed)
-    codes = np.clip(rng.normal(rng.integers(0, 4096), rng.integers(1, 900), size), 0, 4095).astype(np.uint16)
-    image = Coded(codes.reshape(1, -1), np.arange(4096) * 2.0 - 5)
-    window = PercentileWindow(min(low, 99.9), 100.0)
-    want = np.percentile(codes * 2.0 - 5, [window.low, window.high])
-    assert image_percentiles(image, window) == tuple(want)
+    codes = np.clip(rng.normal(rng.integers(0, 4096), spread, (300, 200)), 0, 65535).astype(np.uint16)
+    codes[:, : rng.integers(0, 100)] = 0  # a background, as mammograms have
+    codes.sort(axis=int(rng.integers(0, 2)))  # rows that tell little about the whole
+    ranks = sorted({rank for q in (low, 99.9) for rank in neighbours(codes.size, q)})
+    flat = np.sort(codes.reshape(-1))
+    found = order_statistics(codes, ranks, 65536)
+    assert found is None or found == {rank: flat[rank] for rank in ranks}
+
+
+@pytest.mark.parametrize("slope", [1.0, 0.37])
+def test_large_images_take_the_search_and_give_numpys_percentiles(slope):
+    y, x = np.mgrid[:1100, :1000]
+    codes = ((y * 3 + x * 2 + (y * x) % 7) % 4096).astype(np.uint16)
+    codes[:, 600:] = 0
+    values = np.arange(4096) * slope - 5
+    ranks = sorted({rank for q in (0.5, 99.5) for rank in neighbours(codes.size, q)})
+    assert order_statistics(codes, ranks, 4096) is not None
+    want = np.percentile(values[codes], [0.5, 99.5])
+    assert image_percentiles(Coded(codes, values), PercentileWindow()) == tuple(want)
+    falling = Coded(codes, values[::-1])
+    assert image_percentiles(falling, PercentileWindow()) == tuple(np.percentile(values[::-1][codes], [0.5, 99.5]))
 
 
 @given(st.integers(1, 300_000))

@@ -164,7 +164,7 @@ def test_crafted_files(name, tmp_path):
     began = time.process_time()
     tracemalloc.start()
     try:
-        with pytest.raises(DecodeError, match="."):
+        with pytest.raises(DecodeError, match="[a-z]"):
             first_and_third(data)
         peak = tracemalloc.get_traced_memory()[1]
     finally:

@@ -89,7 +89,7 @@ def everything_said(pool, path, data):
             lambda p: pool.decode(path, identify(path, data), 0, p),
             lambda p: describe(data, 0, p),
         ):
-            said.append(one_said(way, policy))
+            said += [one_said(way, policy)]
     return said
 
 

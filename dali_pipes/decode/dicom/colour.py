@@ -97,15 +97,17 @@ def apply_palette(stored: NDArray[Any], header: Header) -> Bytes:
     return rgb
 
 
-def supplement(stored: NDArray[Any], header: Header) -> tuple[NDArray[np.bool_], Bytes] | None:
-    """Where a supplemental palette (C.7.6.19) colours a monochrome image, bool[H, W], and the colours, uint8[H, W, 3];
-    or None.
+def has_supplement(header: Header) -> bool:
+    """Whether a supplemental palette (C.7.6.19) colours some of a monochrome image."""
+    presentation = str(attribute(header.dataset, "PixelPresentation") or "").strip().upper()
+    return presentation in ("COLOR", "MIXED") and attribute(header.dataset, _DESCRIPTOR.format("Red")) is not None
+
+
+def supplement(stored: NDArray[Any], header: Header) -> tuple[NDArray[np.bool_], Bytes]:
+    """Where the supplemental palette colours the image, bool[H, W], and the colours, uint8[H, W, 3].
 
     Stored values from the palette's first on are colours; those below stay gray.
     """
-    presentation = str(attribute(header.dataset, "PixelPresentation") or "").strip().upper()
-    if presentation not in ("COLOR", "MIXED") or attribute(header.dataset, _DESCRIPTOR.format("Red")) is None:
-        return None
     return stored >= palette(header)[0], apply_palette(stored, header)
 
 

@@ -145,4 +145,7 @@ def _tail(header: Header, found: Fragments, i: int) -> bytes:
 
 
 def _join(header: Header, found: Fragments, wanted: range) -> bytes:
+    if len(wanted) == 1:
+        start = found.starts[wanted[0]] + 8
+        return bytes(header.data[start : start + found.lengths[wanted[0]]])
     return b"".join(bytes(header.data[found.starts[i] + 8 : found.starts[i] + 8 + found.lengths[i]]) for i in wanted)

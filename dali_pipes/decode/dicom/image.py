@@ -16,7 +16,7 @@ from dali_pipes.decode.coded import Coded, render
 from dali_pipes.decode.deep import deepen
 from dali_pipes.decode.dicom import modality as modality_
 from dali_pipes.decode.dicom.codecs import codec_for
-from dali_pipes.decode.dicom.colour import apply_palette, overlay, supplement, to_rgb
+from dali_pipes.decode.dicom.colour import apply_palette, has_supplement, overlay, supplement, to_rgb
 from dali_pipes.decode.dicom.flags import check_flags
 from dali_pipes.decode.dicom.fragments import frame_bytes
 from dali_pipes.decode.dicom.header import Header, read_header
@@ -132,5 +132,7 @@ def _one_sample(header: Header, frame: int, samples: Samples, facts: dict[str, A
     offered = candidates(header, frame, float(values.min()))
     narrow = codes is not None and bits <= MAX_CODE_BITS
     image = Coded(codes if narrow else None, values, mask, inverted(header), offered)
-    colours = supplement(stored if codes is None or not narrow else stored[codes], header)
+    colours = None
+    if has_supplement(header):
+        colours = supplement(stored[codes] if narrow else stored, header)
     return Frame(header, image, None, facts, rule, ends, (*warnings, *noticed), colours)
