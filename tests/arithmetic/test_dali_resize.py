@@ -137,6 +137,21 @@ def test_identical_for_large_images(dtype: str, channels: int) -> None:
     assert differences(Graph("resize", dtype, channels, any_size, twin, {}, large), 2, seed=3) == []
 
 
+def test_a_build_that_fuses_takes_the_plain_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*arguments: Any) -> None:
+        raise AssertionError("the blocked form was taken")
+
+    monkeypatch.setattr(np, "einsum", lambda _, rows, weight: (rows.astype(float).T @ weight).astype(np.float32))
+    passes.einsum_rounds_twice.cache_clear()
+    try:
+        assert not passes.einsum_rounds_twice()
+        monkeypatch.setattr(passes, "weighted_rows_blocked", unreachable)
+        assert dali_cpu.resize(torch.zeros((600, 900, 3)), (100.0, 90.0)).shape == (100, 90, 3)
+    finally:
+        passes.einsum_rounds_twice.cache_clear()
+
+
+@pytest.mark.skipif(not passes.einsum_rounds_twice(), reason="this build of NumPy fuses multiply and add")
 @given(st.integers(1, 60), st.integers(2, 40), st.integers(1, 60), st.sampled_from(FILTERS[:-1]), st.integers(0, 2**31))
 def test_blocked_form_equals_plain_form(height: int, width: int, size: int, name: Any, seed: int) -> None:
     random = np.random.default_rng(seed)
