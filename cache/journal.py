@@ -51,6 +51,10 @@ class JournalReader:
         self._offsets: dict[str, int] = {}
         self.complete: set[str] = set()  # journals that will not grow any more: not looked at again
 
+    def watch(self, stem: str) -> None:
+        """Expects a journal, so that its going is noticed even before it was read."""
+        self._offsets.setdefault(stem, 0)
+
     def poll(self) -> tuple[list[tuple[str, np.ndarray[Any, Any]]], list[str]]:
         """(stem and its new valid records) of every journal that grew, and the stems of those that are gone."""
         stems = [name[:16] for name in self._folder.names() if is_journal(name, self._suffix)]

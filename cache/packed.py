@@ -89,11 +89,12 @@ class PackedStore(BaseStore):
         place = self._index.get(key.digest)
         if place is not None and not self._closed:
             segment = self._segments[place >> SLOT_BITS]
-            if place & _MASK in segment.trusted and segment.array is not None:
+            array = segment.array  # once: another thread may forget the segment meanwhile
+            if array is not None and place & _MASK in segment.trusted:
                 if segment is not self._recent:
                     self._use(segment)
                 self.hits += 1
-                view: Array = segment.array[place & _MASK, ...]
+                view: Array = array[place & _MASK, ...]
                 return view
         return super().get(key)
 
@@ -314,6 +315,7 @@ class PackedStore(BaseStore):
             raise
         if budget:
             self._evict(budget, keep=token)  # others may have made one at the same time
+        self._entries.watch(token)
         segment = self._segment(token)
         segment.describe(array.dtype, array.shape, slots)
         self._made[kind] = number + 1

@@ -64,14 +64,15 @@ class Segment:
 
     def map(self) -> Array:
         """The map of all slots. Raises IntegrityError if the file is shorter than its header says."""
-        if self.array is None:
+        array = self.array
+        if array is None:
             self.read_header()
             mapping = self.folder.map(self.name)
             if len(mapping) < DATA + self.slots * self.entry_bytes:
                 self.refused = f"segment {self.name} has {len(mapping)} bytes, fewer than its header says"
                 raise IntegrityError(self.refused)
-            self.array = np.ndarray((self.slots, *self.shape), self.dtype, buffer=mapping, offset=DATA)
-        return self.array
+            array = self.array = np.ndarray((self.slots, *self.shape), self.dtype, buffer=mapping, offset=DATA)
+        return array
 
     def check(self, digest: bytes, slot: int, secret: bytes | None) -> bool:
         """Whether the slot's bytes on disk are those that were put.

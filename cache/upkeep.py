@@ -155,7 +155,7 @@ def gc(directory: str | os.PathLike[str], disk_bytes: int | None = None, dry_run
 
 
 def purge(directory: str | os.PathLike[str], keys: list[Key] | None = None, dry_run: bool = True) -> dict[str, Any]:
-    """Removes the entries of ``keys``, or all of them; the cache can go on being used. Only counts unless ``dry_run=False``.
+    """Removes the entries of ``keys``, or all; the cache can go on being used. Only counts unless ``dry_run=False``.
 
     Gives ``entries`` (for ``keys``) or ``files`` and ``bytes`` (for all), and ``unknown``: files that are not ours
     and stay. Raises StoreConfigError if the folder does not carry our tag.

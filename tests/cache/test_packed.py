@@ -109,7 +109,7 @@ def test_many_processes_write_at_once(tmp_path: Path) -> None:
     assert set(store.keys()) == {key(number) for number in wanted}
     for number in wanted:
         assert np.array_equal(store.get(key(number)), value(number))  # type: ignore[arg-type]
-    assert len(files(tmp_path, ".npy")) == 4
+    assert 2 <= len(files(tmp_path, ".npy")) <= 4, "each writer that came first with anything has its own"
 
 
 def test_a_killed_writer_keeps_what_it_published(tmp_path: Path) -> None:

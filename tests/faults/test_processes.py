@@ -129,7 +129,7 @@ def test_a_killed_data_loader_worker(die_at: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["pinned", "tensor-memmap", "tensor-disk", "npy"])
 def test_no_sigbus_when_entries_go(mode: str, tmp_path: Path) -> None:
-    """A reader keeps mapped entries while they are replaced, deleted, evicted and purged, and then reads all of them."""
+    """A reader keeps mapped entries while they are replaced, deleted, evicted and purged, then reads them all."""
 
     def work() -> None:
         store, other = open_store(mode, tmp_path), open_store(mode, tmp_path)
