@@ -61,12 +61,21 @@ class Candidates:
 
 
 @dataclass(frozen=True)
+class Affine:
+    """values = stored * slope + intercept; stored int64[n] per code."""
+
+    stored: NDArray[np.int64]
+    slope: float
+    intercept: float
+
+
+@dataclass(frozen=True)
 class Coded:
     """codes uint8|uint16[H, W] (or any shape), all below n; values float64[n] per code; padded bool[n] per code or
     None; invert: dark means large.
 
-    codes None: values and padded are per pixel, [H, W] (for more than 16 bits). limits: the range for window=None, if
-    not all values'.
+    codes None: values and padded are per pixel, [H, W] (for more than 16 bits). affine: how the values came about, if
+    by a slope. limits: the range for window=None, if not all values'.
     """
 
     codes: Codes | None
@@ -75,6 +84,7 @@ class Coded:
     invert: bool = False
     candidates: Candidates = field(default=Candidates())
     limits: tuple[float, float] | None = None
+    affine: Affine | None = None
 
     def span(self) -> tuple[float, float]:
         """The smallest and largest value that the bits allow (or, of wide images, that occur)."""

@@ -1,8 +1,8 @@
 """Depth 16: keep the values, apply the window later.
 
-Pixels are uint16 and mean value = slope * pixel + intercept, in modality units; so resizing them is resizing the
-values. Monochrome images of up to 16 bits keep every value exactly; wider ones (32-bit integers, floats) are quantised
-to 65536 steps. Percentiles of `apply_window` are those of the pixels it is given.
+Pixels are uint16 and mean value = (pixel + offset) * slope + intercept, in modality units; so resizing them is resizing
+the values. Monochrome images of up to 16 bits keep every value exactly; wider ones (32-bit integers, floats) are
+quantised to 65536 steps. Percentiles of `apply_window` are those of the pixels it is given.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _FULL = 65536
 
 
 def deepen(image: Coded) -> tuple[Words, dict[str, Any]]:
-    """uint16[H, W, 1] and its attributes: slope, intercept, span (the range of values that the bits allow), invert,
-    padding ([low, high] in pixel units, or None), windows, function, luts. Plain JSON values.
+    """uint16[H, W, 1] and its attributes: offset, slope, intercept, span (the range of values that the bits allow),
+    invert, padding ([low, high] in pixel units, or None), windows, function, luts. Plain JSON values.
     """
-    table, slope, intercept = _affine(image)
+    table, offset, slope, intercept = _affine(image)
     padding = None
     if image.padded is not None:
         unused = np.setdiff1d(np.arange(_FULL)[::-1], table[~image.padded])
@@ -35,6 +35,7 @@ def deepen(image: Coded) -> tuple[Words, dict[str, Any]]:
     attributes = {
         "source": "dicom",
         "windowed": True,
+        "offset": offset,
         "slope": slope,
         "intercept": intercept,
         "span": list(image.span()),
@@ -47,20 +48,16 @@ def deepen(image: Coded) -> tuple[Words, dict[str, Any]]:
     return np.ascontiguousarray(pixels.astype(np.uint16, copy=False))[..., None], attributes
 
 
-def _affine(image: Coded) -> tuple[Words, float, float]:
-    """uint16 per entry of `image.values`, and the (slope, intercept) that give the values back."""
+def _affine(image: Coded) -> tuple[Words, int, float, float]:
+    """uint16 per entry of `image.values`, and the (offset, slope, intercept) that give the values back."""
+    if image.affine is not None:
+        offset = int(image.affine.stored.min())
+        return (image.affine.stored - offset).astype(np.uint16), offset, image.affine.slope, image.affine.intercept
     values = image.values
     low, high = float(values.min()), float(values.max())
-    steps = np.unique(values) if image.codes is not None else values.reshape(-1)[:0]
-    step = float(np.diff(steps).min()) if steps.size > 1 else 1.0
-    if (
-        image.codes is not None
-        and np.array_equal(values, low + step * np.round((values - low) / step))
-        and (high - low) / step < _FULL
-    ):
-        return np.round((values - low) / step).astype(np.uint16), step, low
-    step = (high - low) / (_FULL - 1) or 1.0
-    return np.round((values - low) / step).astype(np.uint16), step, low
+    whole = image.codes is not None and high - low < _FULL  # the entries of a look-up table, which are whole numbers
+    step = 1.0 if whole else (high - low) / (_FULL - 1) or 1.0
+    return np.round((values - low) / step).astype(np.uint16), 0, step, low
 
 
 def apply_window(pixels: Words, attributes: dict[str, Any], window: Window | None) -> NDArray[np.uint8]:
@@ -93,7 +90,8 @@ def _one_plane(pixels: Words) -> tuple[Words, int | None]:
 
 
 def _windowed(pixels: Words, attributes: dict[str, Any], window: Window | None) -> NDArray[np.uint8]:
-    values = attributes.get("slope", 1.0) * np.arange(_FULL, dtype=np.float64) + attributes.get("intercept", 0.0)
+    stored = np.arange(_FULL, dtype=np.float64) + attributes.get("offset", 0)
+    values = stored * attributes.get("slope", 1.0) + attributes.get("intercept", 0.0)
     padded = None
     if attributes.get("padding"):
         padded = np.zeros(_FULL, np.bool_)

@@ -7,7 +7,7 @@ from pydicom.pixels import apply_modality_lut, apply_rescale
 from pydicom.sequence import Sequence
 from rules import WHOLE, row, shown, values
 
-from dali_pipes.decode import FixedWindow, PercentileWindow
+from dali_pipes.decode import DecodePolicy, FixedWindow, PercentileWindow, apply_window, decode, identify
 from dali_pipes.errors import DecodeError
 
 ROW = row(0, 1, 2, 3)
@@ -151,3 +151,30 @@ def test_a_window_comes_before_polarity():
     data = make.dicom(row(100, 150, 200), PhotometricInterpretation="MONOCHROME1")
     assert shown(data, FixedWindow(150, 100, "linear_exact")).tolist() == [[255, 127, 0]]
     assert shown(make.dicom(row(100, 150)), WHOLE).tolist() == [[100, 150]]
+
+
+@pytest.mark.parametrize(
+    "attributes", [{"RescaleSlope": 0.684, "RescaleIntercept": 200.3}, {"RescaleSlope": -0.37}, {}]
+)
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16])
+def test_depth_16_keeps_every_value_exactly(attributes, dtype):
+    pixels = np.random.default_rng(0).integers(-2000 if dtype is np.int16 else 0, 2000, (30, 40)).astype(dtype)
+    data = make.dicom(pixels, BitsStored=12, PixelPaddingValue=7, PhotometricInterpretation="MONOCHROME1", **attributes)
+    deep = decode(data, identify("", data), 0, DecodePolicy(depth=16, channels=1))
+    told = deep.attributes
+    kept = (deep.pixels[..., 0].astype(float) + told["offset"]) * told["slope"] + told["intercept"]
+    assert np.array_equal(kept[pixels != 7], values(data)[pixels != 7])
+    for window in (PercentileWindow(), FixedWindow(400.0, 777.7), FixedWindow(1, 1000, "sigmoid"), None):
+        shallow = decode(data, identify("", data), 0, DecodePolicy(channels=1, window=window))
+        assert np.array_equal(apply_window(deep.pixels, told, window), shallow.pixels)
+        planar = apply_window(np.repeat(deep.pixels.transpose(2, 0, 1), 3, 0), told, window)
+        assert np.array_equal(planar, np.repeat(shallow.pixels.transpose(2, 0, 1), 3, 0))
+
+
+def test_depth_16_of_a_modality_table_and_of_32_bits():
+    data = file_with(make.lut(0, [100, 900, 300, 65535]))
+    deep = decode(data, identify("", data), 0, DecodePolicy(depth=16, channels=1))
+    assert (deep.pixels[..., 0] + deep.attributes["intercept"]).tolist() == [[100, 900, 300, 65535]]
+    wide = make.dicom(row(0, 1 << 31, (1 << 32) - 1, dtype=np.uint32))
+    deep = decode(wide, identify("", wide), 0, DecodePolicy(depth=16, channels=1))
+    assert deep.pixels[0, :, 0].tolist() == [0, 32768, 65535]

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dali_pipes.decode.dicom.header import Header, attribute
+from dali_pipes.decode.dicom.header import Header
 from dali_pipes.decode.dicom.lut import read_descriptor, read_words, widen
 from dali_pipes.decode.dicom.segments import expand_segments
+from dali_pipes.decode.dicom.values import attribute
 from dali_pipes.errors import DecodeError, UnsupportedError
 
 Bytes = NDArray[np.uint8]

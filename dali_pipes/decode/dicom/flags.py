@@ -7,7 +7,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from dali_pipes.decode.dicom.header import Header, attribute
+from dali_pipes.decode.dicom.header import Header
+from dali_pipes.decode.dicom.values import attribute
 from dali_pipes.decode.policy import DecodePolicy
 from dali_pipes.errors import RefusedError
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from dali_pipes.decode.dicom.header import Header, attribute
+from dali_pipes.decode.dicom.header import Header
+from dali_pipes.decode.dicom.values import attribute
 from dali_pipes.errors import DecodeError, LimitError, TruncatedError
 
 _ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"

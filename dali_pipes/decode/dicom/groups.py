@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from pydicom.dataset import Dataset
 
-from dali_pipes.decode.dicom.header import attribute
+from dali_pipes.decode.dicom.values import attribute
 from dali_pipes.errors import DecodeError
 
 

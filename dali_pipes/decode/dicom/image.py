@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dali_pipes.decode.coded import Coded, render
+from dali_pipes.decode.coded import Affine, Coded, render
 from dali_pipes.decode.deep import deepen
 from dali_pipes.decode.dicom import modality as modality_
 from dali_pipes.decode.dicom.codecs import codec_for
@@ -21,6 +21,7 @@ from dali_pipes.decode.dicom.flags import check_flags
 from dali_pipes.decode.dicom.fragments import frame_bytes
 from dali_pipes.decode.dicom.header import Header, read_header
 from dali_pipes.decode.dicom.j2k import REDUCIBLE, decode_reduced, read_j2k_header
+from dali_pipes.decode.dicom.lut import Lut
 from dali_pipes.decode.dicom.native import native_samples
 from dali_pipes.decode.dicom.offered import candidates, inverted
 from dali_pipes.decode.dicom.padding import padded, padding_range
@@ -131,7 +132,8 @@ def _one_sample(header: Header, frame: int, samples: Samples, facts: dict[str, A
     values = modality_.apply(rule, np.where(mask, 0, stored) if header.is_float and mask is not None else stored)
     offered = candidates(header, frame, float(values.min()))
     narrow = codes is not None and bits <= MAX_CODE_BITS
-    image = Coded(codes if narrow else None, values, mask, inverted(header), offered)
+    affine = Affine(stored, *rule) if narrow and not isinstance(rule, Lut) else None
+    image = Coded(codes if narrow else None, values, mask, inverted(header), offered, affine=affine)
     colours = None
     if has_supplement(header):
         colours = supplement(stored[codes] if narrow else stored, header)

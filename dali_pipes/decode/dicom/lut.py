@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from dali_pipes.decode.dicom.header import attribute, numbers
+from dali_pipes.decode.dicom.values import attribute, numbers
 from dali_pipes.errors import DecodeError
 
 

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dali_pipes.decode.dicom.groups import macro
-from dali_pipes.decode.dicom.header import Header, attribute, number
+from dali_pipes.decode.dicom.header import Header
 from dali_pipes.decode.dicom.lut import Lut, read_lut
+from dali_pipes.decode.dicom.values import attribute, number
 
 Floats = NDArray[np.float64]
 

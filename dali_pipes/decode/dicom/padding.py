@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dali_pipes.decode.dicom.header import Header, numbers
+from dali_pipes.decode.dicom.header import Header
+from dali_pipes.decode.dicom.values import numbers
 
 _NAMES = {
     0x7FE00010: ("PixelPaddingValue", "PixelPaddingRangeLimit"),
