@@ -22,23 +22,16 @@ import os
 import secrets
 from typing import Any
 
-import numpy as np
-
 from .base import Array, BaseStore, Options, ProcessLock
 from .errors import IntegrityError
 from .files import Folder, is_tagged, tag
 from .integrity import checksum, payload, storable
-from .journal import JournalReader, is_journal, seal
+from .journal import JournalReader, is_journal
 from .key import Key
 from .npyformat import header
-from .owner import Owner, me
+from .pin import PinnedMapping
 from .segment import DATA, LARGEST, SLOT_BITS, Segment, capacity
-
-HEADER, ENTRY, DEAD, SEALED = 1, 2, 3, 4
-RECORD = np.dtype(
-    [("kind", "<u8"), ("key", "V16"), ("token", "<u8"), ("slot", "<u8"), ("sum", "V16"), ("check", "<u8")]
-)
-_MASK = (1 << SLOT_BITS) - 1
+from .slots import DEAD, ENTRY, RECORD, SEALED, SLOT_MASK, SlotIndex, header_record, journal_owner, record
 
 
 class PackedStore(BaseStore):
@@ -54,12 +47,9 @@ class PackedStore(BaseStore):
         self._lock = ProcessLock()
         self._entries = JournalReader(self._folder, ".idx", RECORD)
         self._tombs = JournalReader(self._folder, ".del", RECORD)
-        self._segments: list[Segment] = []  # by number; the number and the slot make a place
-        self._numbers: dict[str, int] = {}
-        self._index: dict[bytes, int] = {}  # digest -> place
-        self._copies: dict[bytes, list[int]] = {}  # further places of a digest
-        self._dead: dict[str, set[int]] = {}
-        self._live: dict[str, int] = {}
+        self._slots = SlotIndex(self._folder)
+        self._index, self._segments = self._slots.places, self._slots.segments
+        self._locked: dict[str, PinnedMapping] = {}
         self._recent: Segment | None = None
         self._become_writer()
         try:
@@ -90,11 +80,11 @@ class PackedStore(BaseStore):
         if place is not None and not self._closed:
             segment = self._segments[place >> SLOT_BITS]
             array = segment.array  # once: another thread may forget the segment meanwhile
-            if array is not None and place & _MASK in segment.trusted:
+            if array is not None and place & SLOT_MASK in segment.trusted:
                 if segment is not self._recent:
                     self._use(segment)
                 self.hits += 1
-                view: Array = array[place & _MASK, ...]
+                view: Array = array[place & SLOT_MASK, ...]
                 return view
         return super().get(key)
 
@@ -105,7 +95,7 @@ class PackedStore(BaseStore):
                 self._refresh()
             place = self._index.get(key.digest)
         while place is not None:
-            segment, slot = self._segments[place >> SLOT_BITS], place & _MASK
+            segment, slot = self._segments[place >> SLOT_BITS], place & SLOT_MASK
             why = self._why_not(segment, slot, key.digest)
             if not why:
                 self._use(segment)
@@ -165,65 +155,16 @@ class PackedStore(BaseStore):
         for _, records in buried:
             records = records[records["kind"] == DEAD]
             for token, slot, digest in records[["token", "slot", "key"]].tolist():
-                self._kill(f"{token:016x}", slot, digest)
+                self._slots.kill(f"{token:016x}", slot, digest)
         for token in gone:
             self._forget(token)
         for token, records in grown:
-            self._learn(token, records)
-
-    def _learn(self, token: str, records: np.ndarray[Any, Any]) -> None:
-        segment = self._segment(token)
-        own = records["token"] == int(token, 16)
-        entries = records[own & (records["kind"] == ENTRY)]
-        dead = self._dead.get(token, set())
-        base = self._numbers[token] << SLOT_BITS
-        for digest, slot, total in entries[["key", "slot", "sum"]].tolist():
-            if slot <= _MASK and slot not in dead and slot not in segment.sums:
-                segment.sums[slot] = total
-                self._add(digest, base | slot)
-                self._live[token] = self._live.get(token, 0) + 1
-        if bool(np.any(own & (records["kind"] == SEALED))):
-            self._entries.complete.add(token)
-
-    def _segment(self, token: str) -> Segment:
-        number = self._numbers.get(token)
-        if number is None:
-            number = self._numbers[token] = len(self._segments)
-            self._segments.append(Segment(self._folder, token))
-        return self._segments[number]
-
-    def _add(self, digest: bytes, place: int) -> None:
-        first = self._index.setdefault(digest, place)
-        if first != place:
-            self._copies.setdefault(digest, []).append(place)
-
-    def _remove(self, digest: bytes, place: int) -> None:
-        more = self._copies.get(digest, [])
-        if place in more:
-            more.remove(place)
-        elif self._index.get(digest) == place:
-            if more:
-                self._index[digest] = more.pop(0)
-            else:
-                del self._index[digest]
-        if not more:
-            self._copies.pop(digest, None)
+            if self._slots.learn(token, records):
+                self._entries.complete.add(token)
 
     def _forget(self, token: str) -> None:
-        """Drops a segment that is no longer there."""
-        number = self._numbers.pop(token, None)
-        self._dead.pop(token, None)
-        self._live.pop(token, None)
-        if number is None:
-            return
-        segment = self._segments[number]
-        for digest in [d for d, place in self._index.items() if place >> SLOT_BITS == number]:
-            self._copies[digest] = [p for p in self._copies.get(digest, []) if p >> SLOT_BITS != number]
-            self._remove(digest, self._index[digest])
-        for digest in list(self._copies):
-            self._copies[digest] = [p for p in self._copies[digest] if p >> SLOT_BITS != number]
-        self._copies = {digest: places for digest, places in self._copies.items() if places}
-        segment.sums, segment.trusted, segment.array = {}, set(), None
+        """Drops a segment that is no longer there, and stops writing to it."""
+        segment = self._slots.forget(token)
         for kind in [kind for kind, (mine, _) in self._open.items() if mine is segment]:
             del self._open[kind]
 
@@ -236,11 +177,11 @@ class PackedStore(BaseStore):
             if self._pid != os.getpid():
                 self._become_writer()
             self._refresh()
-            old = [self._index[key.digest], *self._copies.get(key.digest, [])] if key.digest in self._index else []
-            same = [p for p in old if self._segments[p >> SLOT_BITS].sums.get(p & _MASK) == total]
-            if same:
-                for place in set(old) - set(same):  # a replacement that was cut short
-                    self._bury(self._segments[place >> SLOT_BITS], place & _MASK, key.digest)
+            old = self._slots.slots_of(key.digest)
+            if any(segment.sums.get(slot) == total for segment, slot in old):
+                for segment, slot in old:
+                    if segment.sums.get(slot) != total:  # a replacement that was cut short
+                        self._bury(segment, slot, key.digest)
                 return
         for attempt in (1, 2):
             try:
@@ -250,8 +191,8 @@ class PackedStore(BaseStore):
                 if attempt == 2:
                     raise
         with self._lock:
-            for place in old:
-                self._bury(self._segments[place >> SLOT_BITS], place & _MASK, key.digest)
+            for segment, slot in old:
+                self._bury(segment, slot, key.digest)
 
     def _write(self, key: Key, array: Array, total: bytes) -> None:
         kind = (array.dtype.str, array.shape)
@@ -271,28 +212,20 @@ class PackedStore(BaseStore):
                 free.append(slot)  # nothing was published: the slot can be used again
                 self._open.setdefault(kind, (segment, free))
             raise
-        record = _record(ENTRY, key.digest, int(segment.token, 16), slot, total)
+        published = record(ENTRY, key.digest, int(segment.token, 16), slot, total)
         with self._lock:
             try:
-                self._folder.append(segment.token + ".idx", record)
+                self._folder.append(segment.token + ".idx", published)
             except OSError:
                 self._open.pop(kind, None)  # the journal may end in part of a record: no more records after it
                 raise
-            segment.sums[slot] = total
+            self._slots.publish(segment, slot, key.digest, total)
             if self.options.verify != "always":
                 segment.trusted.add(slot)
-            self._live[segment.token] = self._live.get(segment.token, 0) + 1
-            self._index_first(key.digest, self._numbers[segment.token] << SLOT_BITS | slot)
             segment.unpublished -= 1
             if not segment.unpublished:
                 self._seal(segment)
         self._use(segment)
-
-    def _index_first(self, digest: bytes, place: int) -> None:
-        old = self._index.get(digest)
-        self._index[digest] = place
-        if old is not None and old != place:
-            self._copies.setdefault(digest, []).append(old)
 
     def _make_segment(self, array: Array) -> tuple[Segment, list[int]]:
         kind = (array.dtype.str, array.shape)
@@ -316,7 +249,7 @@ class PackedStore(BaseStore):
         if budget:
             self._evict(budget, keep=token)  # others may have made one at the same time
         self._entries.watch(token)
-        segment = self._segment(token)
+        segment = self._slots.segment(token)
         segment.describe(array.dtype, array.shape, slots)
         self._made[kind] = number + 1
         self._open[kind] = segment, list(range(slots - 1, -1, -1))
@@ -324,7 +257,7 @@ class PackedStore(BaseStore):
 
     def _seal(self, segment: Segment) -> None:
         """Says that the segment's journal will not grow any more."""
-        self._folder.append(segment.token + ".idx", _record(SEALED, bytes(16), int(segment.token, 16), 0, bytes(16)))
+        self._folder.append(segment.token + ".idx", record(SEALED, bytes(16), int(segment.token, 16), 0, bytes(16)))
 
     def _evict(self, budget: int, keep: str = "") -> None:
         """Unlinks least recently used segments until all of them fit into ``budget`` bytes."""
@@ -338,7 +271,7 @@ class PackedStore(BaseStore):
             if total <= budget:
                 return
             if token != keep:
-                self.evicted += self._live.get(token, 0)
+                self.evicted += self._slots.live(token)
                 self._unlink(token)
                 total -= size
 
@@ -350,23 +283,22 @@ class PackedStore(BaseStore):
     def _delete(self, key: Key) -> bool:
         with self._lock:
             self._refresh()
-            if key.digest not in self._index:
-                return False
-            for place in [self._index[key.digest], *self._copies.get(key.digest, [])]:
-                self._bury(self._segments[place >> SLOT_BITS], place & _MASK, key.digest)
-            return True
+            found = self._slots.slots_of(key.digest)
+            for segment, slot in found:
+                self._bury(segment, slot, key.digest)
+            return bool(found)
 
     def _bury(self, segment: Segment, slot: int, digest: bytes) -> None:
         """Never serves this slot again, here (at once) and in other processes (through the journal)."""
         with self._lock:
-            if segment.token not in self._numbers:
+            if segment.token not in self._slots.numbers:
                 return
-            self._kill(segment.token, slot, digest)
+            self._slots.kill(segment.token, slot, digest)
             if self.options.read_only:
                 return
             if self._pid != os.getpid():
                 self._become_writer()
-            if not self._live.get(segment.token):
+            if not self._slots.live(segment.token):
                 self._unlink(segment.token)  # needs no space: a full disk can be emptied
                 return
             if not self._tomb_name:
@@ -374,21 +306,27 @@ class PackedStore(BaseStore):
                 self._folder.publish(name, [header_record(name[:16])], replace=False)
                 self._tomb_name = name
             try:
-                self._folder.append(self._tomb_name, _record(DEAD, digest, int(segment.token, 16), slot, bytes(16)))
+                self._folder.append(self._tomb_name, record(DEAD, digest, int(segment.token, 16), slot, bytes(16)))
             except OSError:
                 self._tomb_name = ""
                 raise
 
-    def _kill(self, token: str, slot: int, digest: bytes) -> None:
-        self._dead.setdefault(token, set()).add(slot)
-        number = self._numbers.get(token)
-        if number is None:
-            return
-        segment = self._segments[number]
-        segment.trusted.discard(slot)
-        if segment.sums.pop(slot, None) is not None:
-            self._live[token] -= 1
-            self._remove(digest, number << SLOT_BITS | slot)
+    # -- page-locking -------------------------------------------------------------------------------------------------
+
+    def page_lock(self) -> int:
+        """Page-locks the published part of every segment's map, until ``close``; how many bytes are locked now.
+
+        Call it when the cache is warm: entries put later into the same segment are not locked. 0 without CUDA.
+        """
+        with self._lock:
+            for token, number in self._slots.numbers.items():
+                segment = self._segments[number]
+                if segment.sums and token not in self._locked:
+                    lock = PinnedMapping(segment.map()[: max(segment.sums) + 1])
+                    if not lock.active:
+                        break
+                    self._locked[token] = lock
+            return sum(lock.array.nbytes for lock in self._locked.values())
 
     # -- upkeep --------------------------------------------------------------------------------------------------------
 
@@ -429,7 +367,7 @@ class PackedStore(BaseStore):
             for name in self._folder.names():
                 status = self._folder.status(name) if is_journal(name, ".npy") else None
                 size += status.st_blocks * 512 if status else 0
-            number = len(self._numbers)
+            number = len(self._slots.numbers)
             return {"entries": len(self._index), "bytes": size, "budget": self.options.disk_bytes, "segments": number}
 
     def close(self) -> None:
@@ -440,26 +378,8 @@ class PackedStore(BaseStore):
             for segment, _ in self._open.values():
                 with contextlib.suppress(OSError):  # unsealed, its journal is looked at again and again: no more
                     self._seal(segment)
-        self._index, self._open = {}, {}
+        for lock in self._locked.values():
+            lock.close()
+        self._index, self._open, self._locked = {}, {}, {}
         self._folder.close()
         self._root.close()
-
-
-def _record(kind: int, digest: bytes, token: int, slot: int, total: bytes) -> bytes:
-    return seal(kind.to_bytes(8, "little") + digest + token.to_bytes(8, "little") + slot.to_bytes(8, "little") + total)
-
-
-def header_record(token: str) -> bytes:
-    """The first record of a journal: who writes it."""
-    maker = me()
-    who = maker.host.to_bytes(8, "little") + maker.start.to_bytes(8, "little")
-    return _record(HEADER, who, int(token, 16), maker.pid, bytes(16))
-
-
-def journal_owner(folder: Folder, name: str) -> Owner | None:
-    """Who writes a journal; None if its first record does not say."""
-    data = folder.read(name, limit=64)
-    if len(data) != 64 or seal(data[:56]) != data or int.from_bytes(data[:8], "little") != HEADER:
-        return None
-    host, start = int.from_bytes(data[8:16], "little"), int.from_bytes(data[16:24], "little")
-    return Owner(host, int.from_bytes(data[32:40], "little"), start)

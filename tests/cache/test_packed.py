@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from cache import IntegrityError, Store, StoreConfigError, open_store
-from cache.packed import PackedStore, journal_owner
+from cache.packed import PackedStore
 from cache.segment import capacity
+from cache.slots import journal_owner
 from tests.cache.conftest import key, value
 
 WRITER = """

@@ -9,6 +9,7 @@ import pytest
 
 import cache.pin
 from cache import PinnedMapping
+from tests.cache.conftest import key, value
 
 
 class Runtime:
@@ -60,3 +61,21 @@ def test_without_cuda(monkeypatch: Any) -> None:
     with PinnedMapping(np.zeros(5)) as pinned:
         assert not pinned.active
         assert "missing" in pinned.reason
+
+
+def test_a_packed_store_locks_what_is_published(monkeypatch: Any, tmp_path: Any) -> None:
+    runtime = Runtime()
+    monkeypatch.setattr(cache.pin, "_runtime", lambda: runtime)
+    with cache.open_store("pinned", tmp_path) as store:
+        for number in range(3):
+            store.put(key(number), value(number, (3, 64, 64)))
+        store.put(key(3), value(3, (1, 64, 64)))
+        locked = store.page_lock()  # type: ignore[attr-defined]
+        assert locked == (3 * 3 + 1) * 64 * 64
+        assert store.page_lock() == locked  # type: ignore[attr-defined]
+        assert [call[0] for call in runtime.calls] == ["register"] * 2
+        assert np.array_equal(store.get(key(1)), value(1, (3, 64, 64)))  # type: ignore[arg-type]
+    assert [call[0] for call in runtime.calls] == ["register"] * 2 + ["unregister"] * 2
+    monkeypatch.setattr(cache.pin, "_runtime", lambda: None)
+    with cache.open_store("pinned", tmp_path) as store:
+        assert store.page_lock() == 0  # type: ignore[attr-defined]

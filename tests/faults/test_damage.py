@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from cache import IntegrityError, open_store
 from cache.journal import seal
 from cache.npyformat import header, parse
-from cache.packed import RECORD
 from cache.png import decode, encode
+from cache.slots import RECORD
 from cache.trailer import Trailer, body_checksum
 from tests.cache.conftest import key
 from tests.faults.conftest import MODES, right_or_missing, wanted
