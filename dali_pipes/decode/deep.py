@@ -25,12 +25,7 @@ def deepen(image: Coded) -> tuple[Words, dict[str, Any]]:
     invert, padding ([low, high] in pixel units, or None), windows, function, luts. Plain JSON values.
     """
     table, offset, slope, intercept = _affine(image)
-    padding = None
-    if image.padded is not None:
-        unused = np.setdiff1d(np.arange(_FULL)[::-1], table[~image.padded])
-        if unused.size:
-            table = np.where(image.padded, np.uint16(unused[-1]), table)
-            padding = [int(unused[-1])] * 2
+    table, padding = _mark_padding(image, table)
     pixels = table if image.codes is None else np.take(table, image.codes)
     attributes = {
         "source": "dicom",
@@ -46,6 +41,23 @@ def deepen(image: Coded) -> tuple[Words, dict[str, Any]]:
         "luts": [{"first": lut.first, "entries": list(lut.entries), "top": lut.top} for lut in image.candidates.luts],
     }
     return np.ascontiguousarray(pixels.astype(np.uint16, copy=False))[..., None], attributes
+
+
+def _mark_padding(image: Coded, table: Words) -> tuple[Words, list[int] | None]:
+    """The table, and [low, high] of the pixels that are padding, or None.
+
+    Padding keeps its own values, so that it does not stand out when the image is resized; only where a look-up table
+    or quantisation may have given them to other pixels too it takes the smallest value that nothing else has.
+    """
+    if image.padded is None:
+        return table, None
+    if image.affine is not None:
+        marked = table[image.padded]
+        return table, [int(marked.min()), int(marked.max())]
+    unused = np.setdiff1d(np.arange(_FULL), table[~image.padded])
+    if not unused.size:
+        return table, None
+    return np.where(image.padded, np.uint16(unused[0]), table), [int(unused[0])] * 2
 
 
 def _affine(image: Coded) -> tuple[Words, int, float, float]:

@@ -178,3 +178,15 @@ def test_depth_16_of_a_modality_table_and_of_32_bits():
     wide = make.dicom(row(0, 1 << 31, (1 << 32) - 1, dtype=np.uint32))
     deep = decode(wide, identify("", wide), 0, DecodePolicy(depth=16, channels=1))
     assert deep.pixels[0, :, 0].tolist() == [0, 32768, 65535]
+
+
+def test_depth_16_knows_padding_and_leaves_it_where_it_is():
+    data = make.dicom(row(10, 20, 200, 201), PixelPaddingValue=200, PixelPaddingRangeLimit=201)
+    deep = decode(data, identify("", data), 0, DecodePolicy(depth=16, channels=1))
+    assert deep.pixels[0, :, 0].tolist() == [10, 20, 200, 201]
+    assert deep.attributes["padding"] == [200, 201]
+    assert apply_window(deep.pixels, deep.attributes, PercentileWindow(0, 100))[0, :, 0].tolist() == [0, 255, 0, 0]
+    table = file_with(make.lut(0, [0, 5, 5, 9]), PixelPaddingValue=2)  # the padding's 5 is also that of a good pixel
+    deep = decode(table, identify("", table), 0, DecodePolicy(depth=16, channels=1))
+    assert deep.attributes["padding"] == [1, 1]
+    assert apply_window(deep.pixels, deep.attributes, PercentileWindow(0, 100))[0, :, 0].tolist() == [0, 142, 0, 255]
