@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import mmap
 import os
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dali_pipes.decode.dicom.flags import warnings_of
 from dali_pipes.decode.dicom.header import read_header
 from dali_pipes.decode.dicom.image import decode_dicom
 from dali_pipes.decode.jpeg import decode_jpeg
@@ -19,6 +21,7 @@ from dali_pipes.decode.policy import Decoded, DecodePolicy, Kind
 from dali_pipes.decode.raster import FORMATS, RASTER, decode_raster
 from dali_pipes.errors import DecodeError, LimitError, NoImageError, TruncatedError
 
+log = logging.getLogger(__name__)
 DEFAULT = DecodePolicy()
 DEFAULT_LIMITS = Limits()
 JPEG_TAGS = ("jpeg", "jpegturb", "jpegcmyk", "jpegpil")
@@ -36,15 +39,17 @@ def decode(
     are read. Raises TruncatedError, LimitError, UnsupportedError, NoImageError, WindowError, RefusedError, or
     DecodeError for other damage. No message holds a path, a name or an identifier of the patient, study or instance.
     """
-    return spread(decode_distinct(data, kind, frame, policy), policy.channels)
+    return finish(decode_distinct(data, kind, frame, policy), policy)
 
 
-def spread(decoded: Decoded, channels: int) -> Decoded:
-    """Repeat the one channel of a monochrome source, with stride 0: no memory is used for it."""
+def finish(decoded: Decoded, policy: DecodePolicy) -> Decoded:
+    """Log what the policy warns of; repeat the one channel of a monochrome source, with stride 0: it costs no memory."""
+    for text in warnings_of(decoded.facts, policy):
+        log.warning("%s", text)
     pixels = decoded.pixels
-    if pixels.shape[2] == channels:
+    if pixels.shape[2] == policy.channels:
         return decoded
-    shape, strides = (*pixels.shape[:2], channels), (*pixels.strides[:2], 0)
+    shape, strides = (*pixels.shape[:2], policy.channels), (*pixels.strides[:2], 0)
     repeated: NDArray[Any] = np.lib.stride_tricks.as_strided(pixels, shape, strides)
     return replace(decoded, pixels=repeated)
 

@@ -29,11 +29,13 @@ def describe(data: bytes | memoryview, frame: int = 0, policy: DecodePolicy = DE
 
 def _dicom(read: Frame, policy: DecodePolicy) -> dict[str, Any]:
     header, image = read.header, read.coded
+    array = read.rgb if image is None else image.values if image.codes is None else image.codes
     told: dict[str, Any] = {
         "syntax": header.syntax.uid,
         "syntax_name": header.syntax.name,
         "height": header.rows,
         "width": header.columns,
+        "decoded": None if array is None else list(array.shape[:2]),  # smaller than height and width under `reduce`
         "frames": header.frames,
         "samples": header.samples,
         "photometric": header.photometric,

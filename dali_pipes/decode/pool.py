@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from dali_pipes import errors
-from dali_pipes.decode.api import DEFAULT, spread
+from dali_pipes.decode.api import DEFAULT, finish
 from dali_pipes.decode.limits import Limits
 from dali_pipes.decode.policy import Decoded, DecodePolicy, Kind
 from dali_pipes.decode.wire import Gone, receive, send
@@ -86,7 +86,7 @@ class DecoderPool:
                     child = _Child()
                     self._children.add(child)
             request = {"path": os.fsdecode(path), "tag": kind.tag, "frame": frame, "policy": policy.as_dict()}
-            return spread(child.decode(request, self.limits), policy.channels)
+            return finish(child.decode(request, self.limits), policy)
         finally:
             with self._lock:
                 if child is not None:

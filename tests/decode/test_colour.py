@@ -112,17 +112,14 @@ def test_gray_of_colour_is_pillows():
     assert gray[0, 0, 0] == 76
 
 
-def palette_file(tables, pixels=None, bits=16, first=0, segmented=False, **attributes):
+def palette_file(tables, pixels=None, bits=16, first=0, count=None, **attributes):
+    """A PALETTE COLOR file; segmented where `count`, the number of entries after expansion, is given."""
     named = {"PhotometricInterpretation": "PALETTE COLOR"}
     for name, table in zip(("Red", "Green", "Blue"), tables):
         data = np.array(table, "<u2" if bits == 16 else "u1").tobytes()
-        data += b"\0" * (len(data) % 2)
-        count = attributes.pop("count", None) or len(table)
-        named[f"{name}PaletteColorLookupTableDescriptor"] = [count, first, bits]
-        named[("Segmented" if segmented else "") + f"{name}PaletteColorLookupTableData"] = data
-        if segmented:
-            attributes["count"] = count
-    attributes.pop("count", None)
+        named[f"{name}PaletteColorLookupTableDescriptor"] = [count or len(table), first, bits]
+        key = f"{name}PaletteColorLookupTableData"
+        named[f"Segmented{key}" if count else key] = data + b"\0" * (len(data) % 2)
     return make.dicom(row(0, 1, 2) if pixels is None else pixels, **{**named, **attributes})
 
 
@@ -146,17 +143,17 @@ def test_segmented_palette():
     # Discrete: two entries 0, 100. Linear: four more up to 500: 200, 300, 400, 500. Then the discrete segment again
     # (indirect).
     words = [0, 2, 0, 100 << 8, 1, 4, 140 << 8, 2, 1, 0, 0]
-    data = palette_file([words] * 3, row(0, 1, 2, 3, 4, 5, 6, 7), segmented=True, count=8)
+    data = palette_file([words] * 3, row(0, 1, 2, 3, 4, 5, 6, 7), count=8)
     assert rgb(data)[..., 0].tolist() == [[0, 100, 110, 120, 130, 140, 0, 100]]
 
 
 def test_damaged_palettes():
     with pytest.raises(DecodeError, match="ends inside a segment"):
-        rgb(palette_file([[0, 9, 1]] * 3, segmented=True, count=9))
+        rgb(palette_file([[0, 9, 1]] * 3, count=9))
     with pytest.raises(DecodeError, match="has 0 values"):
         rgb(make.dicom(row(0), PhotometricInterpretation="PALETTE COLOR"))
     with pytest.raises(DecodeError, match="opcode 7"):
-        rgb(palette_file([[7, 1, 1]] * 3, segmented=True, count=9))
+        rgb(palette_file([[7, 1, 1]] * 3, count=9))
 
 
 def test_supplemental_palette_colours_the_upper_values():

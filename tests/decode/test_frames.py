@@ -41,14 +41,12 @@ def test_each_frame_of_each_syntax(syntax):
         values(data, 5)
 
 
-@pytest.mark.parametrize("table", ["basic", "empty", "extended"])
-@pytest.mark.parametrize("split", [0, 20])
+@pytest.mark.parametrize(
+    ("table", "split"), [("basic", 0), ("basic", 20), ("empty", 0), ("empty", 20), ("extended", 0)]
+)
 @pytest.mark.parametrize("syntax", ["j2k", "jls", "lossless"])
 def test_offset_tables_and_fragments(table, split, syntax):
     data = make.dicom(STACK, syntax, table=table, split=split)
-    if split and table == "extended":
-        pytest.skip("no GPU") if False else None  # the standard allows one fragment a frame only with an extended table
-        return
     for n in range(5):
         assert (values(data, n) == 10 * (n + 1)).all()
 
@@ -131,13 +129,10 @@ def test_listing(tmp_path):
 
 
 def test_a_file_without_meta_information_is_read_as_what_it_looks_like():
-    from pydicom.dataset import Dataset as Plain
-
     for syntax in ("implicit", "explicit"):
         data = make.dicom(row(5, 6), syntax)
         at = data.index(make.SYNTAX[syntax].encode()) + len(make.SYNTAX[syntax]) + len(make.SYNTAX[syntax]) % 2
         assert values(data[at:]).tolist() == [[5, 6]]
-    assert Plain() is not None
 
 
 def test_flags_and_their_policies(caplog):

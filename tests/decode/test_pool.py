@@ -170,6 +170,22 @@ def test_children_import_no_torch_and_end_with_their_parent(file):
         os.sched_yield()
 
 
+def test_warnings_reach_the_parents_log(pool, tmp_path, caplog):
+    path = tmp_path / "burned.dcm"
+    path.write_bytes(make.dicom(PIXELS, BurnedInAnnotation="YES"))
+    kind = identify(path, path.read_bytes())
+    assert pool.decode(path, kind).facts["burned_in"] is True
+    assert caplog.text.count("burned into its pixels") == 1
+
+
+@pytest.mark.parametrize("data", [make.jpeg(PIXELS.astype(np.uint8)), make.raster(PIXELS, "PNG")])
+def test_photos_can_be_decoded_in_a_child_too(pool, tmp_path, data):
+    path = tmp_path / "photo"
+    path.write_bytes(data)
+    kind = identify(path, data)
+    assert np.array_equal(pool.decode(path, kind).pixels, decode(data, kind).pixels)
+
+
 def test_workers_must_be_positive():
     with pytest.raises(ConfigError, match="at least 1"):
         DecoderPool(0)

@@ -107,3 +107,13 @@ def test_headers_that_contradict_themselves(attributes, says):
 def test_pixel_data_shorter_than_the_header_says():
     with pytest.raises(TruncatedError, match="needs 20 bytes of pixel data; 2 are there"):
         values(make.dicom(row(1, 2), Columns=20))
+
+
+@pytest.mark.parametrize(
+    "shape", [(8, 8), (16, 24), (31, 31), (30, 40), (9, 16), (1, 700), (513, 5), (300, 200), (200, 300)]
+)
+def test_jpeg_xl_sizes_are_read_before_decoding(shape):
+    pixels = np.arange(shape[0] * shape[1], dtype=np.uint32).reshape(shape).astype(np.uint16)
+    assert np.array_equal(values(make.dicom(pixels, "jxl")), pixels)
+    with pytest.raises(DecodeError, match="the JPEG XL frame is"):
+        values(make.dicom(pixels[:, :-1] if shape[1] > 1 else pixels, "jxl", frames=[make.encode(pixels, "jxl", 16)]))

@@ -4,7 +4,6 @@ Annotation (C.7.6.1.1), Lossy Image Compression (C.7.6.1.1.5).
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from dali_pipes.decode.dicom.header import Header
@@ -12,7 +11,8 @@ from dali_pipes.decode.dicom.values import attribute
 from dali_pipes.decode.policy import DecodePolicy
 from dali_pipes.errors import RefusedError
 
-log = logging.getLogger(__name__)
+_BURNED_IN = "the file says that annotation is burned into its pixels (0028,0301): it may name the patient"
+_PROCESSING = "the image is FOR PROCESSING (0008,0068): raw values, not made for looking at"
 
 
 def read_flags(header: Header) -> dict[str, Any]:
@@ -30,25 +30,18 @@ def read_flags(header: Header) -> dict[str, Any]:
     }
 
 
+def warnings_of(flags: dict[str, Any], policy: DecodePolicy, action: str = "warn") -> list[str]:
+    """What the flags give reason to say under the policy's actions; action "error": what it refuses."""
+    found = (
+        (policy.burned_in, flags.get("burned_in"), _BURNED_IN),
+        (policy.processing, flags.get("intent") == "FOR PROCESSING", _PROCESSING),
+    )
+    return [text for wanted, hit, text in found if hit and wanted == action]
+
+
 def check_flags(header: Header, policy: DecodePolicy) -> tuple[dict[str, Any], list[str]]:
     """The flags, and warnings, by the policy's actions; raises RefusedError where one of them is "error"."""
-    flags, warnings = read_flags(header), []
-    for action, hit, text in (
-        (
-            policy.burned_in,
-            flags["burned_in"],
-            "the file says that annotation is burned into its pixels (0028,0301): it may name the patient",
-        ),
-        (
-            policy.processing,
-            flags["intent"] == "FOR PROCESSING",
-            "the image is FOR PROCESSING (0008,0068): raw values, not made for looking at",
-        ),
-    ):
-        if not hit or action == "ignore":
-            continue
-        if action == "error":
-            raise RefusedError(f"{text}; the policy refuses such files")
-        log.warning("%s", text)
-        warnings.append(text)
-    return flags, warnings
+    flags = read_flags(header)
+    for text in warnings_of(flags, policy, "error"):
+        raise RefusedError(f"{text}; the policy refuses such files")
+    return flags, warnings_of(flags, policy)

@@ -15,6 +15,7 @@ from PIL import Image, features
 
 from dali_pipes.decode.dicom.header import Header
 from dali_pipes.decode.dicom.j2k import read_j2k_header
+from dali_pipes.decode.dicom.jxl import read_jxl_size
 from dali_pipes.decode.dicom.native import shape_samples
 from dali_pipes.decode.jpegheader import JpegHeader, read_jpeg_header
 from dali_pipes.errors import DecodeError, TruncatedError, UnsupportedError
@@ -149,6 +150,9 @@ def jpegxl(frame: bytes, header: Header) -> Samples:
     """PS3.5 A.4.13: JPEG XL, whose decoder gives gray or RGB."""
     import imagecodecs
 
+    size = read_jxl_size(frame)
+    if size != (header.rows, header.columns):
+        raise DecodeError(f"the JPEG XL frame is {size}, the DICOM header says {(header.rows, header.columns)}")
     array = np.asarray(imagecodecs.jpegxl_decode(frame, numthreads=1))
     return Samples(_as_frame(array, header), None, False, rgb=True)
 
