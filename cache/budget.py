@@ -14,6 +14,7 @@ from collections.abc import Callable
 from .base import ProcessLock
 from .files import Folder
 
+QUARANTINE = "quarantine"  # the folder of damaged entries
 _EXACT = 1 << 20
 
 
@@ -61,6 +62,7 @@ class Budget:
         """Counts what is there and removes the oldest entries until at most ``allowed`` bytes are."""
         sizes: dict[str, int] = {}
         used: dict[str, int] = {}
+        aside: list[tuple[str, int]] = []
         total = 0
         for name, status in self._folder.scan():
             cost = charge(status.st_size)
@@ -69,6 +71,12 @@ class Budget:
             if stem is not None:
                 sizes[stem] = sizes.get(stem, 0) + cost
                 used[stem] = max(used.get(stem, 0), status.st_mtime_ns)
+            elif name.startswith(QUARANTINE + "/"):
+                aside.append((name, cost))
+        while aside and total > allowed:  # damaged entries go before any good one
+            name, cost = aside.pop()
+            self._folder.delete(name)
+            total -= cost
         left = 0
         for stem in sorted(used, key=lambda stem: used[stem]):
             if total <= allowed:

@@ -18,15 +18,13 @@ import numpy as np
 import xxhash
 
 from .base import Array, BaseStore, Options
-from .budget import Budget, charge, entry_stem
+from .budget import QUARANTINE, Budget, charge, entry_stem
 from .errors import IntegrityError
 from .files import Folder, chunks, fill, tag
 from .integrity import payload, read_only, storable
 from .journal import RECORD
 from .key import Key
 from .trailer import Trailer, body_checksum
-
-QUARANTINE = "quarantine"
 
 
 class FileStore(BaseStore):

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from .base import Array
+from .budget import QUARANTINE
 from .errors import IntegrityError
 from .files import chunks
-from .filestore import QUARANTINE, FileStore
+from .filestore import FileStore
 from .integrity import checksum, payload
 from .key import Key
 from .npyformat import nbytes

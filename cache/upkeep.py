@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from .base import BaseStore, Options
+from .budget import QUARANTINE
 from .errors import StoreConfigError
 from .files import TAG_NAME, Folder, is_tagged
-from .filestore import QUARANTINE
 from .journal import RECORD
 from .key import Key
 from .parts import PartsLedger

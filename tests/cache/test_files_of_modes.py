@@ -245,3 +245,20 @@ def test_private_files(tmp_path: Path, mode: str) -> None:
         os.umask(old)
     for path in [tmp_path / "cache", *(tmp_path / "cache").rglob("*")]:
         assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600)
+
+
+@pytest.mark.parametrize("mode", FILE_MODES)
+def test_damaged_entries_leave_before_good_ones(tmp_path: Path, mode: str) -> None:
+    store = open_store(mode, tmp_path, disk_bytes=170_000)
+    for number in range(5):
+        store.put(key(number), value(number, (20_000,)))
+    for file in entry_files(tmp_path, mode):
+        if key(0).hex in file.name and file.stat().st_size > 10_000:
+            file.write_bytes(b"damaged".ljust(file.stat().st_size))
+    store = open_store(mode, tmp_path, disk_bytes=170_000)
+    assert store.get(key(0)) is None
+    for number in range(5, 9):
+        store.put(key(number), value(number, (20_000,)))
+    assert not list((tmp_path / mode / "quarantine").iterdir())
+    assert store.stats()["evicted"] == 8 - store.stats()["entries"]
+    assert store.stats()["entries"] >= 6
