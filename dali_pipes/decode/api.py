@@ -43,7 +43,7 @@ def decode(
 
 
 def finish(decoded: Decoded, policy: DecodePolicy) -> Decoded:
-    """Log what the policy warns of; repeat the one channel of a monochrome source, with stride 0: it costs no memory."""
+    """Log what the policy warns of; repeat the one channel of a monochrome source with stride 0, for nothing."""
     for text in warnings_of(decoded.facts, policy):
         log.warning("%s", text)
     pixels = decoded.pixels

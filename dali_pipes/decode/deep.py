@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dali_pipes.decode.coded import VOILUT, Candidates, Coded, render
+from dali_pipes.decode.histogram import Codes, look_up
 from dali_pipes.decode.voi import Window
 from dali_pipes.errors import DecodeError
 
@@ -26,7 +27,7 @@ def deepen(image: Coded) -> tuple[Words, dict[str, Any]]:
     """
     table, offset, slope, intercept = _affine(image)
     table, padding = _mark_padding(image, table)
-    pixels = table if image.codes is None else np.take(table, image.codes)
+    pixels = table if image.codes is None else _spread(table, image.codes)
     attributes = {
         "source": "dicom",
         "windowed": True,
@@ -40,7 +41,14 @@ def deepen(image: Coded) -> tuple[Words, dict[str, Any]]:
         "function": image.candidates.function,
         "luts": [{"first": lut.first, "entries": list(lut.entries), "top": lut.top} for lut in image.candidates.luts],
     }
-    return np.ascontiguousarray(pixels.astype(np.uint16, copy=False))[..., None], attributes
+    return pixels[..., None], attributes
+
+
+def _spread(table: Words, codes: Codes) -> Words:
+    """table[codes]; a copy of the codes where the table changes none, as for all unsigned values."""
+    if np.array_equal(table, np.arange(table.size)):
+        return codes.astype(np.uint16, order="C")
+    return look_up(table, codes)
 
 
 def _mark_padding(image: Coded, table: Words) -> tuple[Words, list[int] | None]:

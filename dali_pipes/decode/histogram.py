@@ -7,11 +7,13 @@ position p = (n - 1) q / 100 lies between v[floor p] and v[floor p + 1] and is i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Codes = NDArray[np.uint8] | NDArray[np.uint16]
+Entry = TypeVar("Entry", np.uint8, np.uint16)
 _PIECE = 1 << 16
 
 
@@ -24,10 +26,10 @@ def counts_of(codes: Codes, size: int) -> NDArray[np.int64]:
     return total
 
 
-def look_up(table: NDArray[np.uint8], codes: Codes) -> NDArray[np.uint8]:
-    """uint8 of the codes' shape: table[code]; codes must be below the table's length."""
+def look_up(table: NDArray[Entry], codes: Codes) -> NDArray[Entry]:
+    """table[code], of the codes' shape and the table's dtype; codes must be below the table's length."""
     flat = np.ascontiguousarray(codes).reshape(-1)
-    out = np.empty(flat.size, np.uint8)
+    out = np.empty(flat.size, table.dtype)
     index = np.empty(min(_PIECE, flat.size), np.intp)  # np.take would convert the whole image to 8-byte indices
     for start in range(0, flat.size, _PIECE):
         piece = flat[start : start + _PIECE]
