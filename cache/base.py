@@ -77,6 +77,7 @@ class BaseStore:
 
     mode = "none"
     direct = True
+    persistent = False
     directory: str | None = None
 
     def __init__(self, options: Options) -> None:

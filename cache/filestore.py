@@ -32,6 +32,7 @@ class FileStore(BaseStore):
 
     suffix = ""
     direct = False
+    persistent = True
     whole = True  # whether _decode wants the file's bytes; else it reads from the descriptor
 
     def __init__(self, directory: str | os.PathLike[str], options: Options, sweep: bool = True) -> None:

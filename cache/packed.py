@@ -38,6 +38,7 @@ class PackedStore(BaseStore):
     """See the module. ``directory`` is the folder of the whole cache; segments lie in its subfolder ``pinned``."""
 
     mode = "pinned"
+    persistent = True
 
     def __init__(self, directory: str | os.PathLike[str], options: Options, sweep: bool = True) -> None:
         super().__init__(options)

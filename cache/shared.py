@@ -34,6 +34,7 @@ class SharedMemoryStore(PackedStore):
     """
 
     mode = "memory"
+    persistent = False
 
     def __init__(self, options: Options, directory: str | None = None) -> None:
         self._creator = 0

@@ -83,7 +83,7 @@ class SourceIndex:
         """16 bytes that stand for a path; tells nothing without the secret."""
         return blake2b(os.fsencode(path), digest_size=16, key=self._secret).digest()
 
-    def lookup(self, path: str | os.PathLike[str], size: int, mtime_ns: int) -> tuple[bytes, bytes] | None:
+    def lookup(self, path: str | os.PathLike[str], size: int, mtime_ns: int) -> tuple[bytes, str] | None:
         """(content digest, tag) of a file seen before with this size and mtime, or None."""
         digest = self.path_digest(path)
         found = self._find(digest, size, mtime_ns)
@@ -95,7 +95,9 @@ class SourceIndex:
                     self._failed(error)
                     news = False
             found = self._find(digest, size, mtime_ns) if news else None
-        return None if found is None else (bytes(found["content"]), bytes(found["tag"]).rstrip(b"\0"))
+        if found is None:
+            return None
+        return bytes(found["content"]), bytes(found["tag"]).rstrip(b"\0").decode("ascii", "replace")
 
     def seen(self, path: str | os.PathLike[str]) -> list[tuple[int, int]]:
         """(size, mtime_ns) of every state of this file that is remembered: to explain a miss."""
@@ -103,10 +105,12 @@ class SourceIndex:
         rows = [row for row in (*self._rows(digest), self._recent.get(digest)) if row is not None]
         return sorted({(int(row["size"]), int(row["mtime"])) for row in rows})
 
-    def record(self, path: str | os.PathLike[str], size: int, mtime_ns: int, content: bytes, tag: bytes = b"") -> bool:
+    def record(self, path: str | os.PathLike[str], size: int, mtime_ns: int, content: bytes, tag: str = "") -> bool:
         """Remembers what a file held; False if it was modified too recently to tell (or if nothing can be written)."""
-        if len(content) != 16 or len(tag) > 8:
-            raise StoreConfigError(f"content is 16 bytes and a tag at most 8; got {len(content)} and {len(tag)}")
+        if len(content) != 16 or len(tag) > 8 or not tag.isascii():
+            raise StoreConfigError(
+                f"content is 16 bytes and a tag at most 8 ASCII characters; got {len(content)} and {len(tag)}"
+            )
         coarse = mtime_ns % 1_000_000_000 == 0
         if abs(time.time_ns() - mtime_ns) < (2_000_000_000 if coarse else 20_000_000):
             return False
@@ -116,7 +120,7 @@ class SourceIndex:
             + size.to_bytes(8, "little")
             + mtime_ns.to_bytes(8, "little", signed=True)
             + content
-            + tag.ljust(8, b"\0")
+            + tag.encode("ascii").ljust(8, b"\0")
         )
         record = seal(body)
         with self._lock:

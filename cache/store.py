@@ -38,11 +38,13 @@ _CLASSES = {  # imported when asked for: torch takes seconds
 class Store(Protocol):
     """Arrays under keys. What ``get`` gives is exactly what was put, or None.
 
-    ``direct``: ``get`` of a warm entry is a view or a look-up, not worth handing to a thread.
+    ``direct``: ``get`` of a warm entry is a view or a look-up, not worth handing to a thread. ``persistent``: entries
+    outlive the process.
     """
 
     mode: str
     direct: bool
+    persistent: bool
     directory: str | None
 
     def get(self, key: Key) -> Array | None:

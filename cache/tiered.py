@@ -24,6 +24,7 @@ class TieredStore(BaseStore):
     """See the module. ``disk`` opens the disk mode; ``base`` is the shared folder."""
 
     mode = "tiered"
+    persistent = True
 
     def __init__(
         self,

@@ -32,6 +32,7 @@ class TestStore:
         assert isinstance(store, Store)
         assert store.mode == WAYS[way][0]
         assert isinstance(store.direct, bool)
+        assert store.persistent == (way in persistent())
 
     def test_a_miss_is_none(self, opened: Open, way: str) -> None:
         store = opened(way)
