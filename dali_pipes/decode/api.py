@@ -19,7 +19,7 @@ from dali_pipes.decode.jpeg import decode_jpeg
 from dali_pipes.decode.limits import Limits
 from dali_pipes.decode.policy import Decoded, DecodePolicy, Kind
 from dali_pipes.decode.raster import FORMATS, RASTER, decode_raster
-from dali_pipes.errors import DecodeError, LimitError, NoImageError, TruncatedError
+from dali_pipes.errors import DaliPipesError, DecodeError, LimitError, NoImageError, TruncatedError
 
 log = logging.getLogger(__name__)
 DEFAULT = DecodePolicy()
@@ -69,8 +69,12 @@ def decode_distinct(data: bytes | memoryview, kind: Kind, frame: int, policy: De
             if policy.depth == 8:
                 return Decoded(pixels)
             return Decoded(pixels * np.uint16(257), {**RASTER, "windowed": False})
+    except DaliPipesError:
+        raise
     except MemoryError:
         raise LimitError("there is not enough memory to decode the file") from None
+    except Exception as error:  # whatever a library throws at odd bytes; unquoted, for it may hold what the file says
+        raise DecodeError(f"the file is damaged: {type(error).__name__} in the decoder") from None
     raise DecodeError(f"no decoder has the tag {kind.tag!r}")
 
 

@@ -83,7 +83,10 @@ def _turbo(data: bytes | memoryview, gray: bool) -> NDArray[np.uint8]:
         pixels = _turbojpeg.decode_jpeg(data, space)
     except ValueError as error:
         _raise_damage(str(error))
-        pixels = _turbojpeg.decode_jpeg(data, space, strict=False)
+        try:
+            pixels = _turbojpeg.decode_jpeg(data, space, strict=False)
+        except ValueError as worse:
+            raise DecodeError(f"JPEG data is damaged: {worse}") from None
     return np.ascontiguousarray(pixels)
 
 

@@ -42,6 +42,7 @@ _BOOT = (
 )
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _START_SECONDS = 60.0
+_END_SECONDS = 5.0
 
 
 class DecoderPool:
@@ -166,7 +167,6 @@ class _Child:
                 raise DecodeError(f"a decoder process did not start within {_START_SECONDS:g} s") from None
             raise LimitError(f"decoding took longer than {limits.seconds:g} s (Limits.seconds) and was ended") from None
         except (Gone, OSError):
-            self.kill()
             raise self._obituary() from None
         except BaseException:
             self.kill()  # an interrupt in mid-reply: the stream can't be used again
@@ -184,7 +184,12 @@ class _Child:
         return Decoded(pixels, reply["attributes"], reply["facts"])
 
     def _obituary(self) -> DecodeError:
-        code = self._process.wait()
+        self.alive = False
+        try:
+            code = self._process.wait(_END_SECONDS)  # its socket closes a moment before it is gone
+        except subprocess.TimeoutExpired:
+            self.kill()
+            code = self._process.wait()
         if code == -signal.SIGXCPU:
             return LimitError("decoding took more processor time than Limits.seconds allows and was ended")
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
@@ -199,7 +204,7 @@ class _Child:
         self.alive = False
         self._socket.close()
         try:
-            self._process.wait(5)
+            self._process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

@@ -1,5 +1,6 @@
 """The registry of decoders: what is missing is named, nothing under a copyleft licence is ever called."""
 
+import contextlib
 import sys
 
 import make_images as make
@@ -7,8 +8,8 @@ import numpy as np
 import pytest
 
 from dali_pipes.decode import decode, decoders, describe, identify, require
-from dali_pipes.decode.dicom import codecs
-from dali_pipes.errors import UnsupportedError
+from dali_pipes.decode.dicom import codecs, plugins
+from dali_pipes.errors import DecodeError, UnsupportedError
 
 PIXELS = np.arange(64, dtype=np.uint8).reshape(8, 8)
 
@@ -44,6 +45,20 @@ def test_a_missing_package_is_named_with_what_it_lacks(monkeypatch):
     assert "JPEG Extended" in message
     assert "imagecodecs (BSD-3-Clause): not installed: pip install imagecodecs" in message
     assert "pylibjpeg-libjpeg (GPL-3.0): never used" in message
+
+
+def test_a_panic_of_a_codec_written_in_rust_is_a_decode_error(capfd):
+    good = make.encode(PIXELS, "rle", 8)
+    for cut in range(64, len(good)):
+        data = make.dicom(PIXELS, "rle", frames=[good[:cut]])
+        with contextlib.suppress(DecodeError):  # a PanicException is no Exception: it would end the process
+            decode(data, identify("", data))
+    with pytest.raises(DecodeError, match="it is damaged"):
+        plugins._named("a codec")(panics)(b"", None)
+
+
+def panics(frame, header):
+    raise type("PanicException", (BaseException,), {})("index out of range")
 
 
 def test_require():

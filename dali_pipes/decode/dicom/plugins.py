@@ -52,6 +52,10 @@ def _named(what: str) -> Callable[[Plugin], Plugin]:
                     for w in ("truncated", "premature", "too small", "not enough", "source buffer")
                 )
                 raise (TruncatedError if cut else DecodeError)(f"{what} could not decode the frame: {error}") from None
+            except BaseException as error:
+                if type(error).__name__ != "PanicException":  # what Rust's panics become; not an Exception
+                    raise
+                raise DecodeError(f"{what} could not decode the frame: it is damaged") from None
 
         return safe
 
