@@ -26,24 +26,24 @@ class Batch:
     id: list[str]
 
     def __getitem__(self, name: str) -> Any:
-        if name not in self.keys():
-            raise KeyError(f"{name!r}; a batch has {', '.join(self.keys())}")
+        if name not in tuple(self):
+            raise KeyError(f"{name!r}; a batch has {', '.join(self)}")
         return getattr(self, name)
 
     def keys(self) -> tuple[str, ...]:
         """The names that `batch[name]` takes."""
-        return ("image", "label", "index", "id")
+        return tuple(self)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.keys())
+        return iter(("image", "label", "index", "id"))
 
     def __len__(self) -> int:
         return len(self.id)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """The same batch with its tensors on `device`."""
-        moved = (tensor.to(device, non_blocking=non_blocking) for tensor in (self.image, self.label, self.index))
-        return Batch(*moved, self.id)
+        image, label, index = (t.to(device, non_blocking=non_blocking) for t in (self.image, self.label, self.index))
+        return Batch(image, label, index, self.id)
 
     def __repr__(self) -> str:
         kind = str(self.image.dtype).removeprefix("torch.")

@@ -29,7 +29,9 @@ class BufferPool:
         self._idle: dict[tuple[tuple[int, ...], torch.dtype], deque[torch.Tensor]] = {}
 
     def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        """A dense tensor with undefined content, whose memory returns to the pool when the tensor and its views are gone."""
+        """A dense tensor with undefined content, whose memory returns to the pool when the tensor and its views are
+        gone.
+        """
         idle = self._idle.setdefault((shape, dtype), deque(maxlen=self._keep))
         try:
             buffer = idle.pop()

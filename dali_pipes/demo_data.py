@@ -1,7 +1,7 @@
 """A small set of images to try everything on: made ones that look like mammograms and photos, and real ones.
 
-The made mammograms cover MONOCHROME1 and 2, 12 and 16 bits, padding, and one file each way of the common transfer syntaxes;
-the real files are those that pydicom ships with.
+The made mammograms cover MONOCHROME1 and 2, 12 and 16 bits, padding, and one file each way of the common transfer
+syntaxes; the real files are those that pydicom ships with.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ def make_demo_set(folder: Path, *, mammograms: int = 20, photos: int = 20, seed:
 
 
 def mammogram(rng: np.random.Generator, height: int, width: int, bits: int) -> npt.NDArray[np.uint16]:
-    """A breast-shaped phantom with dense tissue and a few calcifications; uint16[height, width] of `bits` bits, air is 0."""
+    """A breast-shaped phantom with dense tissue and a few calcifications; uint16[height, width] of `bits` bits, air
+    is 0.
+    """
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     distance = np.hypot((y / height - 0.5) / 0.42, x / width / (0.65 + 0.25 * rng.random()))
     thickness = np.sqrt(np.clip(1 - distance**2, 0, None))
@@ -91,7 +93,9 @@ def photo(rng: np.random.Generator, height: int, width: int) -> npt.NDArray[np.u
 def _blobs(rng: np.random.Generator, height: int, width: int, cells: int) -> npt.NDArray[np.float32]:
     """Smooth noise in 0..1 with about `cells` bumps across."""
     coarse = Image.fromarray(rng.integers(0, 256, (cells, cells), dtype=np.uint8))
-    return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.float32) / 255
+    smooth: npt.NDArray[np.float32] = np.array(coarse.resize((width, height), Image.Resampling.BICUBIC), np.float32)
+    smooth *= np.float32(1 / 255)
+    return smooth
 
 
 def write_mammogram(

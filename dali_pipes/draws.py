@@ -1,9 +1,10 @@
 """Every random number of the product, as plain data drawn on the host.
 
-A number is a pure function of (seed, epoch, operation, sample): the 64-bit finaliser of SplitMix64 (Steele, Lea and Flood,
+A number is a pure function of (seed, epoch, operation, sample): the 64-bit finaliser of SplitMix64 (Steele, Lea and
+Flood,
 "Fast splittable pseudorandom number generators", OOPSLA 2014) applied to a counter whose origin is the BLAKE2b hash of
-(seed, epoch, operation). No generator object exists, so nothing has to be saved to resume, a sample's draw does not depend
-on its batch, and the numbers do not change with the NumPy version.
+(seed, epoch, operation). No generator object exists, so nothing has to be saved to resume, a sample's draw does not
+depend on its batch, and the numbers do not change with the NumPy version.
 """
 
 from __future__ import annotations
@@ -38,12 +39,14 @@ def random_bits(seed: int, epoch: int, operation: str, samples: npt.NDArray[np.i
         z = origin + (samples.astype(np.uint64) + np.uint64(1)) * _GOLDEN
         z = (z ^ (z >> np.uint64(30))) * _MIX_1
         z = (z ^ (z >> np.uint64(27))) * _MIX_2
-        return z ^ (z >> np.uint64(31))
+        bits: npt.NDArray[np.uint64] = z ^ (z >> np.uint64(31))
+    return bits
 
 
 def uniform(seed: int, epoch: int, operation: str, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """float64[N] in [0, 1), multiples of 2^-53; arguments as for `random_bits`."""
-    return (random_bits(seed, epoch, operation, samples) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    numbers: npt.NDArray[np.float64] = (random_bits(seed, epoch, operation, samples) >> np.uint64(11)) * 2.0**-53
+    return numbers
 
 
 @dataclass(frozen=True)

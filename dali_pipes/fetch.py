@@ -3,12 +3,16 @@
     number ──> source file ──> identity (content digest, kind) ──> key ──> cache hit
                                                                      └──> decode ──> base image ──> cache
 
-An identity is taken once per fetcher; within one run a source file is taken not to change.
+An identity is taken once per fetcher; within one run a source file is taken not to change. At depth 16 the cache holds
+modality values, and the recipe's window is applied to what it gives.
 """
 
 from __future__ import annotations
 
+import functools
+import json
 import logging
+import mmap
 import os
 import threading
 from collections import Counter
@@ -22,7 +26,8 @@ import numpy.typing as npt
 
 import cache
 from dali_pipes.arithmetic import ARITHMETIC_VERSION, base_image
-from dali_pipes.decode import Decoded, DecoderPool, Kind, apply_window, decode, identify
+from dali_pipes.arithmetic.native import native_base
+from dali_pipes.decode import Decoded, DecodePolicy, DecoderPool, Kind, apply_window, decode, identify
 from dali_pipes.errors import DaliPipesError, DecodeError
 from dali_pipes.manifest import Manifest
 from dali_pipes.recipe import Recipe
@@ -31,6 +36,9 @@ log = logging.getLogger(__name__)
 
 Pixels = npt.NDArray[Any]
 """A base image: uint8 or uint16 [C, H, W], C-contiguous, read-only."""
+
+MAPPED_FROM = 64 * 2**20
+"""Source files of at least this many bytes are mapped, not read: one frame of a long file is a small part of it."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,29 @@ class Failure:
 Item = Pixels | Encoded | Failure
 
 
+def key_parts(
+    recipe: Recipe, policy: DecodePolicy, content: bytes, kind: Kind, frame: int
+) -> dict[str, str | int | bytes]:
+    """Everything that decides a base image, by name: what its key in the cache is made of.
+
+    Args:
+        recipe, policy: what is wanted, and how files are read.
+        content: digest of the source file.
+        kind: what the file is.
+        frame: its frame.
+    """
+    # Entries made under a refusing policy are kept apart, so that a hit never serves what the policy would refuse.
+    strict = "+".join(name for name in ("burned_in", "processing") if getattr(policy, name) == "error")
+    decoder = kind.under(policy).decoder + (f"; refuses {strict}" if strict else "")
+    return {
+        "source": content,
+        "frame": frame,
+        "decoder": decoder,
+        "arithmetic": ARITHMETIC_VERSION,
+        **recipe.base_parts,
+    }
+
+
 class Fetcher:
     """Base images of a manifest's samples, from the cache or decoded.
 
@@ -57,10 +88,10 @@ class Fetcher:
         manifest: the samples.
         recipe: decides the base images.
         store: where they are kept; closed by whoever opened it.
-        sources: identities of source files from earlier runs.
         workers: how many samples are decoded at once.
         encoded: hand plain JPEGs to the backend undecoded (only without a cache).
-        secret: keys the names in the cache.
+        sandbox: decode every file in a child process with limits of time and memory.
+        policy: how files are read; the recipe's `decode_policy`, with limits and refusals of the caller's.
     """
 
     def __init__(
@@ -68,25 +99,33 @@ class Fetcher:
         manifest: Manifest,
         recipe: Recipe,
         store: cache.Store,
-        sources: cache.SourceIndex,
         *,
         workers: int,
         encoded: bool = False,
-        secret: bytes = b"",
+        sandbox: bool = False,
+        policy: DecodePolicy | None = None,
     ) -> None:
         self._manifest = manifest
         self._recipe = recipe
         self._store = store
-        self._sources = sources
+        self._policy = policy or recipe.decode_policy
         self._encoded = encoded and store.mode == "none"
-        self._secret = secret
-        self._base_digest = recipe.base_digest
+        self._sandbox = sandbox
+        options = getattr(store, "options", None)
+        shared: dict[str, Any] = {}
+        if options is not None:
+            shared = {"read_only": options.read_only, "shared_group": options.shared_group}
+        self._secret = cache.default_secret() if store.directory else b""
+        self._sources = cache.SourceIndex(store.directory, **shared)
+        self._ledger = cache.PartsLedger(store.directory, **shared) if store.directory else None
         self._flight = cache.SingleFlight(store)
         self._keys: dict[int, cache.Key] = {}
+        self._attributes: dict[int, str] = {}
         self._failures: dict[int, Failure] = {}
         self._refused: set[int] = set()
+        self._intents: set[str] = set()
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="dali-pipes-fetch")
-        self._children = DecoderPool(workers)
+        self._children = DecoderPool(workers, self._policy.limits)
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
 
@@ -100,20 +139,24 @@ class Fetcher:
             if image is not None:
                 with self._lock:
                     self._counts["hits"] += 1
-                return image
+                return image if self._recipe.depth == 8 else self._threads.submit(self._fetch, sample, image)
         return self._threads.submit(self._fetch, sample)
 
     def decoded(self, sample: int) -> Pixels | Failure:
-        """The base image of a sample, never undecoded; waits for it. Later requests for the sample are decoded here too."""
+        """The base image of a sample, never undecoded; waits for it. Later requests for the sample are decoded here
+        too.
+        """
         self._refused.add(sample)
         item = self.request(sample)
         ready = item.result() if isinstance(item, Future) else item
-        if isinstance(ready, Encoded):  # pragma: no cover
-            raise AssertionError("a refused sample is never handed out encoded")
-        return ready
+        if isinstance(ready, Encoded):  # it was asked for before it was refused
+            ready = self._fetch(sample)
+        return ready  # type: ignore[return-value]
 
     def counts(self) -> dict[str, int]:
-        """Since the start: `decoded`, `hits`, `misses` (images), `failed` (different samples), `bytes_read` (of sources)."""
+        """Since the start: `decoded`, `hits`, `misses` (images), `failed` (different samples), `bytes_read` (of
+        sources).
+        """
         with self._lock:
             return {name: self._counts[name] for name in ("decoded", "hits", "misses", "failed", "bytes_read")}
 
@@ -125,11 +168,14 @@ class Fetcher:
         """Ends threads and child processes; requests that have not begun are dropped."""
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._children.close()
+        self._flight.close()
         self._sources.close()
+        if self._ledger is not None:
+            self._ledger.close()
 
-    def _fetch(self, sample: int) -> Item:
+    def _fetch(self, sample: int, cached: Pixels | None = None) -> Item:
         try:
-            return self._load(sample)
+            return self._load(sample) if cached is None else self._windowed(cached, self._attributes[sample])
         except DaliPipesError as error:
             named = type(error)(f"{self._manifest.describe(sample)}: {error}")
         except OSError as error:
@@ -143,6 +189,7 @@ class Fetcher:
             if sample not in self._failures:
                 self._counts["failed"] += 1
                 self._failures[sample] = failure
+                log.warning("%s", named)
         return failure
 
     def _load(self, sample: int) -> Item:
@@ -152,46 +199,93 @@ class Fetcher:
         if self._encoded and kind.dali and sample not in self._refused:
             with self._lock:
                 self._counts.update(decoded=1, misses=1)
-            return Encoded(np.frombuffer(data if data is not None else self._read(path), np.uint8))
-        key = cache.Key.of(
-            self._secret,
-            content=content,
-            frame=frame,
-            base=self._base_digest,
-            decoder=kind.decoder,
-            arithmetic=ARITHMETIC_VERSION,
-        )
-        image, computed = self._flight.get_or_put(key, lambda: self._decode(path, data, kind, frame))
+            return Encoded(np.frombuffer(self._read(path) if data is None else data, np.uint8))
+        parts = key_parts(self._recipe, self._policy, content, kind, frame)
+        key = cache.Key.of(self._secret, **parts)
+        note = cache.Key.of(self._secret, **parts, attributes=1)
+        made: list[str] = []
+
+        def compute() -> Pixels:
+            decoded = self._decode(path, data, kind, frame)
+            if self._recipe.depth == 16:
+                made.append(json.dumps(decoded.attributes))
+                self._store.put(note, np.frombuffer(made[0].encode(), np.uint8))  # before the image that needs them
+            if self._ledger is not None:
+                self._ledger.note(key, parts)
+            return self._base_image(decoded, kind)
+
+        image, computed = self._flight.get_or_put(key, compute)
+        if self._recipe.depth == 16 and not made:
+            attributes = self._store.get(note)
+            if attributes is None:  # evicted or damaged, while the image stayed
+                self._store.delete(key)
+                image, computed = self._flight.get_or_put(key, compute)
+            else:
+                made.append(attributes.tobytes().decode())
         with self._lock:
             self._counts["misses" if computed else "hits"] += 1
             self._keys[sample] = key
-        return image
+            if made:
+                self._attributes[sample] = made[-1]
+        return image if self._recipe.depth == 8 else self._windowed(image, made[-1])
 
-    def _identify(self, path: Path) -> tuple[bytes, Kind, bytes | None]:
+    def _windowed(self, image: Pixels, attributes: str) -> Pixels:
+        if self._recipe.window is None:
+            return image
+        return apply_window(image, _parsed(attributes), self._recipe.window)
+
+    def _identify(self, path: Path) -> tuple[bytes, Kind, bytes | memoryview | None]:
         """Digest and kind of a source file; its bytes too where they had to be read."""
         status = os.stat(path)
-        known = self._sources.lookup(os.fspath(path), status.st_size, status.st_mtime_ns)
+        known = self._sources.lookup(path, status.st_size, status.st_mtime_ns)
         if known is not None:
             content, tag = known
             return content, Kind.from_tag(tag), None
+        self._policy.limits.check_file(status.st_size)
         data = self._read(path)
         kind, content = identify(path, data), cache.content_digest(data)
-        self._sources.record(os.fspath(path), status.st_size, status.st_mtime_ns, content, kind.tag)
+        self._sources.record(path, status.st_size, status.st_mtime_ns, content, kind.tag)
         return content, kind, data
 
-    def _read(self, path: Path) -> bytes:
-        data = path.read_bytes()
-        with self._lock:
-            self._counts["bytes_read"] += len(data)
-        return data
+    def _read(self, path: Path) -> bytes | memoryview:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            with self._lock:
+                self._counts["bytes_read"] += size
+            return (
+                file.read() if size < MAPPED_FROM else memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            )
 
-    def _decode(self, path: Path, data: bytes | None, kind: Kind, frame: int) -> Pixels:
-        policy = self._recipe.decode_policy
-        decoded: Decoded
-        if kind.in_threads:
-            decoded = decode(self._read(path) if data is None else data, kind, frame, policy)
+    def _decode(self, path: Path, data: bytes | memoryview | None, kind: Kind, frame: int) -> Decoded:
+        if kind.in_threads and not self._sandbox:
+            decoded = decode(self._read(path) if data is None else data, kind, frame, self._policy)
         else:
-            decoded = self._children.decode(path, kind, frame, policy)
+            decoded = self._children.decode(path, kind, frame, self._policy)
+        intent = decoded.facts.get("intent")
         with self._lock:
             self._counts["decoded"] += 1
-        return base_image(decoded.pixels, self._recipe.size, self._recipe.fit, self._recipe.interpolation)
+            if intent:
+                mixed = len(self._intents) == 1 and intent not in self._intents
+                self._intents.add(intent)
+                if mixed:
+                    log.warning(
+                        "this data set mixes images %s: their values mean different things.",
+                        " and ".join(sorted(self._intents)),
+                    )
+        return decoded
+
+    def _base_image(self, decoded: Decoded, kind: Kind) -> Pixels:
+        recipe, pixels = self._recipe, decoded.pixels
+        native = recipe.parity == "fast" and self._store.mode == "none" and recipe.depth == 8 and recipe.channels == 3
+        if native and kind.dali:  # what DALI's CPU operators make of it; a cache holds portable base images only
+            return native_base(pixels, (recipe.height, recipe.width), recipe.fit, recipe.interpolation)
+        if pixels.shape[2] == 3 and pixels.strides[2] == 0:  # one plane, repeated: resize it once
+            one = base_image(pixels[..., :1], recipe.size, recipe.fit, recipe.interpolation)
+            return np.repeat(one, 3, axis=0)
+        return base_image(pixels, recipe.size, recipe.fit, recipe.interpolation)
+
+
+@functools.lru_cache(maxsize=4096)
+def _parsed(attributes: str) -> dict[str, Any]:
+    parsed: dict[str, Any] = json.loads(attributes)
+    return parsed

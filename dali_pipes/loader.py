@@ -1,7 +1,7 @@
 """The iterable that a training loop sees: order, fetching ahead, batches, resuming.
 
-One thread works ahead of the loop. It asks the fetcher for the samples of a few batches at a time, so that decoding never
-waits at the end of a batch, and hands each complete batch to a backend.
+One thread works ahead of the loop. It asks the fetcher for the samples of a few batches at a time, so that decoding
+never waits at the end of a batch, and hands each complete batch to a backend.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -44,7 +45,8 @@ _STATE_VERSION = 1
 class Loader:
     """Batches of a manifest's samples, decoded once, cached, and computed by the backend of choice.
 
-    >>> loader = Loader(manifest, Recipe(size=512), batch_size=32, cache_mode="pinned", cache_dir="cache")  # doctest: +SKIP
+    >>> loader = Loader(manifest, Recipe(size=512), batch_size=32, cache_mode="pinned", cache_dir="cache")  #
+    doctest: +SKIP
     >>> for epoch in range(10):                                                                        # doctest: +SKIP
     ...     loader.set_epoch(epoch)
     ...     for batch in loader:
@@ -61,12 +63,16 @@ class Loader:
         seed: decides the order and every random draw.
         drop_last: leave out a last batch that is smaller.
         num_workers: CPU threads (and decoding processes) in use; all cores by default.
-        on_error: what becomes of a sample that cannot be decoded. "raise": the epoch ends with its error; "skip": the batch is
-            smaller by it; "substitute": the next good sample of the epoch's order takes its place, label included. Skipped and
-            substituted samples are logged once and counted in `stats()["failed"]`.
-        rank, world_size: this process's share of a distributed run; taken from `torch.distributed` where it is initialised.
+        on_error: what becomes of a sample that cannot be decoded. "raise": the epoch ends with its error; "skip":
+            the batch is
+            smaller by it; "substitute": the next good sample of the epoch's order takes its place, label included.
+            Skipped and substituted samples are logged once and counted in `stats()["failed"]`.
+        rank, world_size: this process's share of a distributed run; taken from `torch.distributed` where it is
+            initialised.
         prefetch: finished batches that may wait for the loop.
+        sandbox: decode every file in a child process with limits of time and memory, for files from strangers.
         cache_options: further arguments of `cache.open_store` (budgets, `verify`, `read_only`...).
+        decode_options: fields of `DecodePolicy` that do not change pixels: `limits`, `burned_in`, `processing`.
 
     Raises:
         ConfigError: an argument that cannot work. BackendError: a backend that cannot run here.
@@ -89,7 +95,9 @@ class Loader:
         rank: int | None = None,
         world_size: int | None = None,
         prefetch: int = 2,
+        sandbox: bool = False,
         cache_options: dict[str, Any] | None = None,
+        decode_options: dict[str, Any] | None = None,
     ) -> None:
         for name, value in (("batch_size", batch_size), ("prefetch", prefetch), ("num_workers", num_workers or 1)):
             if not isinstance(value, int) or value < 1:
@@ -111,27 +119,38 @@ class Loader:
         self._seconds_waiting = 0.0
         self._process = os.getpid()
         sampling.shard(np.empty(0, np.int64), rank=self._rank, world_size=self._world_size, drop_last=drop_last)
-        self._decode = cache_mode == "none" and self.backend.startswith("dali")
-        self._store = cache.open_store(cache_mode, cache_dir, **(cache_options or {}))
+        self._decode = cache_mode == "none" and self.backend.startswith("dali") and not sandbox
+        try:
+            policy = replace(recipe.decode_policy, **(decode_options or {}))
+            self._store = cache.open_store(cache_mode, cache_dir, **(cache_options or {}))
+        except TypeError as error:
+            raise ConfigError(
+                f"Loader: cache_options or decode_options has a name that is not known: {error}."
+            ) from error
         self._fetcher = Fetcher(
             manifest,
             recipe,
             self._store,
-            cache.SourceIndex(cache_dir if self._store.persistent else None),
             workers=self._workers,
             encoded=self._decode,
+            sandbox=sandbox,
+            policy=policy,
         )
         self._idle: list[backends.Backend] = []
-        self._runs: weakref.WeakSet[Prefetch[Batch]] = weakref.WeakSet()
+        self._runs: weakref.WeakSet[Prefetch[Any]] = weakref.WeakSet()
         self._close = weakref.finalize(self, _close, self._runs, self._idle, self._fetcher, self._store)
 
     def __len__(self) -> int:
         """Batches of an epoch on this rank."""
-        count = len(self.manifest) // self._world_size if self._drop_last else -(-len(self.manifest) // self._world_size)
+        count = (
+            len(self.manifest) // self._world_size if self._drop_last else -(-len(self.manifest) // self._world_size)
+        )
         return count // self.batch_size if self._drop_last else -(-count // self.batch_size)
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch that the next iteration runs: its order and its draws. Without it every iteration is alike."""
+        """Chooses the epoch that the next iteration runs: its order and its draws. Without it every iteration is
+        alike.
+        """
         if epoch != self._epoch:
             self._epoch, self._position, self._resume = epoch, 0, False
 
@@ -160,11 +179,15 @@ class Loader:
             run.close()
 
     def _produce(self, epoch: int, start: int) -> Iterator[tuple[int, Batch | None]]:
-        """(samples taken, batch) for what remains of an epoch; the batch is None where all of its samples were skipped."""
+        """(samples taken, batch) for what remains of an epoch; the batch is None where all of its samples were
+        skipped.
+        """
         order = sampling.epoch_order(len(self.manifest), seed=self._seed, epoch=epoch, shuffle=self._shuffle)
         mine = sampling.shard(order, rank=self._rank, world_size=self._world_size, drop_last=self._drop_last)
         plan = sampling.batches(mine, position=start, batch_size=self.batch_size, drop_last=self._drop_last)
         backend = self._take_backend()
+        if backend.name == "dali-gpu" and hasattr(self._store, "page_lock"):
+            self._store.page_lock()  # what is cached so far is copied to the GPU from where it lies
         try:
             position = start
             # Requests are made early enough that the workers never run dry at the end of a batch.
@@ -188,7 +211,9 @@ class Loader:
                 raise
             # A JPEG that DALI could not take: decode these samples here, each under the policy for bad samples.
             samples = np.array([sample for sample, _ in good])
-            decoded = [self._fetcher.decoded(sample) if isinstance(item, Encoded) else item for sample, item in good]
+            decoded: list[Item] = [
+                self._fetcher.decoded(sample) if isinstance(item, Encoded) else item for sample, item in good
+            ]
             good = self._good(samples, decoded, successors)
             image = self._run(backend, epoch, good)
         if image is None:
@@ -197,7 +222,9 @@ class Loader:
         label = torch.from_numpy(self.manifest.labels[index])
         return Batch(image, label, torch.from_numpy(index), [self.manifest.ids[i] for i in index.tolist()])
 
-    def _run(self, backend: backends.Backend, epoch: int, good: list[tuple[int, Pixels | Encoded]]) -> torch.Tensor | None:
+    def _run(
+        self, backend: backends.Backend, epoch: int, good: list[tuple[int, Pixels | Encoded]]
+    ) -> torch.Tensor | None:
         if not good:
             return None
         draws = draw(self.recipe.augment, self._seed, epoch, np.array([sample for sample, _ in good], np.int64))
@@ -220,7 +247,9 @@ class Loader:
             item = self._fetcher.decoded(sample)
             if not isinstance(item, Failure):
                 return sample, item
-        raise DecodeError(f"{failure.error}; nor can the {len(successors)} samples after it that could stand in for it.")
+        raise DecodeError(
+            f"{failure.error}; nor can the {len(successors)} samples after it that could stand in for it."
+        )
 
     def _take_backend(self) -> backends.Backend:
         try:
@@ -231,7 +260,8 @@ class Loader:
             )
 
     def warm(self) -> Iterator[int]:
-        """Decodes into the cache whatever is not there yet, in manifest order; yields each sample's number when it is done.
+        """Decodes into the cache whatever is not there yet, in manifest order; yields each sample's number when it
+        is done.
 
         Raises what a bad sample raises under `on_error="raise"`; otherwise bad samples are counted and passed over.
         """
@@ -245,8 +275,8 @@ class Loader:
     def stats(self) -> dict[str, Any]:
         """Counters since the loader was made.
 
-        `decoded`, `hits`, `misses`: images; `failed`: different samples that could not be had; `bytes_read`: of source files;
-        `seconds_waiting`: how long the training loop waited for batches; `cache`: what the store counts.
+        `decoded`, `hits`, `misses`: images; `failed`: different samples that could not be had; `bytes_read`: of
+        source files; `seconds_waiting`: how long the training loop waited for batches; `cache`: what the store counts.
         """
         return {**self._fetcher.counts(), "seconds_waiting": self._seconds_waiting, "cache": self._store.stats()}
 
@@ -267,11 +297,17 @@ class Loader:
         expected = {"version": _STATE_VERSION, **self._belongs_to()}
         found = {name: state.get(name) for name in expected} if isinstance(state, dict) else {}
         if found != expected:
-            wrong = [f"{name} is {found.get(name)!r}, here {value!r}" for name, value in expected.items() if found.get(name) != value]
+            wrong = [
+                f"{name} is {found.get(name)!r}, here {value!r}"
+                for name, value in expected.items()
+                if found.get(name) != value
+            ]
             raise StateError(f"this state belongs to another run: {'; '.join(wrong)}.")
         epoch, position = state.get("epoch"), state.get("position")
         if type(epoch) is not int or type(position) is not int or not 0 <= position <= len(self.manifest):
-            raise StateError(f"state: epoch={epoch!r}, position={position!r}; both must be whole numbers inside the epoch.")
+            raise StateError(
+                f"state: epoch={epoch!r}, position={position!r}; both must be whole numbers inside the epoch."
+            )
         self._epoch, self._position, self._resume = epoch, position, True
 
     def _belongs_to(self) -> dict[str, Any]:
@@ -290,13 +326,15 @@ class Loader:
     def __enter__(self) -> Loader:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __repr__(self) -> str:
         return (
-            f"Loader({len(self.manifest)} samples in {len(self)} batches of {self.batch_size}, backend={self.backend!r}, "
-            f"cache={self._store.mode!r}, epoch={self._epoch}, position={self._position})"
+            f"Loader({len(self.manifest)} samples in {len(self)} batches of {self.batch_size}, "
+            f"backend={self.backend!r}, cache={self._store.mode!r}, epoch={self._epoch}, position={self._position})"
         )
 
 

@@ -1,7 +1,7 @@
 """Which samples exist: path, frame, label, split and group of each, in columns.
 
-A manifest reads no pixels. Its paths are relative to one root and cannot leave it: what a row may name is checked when the
-manifest is made, where a path really leads (symbolic links) when a file is about to be read.
+A manifest reads no pixels. Its paths are relative to one root and cannot leave it: what a row may name is checked
+when the manifest is made, where a path really leads (symbolic links) when a file is about to be read.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from dali_pipes.errors import ConfigError, ManifestError
 from dali_pipes.columns import TextColumn
+from dali_pipes.errors import ConfigError, ManifestError
 from dali_pipes.rows import Table, check, read_csv, read_parquet
 
 NO_LABEL = -1
@@ -123,10 +123,14 @@ class Manifest(Sequence[Sample]):
         from dali_pipes.decode import dicom_frames, is_dicom
 
         base = _folder(root)
-        files = [(relative, dicom_frames(base / relative)) for relative in _files(base, "") if is_dicom(base / relative)]
+        files = [
+            (relative, dicom_frames(base / relative)) for relative in _files(base, "") if is_dicom(base / relative)
+        ]
         rows = [(relative, frame) for relative, count in files for frame in range(count)]
         if not rows:
-            raise ManifestError(f"{base}: no DICOM file with pixels found; files are recognised by content (DICM at byte 128).")
+            raise ManifestError(
+                f"{base}: no DICOM file with pixels found; files are recognised by content (DICM at byte 128)."
+            )
         columns = {
             "path": [relative for relative, _ in rows],
             "frame": [str(frame) for _, frame in rows],
@@ -202,7 +206,9 @@ class Manifest(Sequence[Sample]):
         root = os.path.realpath(self.root)
         path = os.path.realpath(os.path.join(root, self.paths[index]))
         if os.path.commonpath([root, path]) != root:
-            raise ManifestError(f"{self.describe(index)} leads out of the manifest's root through a link; move the file in.")
+            raise ManifestError(
+                f"{self.describe(index)} leads out of the manifest's root through a link; move the file in."
+            )
         return Path(path)
 
     def describe(self, index: int) -> str:
@@ -215,7 +221,9 @@ class Manifest(Sequence[Sample]):
         return f"sample {index} [{digest}]{shown}"
 
     def digest(self) -> str:
-        """32 hex digits over ids, paths, frames and labels: equal for manifests that list the same samples in the same order."""
+        """32 hex digits over ids, paths, frames and labels: equal for manifests that list the same samples in the
+        same order.
+        """
         state = hashlib.blake2b(digest_size=16)
         for block in (*self.ids.buffers(), *self.paths.buffers(), self.frames.tobytes(), self.labels.tobytes()):
             state.update(len(block).to_bytes(8, "little"))
@@ -236,4 +244,3 @@ def _files(base: Path, below: str) -> list[str]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [os.path.relpath(os.path.join(folder, name), base) for name in names if not name.startswith(".")]
     return sorted(path.replace(os.sep, "/") for path in found)
-

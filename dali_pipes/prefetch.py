@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -31,8 +32,8 @@ class _End:
 class Prefetch(Generic[T]):
     """Iterates over `make()` in a thread of its own, at most `ahead` items ahead.
 
-    An error of the producer is raised where the consumer meets it. `close` ends the thread, at any time and from any state;
-    the iterator that the thread ran is closed too.
+    An error of the producer is raised where the consumer meets it. `close` ends the thread, at any time and from any
+    state; the iterator that the thread ran is closed too.
 
     Args:
         make: makes the iterator; called in the thread.
@@ -81,8 +82,6 @@ class Prefetch(Generic[T]):
         """Stops the producer and waits for its thread."""
         self._stop.set()
         while self._thread.is_alive():
-            try:  # make room, for the producer may be waiting to put
+            with contextlib.suppress(queue.Empty):  # make room, for the producer may be waiting to put
                 self._ready.get(timeout=0.05)
-            except queue.Empty:
-                continue
         self._thread.join()

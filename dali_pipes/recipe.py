@@ -1,7 +1,7 @@
 """The whole pixel policy of a run, as data: what happens between a file's bytes and the tensor that a model sees.
 
-Two digests follow from it. `digest` names the output pixels; `base_digest` names the part that is decided before the cache
-(decode, window, geometry), so changing the normalisation or the augmentation keeps every cached image.
+Two digests follow from it. `digest` names the output pixels; `base_digest` names the part that is decided before the
+cache (decode, window, geometry), so changing the normalisation or the augmentation keeps every cached image.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import sys
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -32,8 +32,14 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "interpolation": ("bilinear", "bicubic"),
     "depth": (8, 16),
     "parity": ("exact", "fast"),
+    "reduce": (False, True),
 }
 """What the fields with few values allow."""
+
+DEFAULT_WINDOW = PercentileWindow()
+
+BASE_FIELDS = ("size", "channels", "fit", "window", "interpolation", "depth", "reduce")
+"""The fields that decide a base image; the others apply after the cache."""
 
 MAX_SIDE = 16384
 """Largest height or width of an output image, pixels."""
@@ -47,15 +53,18 @@ class Recipe:
         size: (height, width) of the output in pixels, or one integer for both.
         channels: 3 (RGB; gray is repeated) or 1 (gray; colour by ITU-R 601 weights, as Pillow's "L").
         fit: "stretch" to the size; "crop": the short side to the size, then the centre; "pad": letterbox on black.
-        window: how stored values of more than 8 bits become 8: `PercentileWindow`, `FixedWindow`, `VOIWindow`, or None for
-            the full range of the stored bits. Images that are 8-bit already ignore it.
-        mean, std: one number for all channels or one each, in units of full scale (1.0 is 255, or 65535 at depth 16). Both
+        window: how stored values of more than 8 bits become 8: `PercentileWindow`, `FixedWindow`, `VOIWindow`, or
+            None for the full range of the stored bits. Images that are 8-bit already ignore it.
+        mean, std: one number for all channels or one each, in units of full scale (1.0 is 255, or 65535 at depth
+            16). Both
             None: the integers come out as they are.
         interpolation: "bilinear" or "bicubic", always antialiased.
-        depth: bits of a base image, 8 or 16. At 16 DICOM keeps its modality values, and `window` (if any) is applied when a
-            sample is read, so that trying another one decodes nothing.
+        depth: bits of a base image, 8 or 16. At 16 DICOM keeps its modality values, and `window` (if any) is applied
+            when a sample is read, so that trying another one decodes nothing.
         augment: what varies at random per epoch, or None.
         parity: "exact": the same bits from every backend; "fast": DALI's native operators.
+        reduce: decode JPEG 2000 at its smallest resolution level that is still at least `size`: several times
+            faster, with other pixels than a full decode, and so with cache entries of its own.
 
     Raises:
         ConfigError: a value outside of what is allowed; the message lists it.
@@ -68,21 +77,26 @@ class Recipe:
 
     size: tuple[int, int] | int
     channels: int = 3
-    fit: str = "stretch"
-    window: Window | None = PercentileWindow()
+    fit: Literal["stretch", "crop", "pad"] = "stretch"
+    window: Window | None = DEFAULT_WINDOW
     mean: tuple[float, ...] | float | None = None
     std: tuple[float, ...] | float | None = None
-    interpolation: str = "bilinear"
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     depth: int = 8
     augment: Augment | None = None
-    parity: str = "exact"
+    parity: Literal["exact", "fast"] = "exact"
+    reduce: bool = False
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise ConfigError(f"Recipe({name}={getattr(self, name)!r}): allowed are {', '.join(map(repr, allowed))}.")
+                raise ConfigError(
+                    f"Recipe({name}={getattr(self, name)!r}): allowed are {', '.join(map(repr, allowed))}."
+                )
         if self.window is not None and not isinstance(self.window, Window):
-            raise ConfigError(f"Recipe(window={self.window!r}): give a PercentileWindow, FixedWindow, VOIWindow or None.")
+            raise ConfigError(
+                f"Recipe(window={self.window!r}): give a PercentileWindow, FixedWindow, VOIWindow or None."
+            )
         if self.augment is not None and not isinstance(self.augment, Augment):
             raise ConfigError(f"Recipe(augment={self.augment!r}): give an Augment or None.")
         object.__setattr__(self, "size", _size(self.size))
@@ -90,18 +104,25 @@ class Recipe:
         object.__setattr__(self, "std", _per_channel("std", self.std, self.channels))
         if (self.mean is None) != (self.std is None):
             raise ConfigError("Recipe: give both mean and std, or neither (integers out).")
-        if self.std is not None and min(self.std) <= 0:  # type: ignore[type-var]
+        if isinstance(self.std, tuple) and min(self.std) <= 0:
             raise ConfigError(f"Recipe(std={self.std}): every std must be greater than 0.")
 
     @property
     def height(self) -> int:
         """Rows of the output image."""
-        return self.size[0]  # type: ignore[index]
+        return _size(self.size)[0]
 
     @property
     def width(self) -> int:
         """Columns of the output image."""
-        return self.size[1]  # type: ignore[index]
+        return _size(self.size)[1]
+
+    @property
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """(mean, std), one of each per channel, or None where integers come out."""
+        if not isinstance(self.mean, tuple) or not isinstance(self.std, tuple):
+            return None
+        return self.mean, self.std
 
     @property
     def integer_dtype(self) -> torch.dtype:
@@ -116,7 +137,12 @@ class Recipe:
     @property
     def decode_policy(self) -> DecodePolicy:
         """The part that decoding a file needs."""
-        return DecodePolicy(channels=self.channels, depth=self.depth, window=self.window if self.depth == 8 else None)
+        return DecodePolicy(
+            channels=self.channels,
+            depth=self.depth,
+            window=self.window if self.depth == 8 else None,
+            reduce=(self.height, self.width) if self.reduce else None,
+        )
 
     @property
     def digest(self) -> str:
@@ -124,15 +150,22 @@ class Recipe:
         return _digest(self.to_dict())
 
     @property
+    def base_parts(self) -> dict[str, str]:
+        """What decides a cached base image, field by field, as canonical text."""
+        plain = self.to_dict()
+        if self.depth == 16:
+            plain["window"] = "when read"
+        return {name: _canonical(plain[name]) for name in BASE_FIELDS}
+
+    @property
     def base_digest(self) -> str:
         """32 hex digits that change if and only if cached base images can change."""
-        part = self.to_dict()
-        for name in ("mean", "std", "augment", "parity", *(("window",) if self.depth == 16 else ())):
-            part.pop(name, None)
-        return _digest(part)
+        return _digest(self.base_parts)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as in TOML and JSON: `window` and `augment` as tables, "none" for no window, absent for None."""
+        """Plain values, as in TOML and JSON: `window` and `augment` as tables, "none" for no window, absent for
+        None.
+        """
         plain = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
         plain["size"] = list(plain["size"])
         for name in ("mean", "std"):
@@ -150,7 +183,7 @@ class Recipe:
         Raises:
             ConfigError: an unknown field, or a value that is not allowed.
         """
-        values = {name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()}
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()}
         try:
             if "window" in values:
                 values["window"] = None if values["window"] == "none" else window_from_dict(_table(values["window"]))
@@ -180,7 +213,11 @@ class Recipe:
         tables = {name: plain.pop(name) for name in ("window", "augment") if isinstance(plain.get(name), dict)}
         lines = [f"{name} = {json.dumps(value)}" for name, value in plain.items()]
         for name, table in tables.items():
-            lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items() if value is not None)]
+            lines += [
+                "",
+                f"[{name}]",
+                *(f"{key} = {json.dumps(value)}" for key, value in table.items() if value is not None),
+            ]
         return "\n".join(lines) + "\n"
 
     @classmethod
@@ -221,6 +258,9 @@ def _table(plain: Any) -> dict[str, Any]:
     return plain
 
 
+def _canonical(plain: Any) -> str:
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"))
+
+
 def _digest(plain: dict[str, Any]) -> str:
-    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(_canonical(plain).encode(), digest_size=16).hexdigest()

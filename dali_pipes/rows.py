@@ -112,7 +112,9 @@ def check(table: Table) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], t
             problems.setdefault(row, "label is empty")
     if problems:
         report = [f"  line {table.lines[row]}: {reason}" for row, reason in sorted(problems.items())]
-        raise ManifestError("\n".join([f"{table.source}: {len(problems)} of {len(table)} rows cannot be used:", *report]))
+        raise ManifestError(
+            "\n".join([f"{table.source}: {len(problems)} of {len(table)} rows cannot be used:", *report])
+        )
     return frames, *_number(labels, len(table))
 
 

@@ -35,12 +35,16 @@ def shard(order: npt.NDArray[np.int64], *, rank: int, world_size: int, drop_last
         ConfigError: a rank outside 0..world_size-1.
     """
     if world_size < 1 or not 0 <= rank < world_size:
-        raise ConfigError(f"rank={rank} of world_size={world_size}: rank must lie in 0..world_size-1; pass both or neither.")
+        raise ConfigError(
+            f"rank={rank} of world_size={world_size}: rank must lie in 0..world_size-1; pass both or neither."
+        )
     each = len(order) // world_size if drop_last else -(-len(order) // world_size)
     return np.resize(order, each * world_size)[rank::world_size]
 
 
-def batches(samples: npt.NDArray[np.int64], *, position: int, batch_size: int, drop_last: bool) -> list[npt.NDArray[np.int64]]:
+def batches(
+    samples: npt.NDArray[np.int64], *, position: int, batch_size: int, drop_last: bool
+) -> list[npt.NDArray[np.int64]]:
     """The batches that remain of `samples` after the first `position` of them; the last may be smaller."""
     rest = samples[position:]
     stop = len(rest) // batch_size * batch_size if drop_last else len(rest)

@@ -1,6 +1,7 @@
 """What all tests share: which skips are expected, and what a GPU test needs."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 
@@ -11,6 +12,14 @@ EXPECTED_SKIPS = (
 """Beginnings of the reasons for which a test may be skipped in CI."""
 
 _skipped: list[str] = []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_secret() -> Iterator[None]:
+    """Tests neither read nor make the secret of the user who runs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DALI_PIPES_CACHE_SECRET", "of the tests")
+        yield
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -42,4 +51,4 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if _skipped and os.environ.get("DALI_PIPES_FAIL_ON_UNEXPECTED_SKIPS") == "1":
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        print("\nunexpected skips:", *_skipped, sep="\n  ")
+        session.config.get_terminal_writer().write("\n  ".join(["\nunexpected skips:", *_skipped, ""]))

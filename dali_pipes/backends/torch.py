@@ -35,8 +35,8 @@ class TorchBackend:
     def __init__(self, recipe: Recipe, *, threads: int) -> None:
         self._constants = None
         self._dtype = recipe.integer_dtype
-        if recipe.mean is not None and recipe.std is not None:
-            self._constants = normalisation(recipe.mean, recipe.std, recipe.full_scale)
+        if recipe.normalisation is not None:
+            self._constants = normalisation(*recipe.normalisation, recipe.full_scale)
             self._dtype = torch.float32
         self._shape = (recipe.channels, recipe.height, recipe.width)
         self._buffers = BufferPool()
@@ -55,7 +55,9 @@ class TorchBackend:
         for i in part:
             image = items[i]
             if isinstance(image, Encoded) or image.shape != self._shape:
-                raise BackendError(f"torch: base image {i} is {getattr(image, 'shape', 'encoded')}, expected {self._shape}.")
+                raise BackendError(
+                    f"torch: base image {i} is {getattr(image, 'shape', 'encoded')}, expected {self._shape}."
+                )
             hflip, vflip = bool(draws.hflip[i]), bool(draws.vflip[i])
             if self._constants is None:
                 copy_into(batch[i], image, hflip, vflip)

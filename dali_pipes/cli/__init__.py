@@ -22,7 +22,9 @@ COMMANDS = {
 
 def parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
-    top = argparse.ArgumentParser(prog="dali-pipes", description="Load images through DALI or PyTorch, with the same bits.")
+    top = argparse.ArgumentParser(
+        prog="dali-pipes", description="Load images through DALI or PyTorch, with the same bits."
+    )
     subparsers = top.add_subparsers(dest="command", required=True)
     for name, summary in COMMANDS.items():
         module = importlib.import_module(f"dali_pipes.cli.{name}")

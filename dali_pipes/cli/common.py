@@ -23,12 +23,16 @@ T = TypeVar("T")
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     """`--json`."""
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout, everything else on stderr")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON document on stdout, everything else on stderr"
+    )
 
 
 def add_manifest(parser: argparse.ArgumentParser) -> None:
     """The manifest and its root."""
-    parser.add_argument("manifest", type=Path, help="CSV or Parquet with a column 'path', or a folder (class folders or DICOM)")
+    parser.add_argument(
+        "manifest", type=Path, help="CSV or Parquet with a column 'path', or a folder (class folders or DICOM)"
+    )
     parser.add_argument("--root", type=Path, help="folder that paths are relative to (default: the manifest's)")
     parser.add_argument("--split", help="only the samples of this split")
 
@@ -36,7 +40,9 @@ def add_manifest(parser: argparse.ArgumentParser) -> None:
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """A recipe, from a file or from options."""
     parser.add_argument("--recipe", type=Path, help="a recipe as TOML or JSON; the options below do not apply then")
-    parser.add_argument("--img-size", default="512", help="side of the square output in pixels, or HEIGHTxWIDTH (default: 512)")
+    parser.add_argument(
+        "--img-size", default="512", help="side of the square output in pixels, or HEIGHTxWIDTH (default: 512)"
+    )
     parser.add_argument("--channels", type=int, default=3, choices=CHOICES["channels"])
     parser.add_argument("--fit", default="stretch", choices=CHOICES["fit"])
     parser.add_argument("--interpolation", default="bilinear", choices=CHOICES["interpolation"])
@@ -75,14 +81,18 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     parts = args.img_size.lower().split("x")
     if not all(part.isdigit() for part in parts) or len(parts) > 2:
         raise ConfigError(f"--img-size {args.img_size!r}: give a number of pixels, or HEIGHTxWIDTH.")
-    imagenet = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)} if args.channels == 3 else {"mean": 0.449, "std": 0.226}
+    imagenet = (
+        {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+        if args.channels == 3
+        else {"mean": 0.449, "std": 0.226}
+    )
     return Recipe(
         size=(int(parts[0]), int(parts[-1])),
         channels=args.channels,
         fit=args.fit,
         interpolation=args.interpolation,
         depth=args.depth,
-        **(imagenet if args.normalise else {}),  # type: ignore[arg-type]
+        **(imagenet if args.normalise else {}),
     )
 
 
@@ -113,5 +123,6 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     lines = [head, ["-" * width for width in widths], *rows]
     return "\n".join(
-        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths))) for line in lines
+        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths)))
+        for line in lines
     )

@@ -21,7 +21,9 @@ LATER_EPOCHS = 2
 
 def add(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("--dir", type=Path, default=Path("dali-pipes-demo"), help="where to put it (default: ./dali-pipes-demo)")
+    parser.add_argument(
+        "--dir", type=Path, default=Path("dali-pipes-demo"), help="where to put it (default: ./dali-pipes-demo)"
+    )
     parser.add_argument("--img-size", type=int, default=256, help="side of the images in pixels (default: 256)")
     common.add_json(parser)
 
@@ -33,7 +35,9 @@ def run(args: argparse.Namespace) -> int:
     recipe = Recipe(size=args.img_size, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     names = common.present_backends()
     combinations = [(backend, mode) for mode in cache.MODES for backend in names]
-    common.note(args, f"{len(manifest)} images; {len(names)} backends ({', '.join(names)}) x {len(cache.MODES)} cache modes.")
+    common.note(
+        args, f"{len(manifest)} images; {len(names)} backends ({', '.join(names)}) x {len(cache.MODES)} cache modes."
+    )
     runs, prints = [], []
     for backend, mode in common.progress(combinations, len(combinations), "epochs"):
         folder = args.dir / "cache" / f"{backend}-{mode}"

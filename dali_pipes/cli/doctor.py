@@ -12,7 +12,17 @@ from dali_pipes import backends
 from dali_pipes.cli import common
 
 PACKAGES = (
-    *("torch", "numpy", "Pillow", "simplejpeg", "pydicom", "imagecodecs", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegls"),
+    *(
+        "torch",
+        "numpy",
+        "Pillow",
+        "simplejpeg",
+        "pydicom",
+        "imagecodecs",
+        "pylibjpeg-openjpeg",
+        "pylibjpeg-rle",
+        "pyjpegls",
+    ),
     *("nvidia-dali-cuda120", "nvidia-dali-cuda130", "cupy-cuda12x", "cupy-cuda13x", "pyarrow"),
 )
 
@@ -55,7 +65,9 @@ def examine() -> dict[str, Any]:
         "backends": {name: backends.missing(name) for name in backends.BACKENDS},
         "auto": backends.resolve("auto"),
         "packages": packages,
-        "warning": "both DALI builds are installed, into the same folder: uninstall both, then install one." if both else None,
+        "warning": "both DALI builds are installed, into the same folder: uninstall both, then install one."
+        if both
+        else None,
     }
 
 

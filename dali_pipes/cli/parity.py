@@ -22,7 +22,9 @@ def run(args: argparse.Namespace) -> int:
     """Compares; good if every bit is the same."""
     names = common.present_backends()
     if len(names) < 2:
-        raise BackendError("parity needs two backends, and only torch runs here: install DALI (dali-pipes doctor says how)")
+        raise BackendError(
+            "parity needs two backends, and only torch runs here: install DALI (dali-pipes doctor says how)"
+        )
     manifest, recipe = common.manifest_of(args), common.recipe_of(args)
     verdict = None
     steps = compare(
@@ -50,7 +52,7 @@ def explain(verdict: Verdict) -> str:
             lines.append(f"{each.backend} = {each.reference}: identical, every bit.")
         else:
             lines.append(
-                f"{each.backend} differs from {each.reference} in {each.values} values of {each.samples} samples, by at most "
-                f"{each.largest:g}, on average {each.mean:.3g}; most in sample {each.worst}."
+                f"{each.backend} differs from {each.reference} in {each.values} values of {each.samples} samples, "
+                f"by at most {each.largest:g}, on average {each.mean:.3g}; most in sample {each.worst}."
             )
     return "\n".join(lines)

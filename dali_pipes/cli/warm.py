@@ -15,7 +15,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     common.add_recipe(parser)
     common.add_cache(parser, "pinned")
     common.add_loading(parser)
-    parser.add_argument("--on-error", default="skip", choices=("raise", "skip"), help="what a bad file does (default: skip)")
+    parser.add_argument(
+        "--on-error", default="skip", choices=("raise", "skip"), help="what a bad file does (default: skip)"
+    )
     common.add_json(parser)
 
 
