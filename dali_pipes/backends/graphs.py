@@ -10,8 +10,11 @@ Inputs, one value a sample (N of them):
 
 Outputs: the batch, [C, H, W] a sample, and `sample`.
 
-Exact parity uses operators whose bits are known: `flip` moves pixels; on the CPU `normalize` rounds twice, as the contract
-asks; on a GPU, where DALI's normalisation fuses into one rounding, a subtraction and a multiplication stand in for it.
+Exact parity uses operators whose bits are known: `flip` moves pixels; on the CPU `normalize` rounds twice, as the
+contract asks; on a GPU, where DALI's normalisation fuses into one rounding, a subtraction and a multiplication stand in
+for it. Fast parity uses DALI's operators as they are: on the CPU they have PyTorch twins (`arithmetic.native` for the
+base image; `crop_mirror_normalize` rounds as the contract does); on a GPU the pixels of nvJPEG, `resize` and
+`crop_mirror_normalize` are their own. GPU graphs are checked against DALI's schemas; they were not run on a GPU.
 """
 
 from __future__ import annotations
@@ -24,8 +27,18 @@ import numpy as np
 import numpy.typing as npt
 
 from dali_pipes.arithmetic import base_image, normalisation
+from dali_pipes.arithmetic.native import INTERPOLATIONS, MODES, max_size
 from dali_pipes.decode.gray import luma
 from dali_pipes.recipe import Recipe
+
+
+def decodes(recipe: Recipe) -> bool:
+    """Whether a graph can take the JPEGs of a recipe undecoded, with the bits that the recipe promises.
+
+    Not at depth 16, where a JPEG's values are spread over 16 bits; and not to gray by DALI's own operators, which take
+    the Y plane where the contract computes it from RGB.
+    """
+    return recipe.depth == 8 and (recipe.parity == "exact" or recipe.channels == 3)
 
 
 @dataclass(frozen=True)
@@ -95,26 +108,37 @@ class Graph:
         return [base_image(pixels, recipe.size, recipe.fit, recipe.interpolation) for pixels in shaped]
 
     def _native(self, jpeg: Any) -> Any:
-        """JPEG to base image by DALI's own operators (nvJPEG on a GPU)."""
+        """JPEG to base image by DALI's own operators (nvJPEG on a GPU); on the CPU with the bits of `native_base`."""
         from nvidia.dali import fn, types
 
         recipe = self.recipe
-        pixels = fn.decoders.image(jpeg, device="mixed" if self.device == "gpu" else "cpu", output_type=types.RGB)
-        interpolation = types.INTERP_CUBIC if recipe.interpolation == "bicubic" else types.INTERP_LINEAR
-        mode = {"stretch": "stretch", "crop": "not_smaller", "pad": "not_larger"}[recipe.fit]
-        base = fn.resize(pixels, size=list(recipe.size), mode=mode, interp_type=interpolation, antialias=True)
+        if self.device == "gpu":
+            # Nearest to libjpeg-turbo, whose chroma upsampling is the "fancy" one.
+            pixels = fn.decoders.image(jpeg, device="mixed", output_type=types.RGB, jpeg_fancy_upsampling=True)
+        else:
+            pixels = fn.decoders.image(jpeg, device="cpu", output_type=types.RGB)
+        size = (recipe.height, recipe.width)
+        base = fn.resize(
+            pixels,
+            size=list(size),
+            mode=MODES[recipe.fit],
+            interp_type=getattr(types, f"INTERP_{INTERPOLATIONS[recipe.interpolation].upper()}"),
+            antialias=True,
+            max_size=list(max_size(size)),
+        )
         if recipe.fit != "stretch":
-            base = fn.crop(base, crop=recipe.size, out_of_bounds_policy="pad", fill_values=0)
+            base = fn.crop(base, crop=list(size), out_of_bounds_policy="pad", fill_values=0)
         return fn.transpose(base, perm=[2, 0, 1], transpose_layout=False, output_layout="CHW")
 
     def _normalised(self, batch: Any) -> Any:
         from nvidia.dali import fn, types
 
         recipe = self.recipe
-        if recipe.mean is None or recipe.std is None:
+        if recipe.normalisation is None:
             return batch
-        m, inv = normalisation(recipe.mean, recipe.std, recipe.full_scale)
-        d = (np.asarray(recipe.std) * recipe.full_scale).astype(np.float32)
+        mean, std = recipe.normalisation
+        m, inv = normalisation(mean, std, recipe.full_scale)
+        d = (np.asarray(std) * recipe.full_scale).astype(np.float32)
         if recipe.parity == "fast":
             return fn.crop_mirror_normalize(batch, mean=m.tolist(), std=d.tolist(), output_layout="CHW")
         if self.device == "gpu":
