@@ -119,6 +119,8 @@ class Loader:
         self._seconds_waiting = 0.0
         self._process = os.getpid()
         sampling.shard(np.empty(0, np.int64), rank=self._rank, world_size=self._world_size, drop_last=drop_last)
+        # A thread has a current device of its own, so that of the thread that makes the loader is noted here.
+        self._device_id = torch.cuda.current_device() if self.backend == "dali-gpu" else None
         self._decode = cache_mode == "none" and self.backend.startswith("dali") and not sandbox
         try:
             policy = replace(recipe.decode_policy, **(decode_options or {}))
@@ -174,6 +176,8 @@ class Loader:
                 self._seconds_waiting += run.seconds_waiting - waited
                 waited = run.seconds_waiting
                 if batch is not None:
+                    if batch.image.is_cuda:  # made on a stream of its own: its memory may be used again only after ours
+                        batch.image.record_stream(torch.cuda.current_stream())
                     yield batch
         finally:
             run.close()
@@ -256,7 +260,12 @@ class Loader:
             return self._idle.pop()
         except IndexError:
             return backends.create(
-                self.backend, self.recipe, batch_size=self.batch_size, threads=self._workers, decode=self._decode
+                self.backend,
+                self.recipe,
+                batch_size=self.batch_size,
+                threads=self._workers,
+                decode=self._decode,
+                device_id=self._device_id,
             )
 
     def warm(self) -> Iterator[int]:

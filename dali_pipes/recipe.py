@@ -89,10 +89,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(
-                    f"Recipe({name}={getattr(self, name)!r}): allowed are {', '.join(map(repr, allowed))}."
-                )
+            value = getattr(self, name)
+            if value not in allowed:
+                raise ConfigError(f"Recipe({name}={value!r}): allowed are {', '.join(map(repr, allowed))}.")
+            object.__setattr__(self, name, allowed[allowed.index(value)])  # 1.0 and True are the 1 that is meant
         if self.window is not None and not isinstance(self.window, Window):
             raise ConfigError(
                 f"Recipe(window={self.window!r}): give a PercentileWindow, FixedWindow, VOIWindow or None."
@@ -147,7 +147,10 @@ class Recipe:
     @property
     def digest(self) -> str:
         """32 hex digits that change if and only if output pixels can change."""
-        return _digest(self.to_dict())
+        plain = self.to_dict()
+        if self.augment == Augment():  # nothing ever varies
+            del plain["augment"]
+        return _digest(plain)
 
     @property
     def base_parts(self) -> dict[str, str]:
@@ -231,13 +234,16 @@ class Recipe:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Recipe:
         """A recipe from a `.toml` or `.json` file. Raises ConfigError."""
-        text = Path(path).read_text("utf-8")
+        try:
+            text = Path(path).read_text("utf-8")
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"recipe: {os.fspath(path)} is not UTF-8 text: {error}") from error
         return cls.from_json(text) if Path(path).suffix == ".json" else cls.from_toml(text)
 
 
 def _size(size: Any) -> tuple[int, int]:
     pair = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, (tuple, list)) else ()
-    if len(pair) != 2 or not all(isinstance(n, int) and 1 <= n <= MAX_SIDE for n in pair):
+    if len(pair) != 2 or not all(type(n) is int and 1 <= n <= MAX_SIDE for n in pair):
         raise ConfigError(f"Recipe(size={size!r}): give (height, width), or one number, from 1 to {MAX_SIDE} pixels.")
     return pair
 
@@ -245,7 +251,10 @@ def _size(size: Any) -> tuple[int, int]:
 def _per_channel(name: str, values: Any, channels: int) -> tuple[float, ...] | None:
     if values is None:
         return None
-    many = tuple(map(float, values)) if isinstance(values, (tuple, list)) else (float(values),)
+    try:
+        many = tuple(float(v) + 0.0 for v in (values if isinstance(values, (tuple, list)) else (values,)))  # no -0.0
+    except (TypeError, ValueError, OverflowError):
+        many = ()
     many = many * channels if len(many) == 1 else many
     if len(many) != channels or not all(map(math.isfinite, many)):
         raise ConfigError(f"Recipe({name}={values!r}): give 1 or {channels} finite numbers, in units of full scale.")

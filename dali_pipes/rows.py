@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dali_pipes.errors import ManifestError
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_INTEGER = re.compile(r"[+-]?[0-9]+")
 
 COLUMNS = ("path", "label", "id", "frame", "split", "group")
 """The columns that are read; `path` is the only one that must be there."""
@@ -125,7 +129,7 @@ def _path_problem(path: str) -> str | None:
         return "path must be relative to the root, with forward slashes; set root= to the folder that holds the files"
     if ".." in path and ".." in path.split("/"):
         return "path may not leave the root ('..')"
-    if not path.isprintable():
+    if _CONTROL.search(path):
         return "path holds control characters"
     return None
 
@@ -135,8 +139,10 @@ def _number(labels: Sequence[str] | None, count: int) -> tuple[npt.NDArray[np.in
     if labels is None:
         return np.full(count, -1, np.int64), ()
     try:
-        return np.fromiter(map(int, labels), np.int64, count), ()
-    except (ValueError, OverflowError):
+        if all(map(_INTEGER.fullmatch, labels)):
+            return np.fromiter(map(int, labels), np.int64, count), ()
+        raise OverflowError
+    except OverflowError:
         classes = tuple(sorted(set(labels)))
         number = {name: i for i, name in enumerate(classes)}
         return np.fromiter(map(number.__getitem__, labels), np.int64, count), classes

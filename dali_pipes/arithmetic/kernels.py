@@ -78,6 +78,15 @@ def resize_batch(
     return out
 
 
+def base_images(
+    images: Sequence[Any], size: int | Size, fit: Fit, interpolation: Interpolation = "bilinear", *, gray: bool = False
+) -> list[Any]:
+    """`resize_batch` as a list of N CuPy uint8 [C, h, w], complete when it returns: for callers on another stream."""
+    batch = resize_batch(images, size, fit, interpolation, gray=gray)
+    _cupy().cuda.get_current_stream().synchronize()
+    return list(batch)
+
+
 def finish_batch(
     images: Sequence[Any] | Any,
     *,

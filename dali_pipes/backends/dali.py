@@ -31,17 +31,19 @@ class DaliBackend:
 
     Args:
         recipe: what to compute.
-        device: "cpu" or "gpu" (the current CUDA device of torch).
+        device: "cpu" or "gpu".
         batch_size: the largest batch.
         threads: DALI's CPU threads.
         decode: decode plain JPEGs in the graph.
+        device_id: the CUDA device, for "gpu".
     """
 
-    def __init__(self, recipe: Recipe, *, device: str, batch_size: int, threads: int, decode: bool) -> None:
+    def __init__(
+        self, recipe: Recipe, *, device: str, batch_size: int, threads: int, decode: bool, device_id: int | None = None
+    ) -> None:
         self.name = f"dali-{device}"
         self.takes_encoded = decode and decodes(recipe)
-        self._stream = torch.cuda.Stream() if device == "gpu" else None
-        device_id = torch.cuda.current_device() if device == "gpu" else None
+        self._stream = torch.cuda.Stream(device_id) if device == "gpu" else None
         self._graph = Graph(recipe, device, self.takes_encoded, batch_size, threads, device_id)
         self._flips = recipe.augment is not None or recipe.mean is None
         self._no_image = np.zeros((recipe.channels, recipe.height, recipe.width), np.uint8)
@@ -93,9 +95,8 @@ class DaliBackend:
         else:
             with torch.cuda.stream(self._stream):
                 batch, sample = self._pipeline.run(self._stream.cuda_stream)
-                image = torch.utils.dlpack.from_dlpack(
-                    batch.as_tensor()
-                ).clone()  # memory of torch's allocator, which tracks streams
+                # A copy into memory of torch's allocator, which knows about streams.
+                image = torch.utils.dlpack.from_dlpack(batch.as_tensor()).clone()
             self._stream.synchronize()
         if not np.array_equal(np.asarray(sample.as_tensor()), np.arange(count)):
             raise BackendError("samples came out of DALI in another order than they went in")

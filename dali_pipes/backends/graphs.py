@@ -95,17 +95,29 @@ class Graph:
         return self._normalised(batch), sample
 
     def _portable(self, jpeg: Any) -> Any:
-        """JPEG to base image by the portable contract: DALI's CPU decoder, then integer resampling."""
+        """JPEG to base image by the portable contract: DALI's CPU decoder, then integer resampling where the batch is."""
         from nvidia.dali import fn, types
 
         pixels = fn.decoders.image(jpeg, device="cpu", output_type=types.RGB)
-        base = fn.python_function(pixels, function=self._base_images, batch_processing=True, output_layouts="CHW")
-        return base.gpu() if self.device == "gpu" else base
+        if self.device == "gpu":
+            pixels, resample = pixels.gpu(), self._base_images_on_gpu
+        else:
+            resample = self._base_images
+        return fn.python_function(
+            pixels, device=self.device, function=resample, batch_processing=True, output_layouts="CHW"
+        )
 
     def _base_images(self, pictures: list[npt.NDArray[np.uint8]]) -> list[npt.NDArray[Any]]:
         recipe = self.recipe
         shaped = map(luma, pictures) if recipe.channels == 1 else pictures
         return [base_image(pixels, recipe.size, recipe.fit, recipe.interpolation) for pixels in shaped]
+
+    def _base_images_on_gpu(self, pictures: list[Any]) -> list[Any]:
+        from dali_pipes.arithmetic.kernels import base_images
+
+        recipe = self.recipe
+        size = (recipe.height, recipe.width)
+        return base_images(pictures, size, recipe.fit, recipe.interpolation, gray=recipe.channels == 1)
 
     def _native(self, jpeg: Any) -> Any:
         """JPEG to base image by DALI's own operators (nvJPEG on a GPU); on the CPU with the bits of `native_base`."""

@@ -48,7 +48,9 @@ def resolve(name: str) -> str:
     return name
 
 
-def create(name: str, recipe: Recipe, *, batch_size: int, threads: int, decode: bool) -> Backend:
+def create(
+    name: str, recipe: Recipe, *, batch_size: int, threads: int, decode: bool, device_id: int | None = None
+) -> Backend:
     """A backend of a resolved name.
 
     Args:
@@ -57,6 +59,7 @@ def create(name: str, recipe: Recipe, *, batch_size: int, threads: int, decode: 
         batch_size: the largest batch it will be given.
         threads: CPU threads it may use.
         decode: whether it is to decode plain JPEGs itself, if it can.
+        device_id: the CUDA device of "dali-gpu".
     """
     if name == "torch":
         from dali_pipes.backends.torch import TorchBackend
@@ -64,4 +67,7 @@ def create(name: str, recipe: Recipe, *, batch_size: int, threads: int, decode: 
         return TorchBackend(recipe, threads=threads)
     from dali_pipes.backends.dali import DaliBackend
 
-    return DaliBackend(recipe, device=name.removeprefix("dali-"), batch_size=batch_size, threads=threads, decode=decode)
+    device = name.removeprefix("dali-")
+    return DaliBackend(
+        recipe, device=device, batch_size=batch_size, threads=threads, decode=decode, device_id=device_id
+    )
