@@ -66,10 +66,10 @@ class Augment:
 
     def __post_init__(self) -> None:
         for name in ("horizontal_flip", "vertical_flip"):
-            value = float(getattr(self, name))
-            if not 0.0 <= value <= 1.0:
-                raise ConfigError(f"Augment({name}={value}): it is a probability; give a number from 0 to 1.")
-            object.__setattr__(self, name, value)
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not 0.0 <= value <= 1.0:
+                raise ConfigError(f"Augment({name}={value!r}): it is a probability; give a number from 0 to 1.")
+            object.__setattr__(self, name, float(value) + 0.0)  # no -0.0
 
 
 @dataclass(frozen=True)

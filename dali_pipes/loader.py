@@ -166,6 +166,10 @@ class Loader:
         return self._iterate(epoch, start)
 
     def _iterate(self, epoch: int, start: int) -> Iterator[Batch]:
+        if not self._close.alive:
+            raise BackendError("this Loader is closed; make a new one.")
+        for earlier in [run for run in self._runs if run.stopped]:
+            earlier.close()  # its backend is free then
         run = Prefetch(lambda: self._produce(epoch, start), self._ahead)
         self._runs.add(run)
         position, waited = start, 0.0
@@ -180,7 +184,7 @@ class Loader:
                         batch.image.record_stream(torch.cuda.current_stream())
                     yield batch
         finally:
-            run.close()
+            run.stop()  # no waiting here: this may run where garbage is collected, in a thread that the run needs
 
     def _produce(self, epoch: int, start: int) -> Iterator[tuple[int, Batch | None]]:
         """(samples taken, batch) for what remains of an epoch; the batch is None where all of its samples were

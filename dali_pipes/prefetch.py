@@ -41,7 +41,8 @@ class Prefetch(Generic[T]):
     """
 
     def __init__(self, make: Callable[[], Iterator[T]], ahead: int) -> None:
-        self._ready: queue.Queue[T | _End] = queue.Queue(maxsize=ahead)
+        self._ready: queue.SimpleQueue[T | _End] = queue.SimpleQueue()
+        self._room = threading.Semaphore(ahead)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._produce, args=(make,), name="dali-pipes-prefetch", daemon=True)
         self.seconds_waiting = 0.0
@@ -52,12 +53,12 @@ class Prefetch(Generic[T]):
         error: BaseException | None = None
         try:
             items = make()
-            for item in items:
-                self._ready.put(item)
-                if self._stop.is_set():
-                    break
-            if isinstance(items, Iterator) and hasattr(items, "close"):
-                items.close()
+            with contextlib.closing(items) if hasattr(items, "close") else contextlib.nullcontext():
+                for item in items:
+                    self._room.acquire()
+                    self._ready.put(item)
+                    if self._stop.is_set():
+                        break
         except BaseException as raised:
             error = raised
         self._ready.put(_End(error))
@@ -76,12 +77,26 @@ class Prefetch(Generic[T]):
             if item.error is not None:
                 raise item.error
             raise StopIteration
+        self._room.release()
         return item
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was told to stop, or has ended."""
+        return self._stop.is_set()
+
+    def stop(self) -> None:
+        """Tells the producer to stop and waits for nothing: safe where garbage is collected, in whatever thread."""
+        self._stop.set()
+        self._room.release()  # the producer may be waiting for room
+        self._ready.put(_End(None))  # and a consumer for an item
 
     def close(self) -> None:
         """Stops the producer and waits for its thread."""
-        self._stop.set()
-        while self._thread.is_alive():
-            with contextlib.suppress(queue.Empty):  # make room, for the producer may be waiting to put
-                self._ready.get(timeout=0.05)
-        self._thread.join()
+        self.stop()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._ready.get_nowait()
+        self._ready.put(_End(None))

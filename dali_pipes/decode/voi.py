@@ -39,6 +39,12 @@ class _Plain:
         return {"kind": self.kind, **asdict(self)}  # type: ignore[call-overload]
 
 
+def _as_floats(window: _Plain, *names: str) -> None:
+    """Equal windows are written alike: 40 as 40.0, -0.0 as 0.0."""
+    for name in names:
+        object.__setattr__(window, name, float(getattr(window, name)) + 0.0)
+
+
 @dataclass(frozen=True)
 class PercentileWindow(_Plain):
     """From one percentile of the image's own values to another; 0 <= low < high <= 100."""
@@ -53,6 +59,7 @@ class PercentileWindow(_Plain):
             raise ConfigError(f"PercentileWindow({self.low}, {self.high}): needs 0 <= low < high <= 100")
         if self.rounding not in ("nearest", "floor"):
             raise ConfigError(f"PercentileWindow rounding {self.rounding!r}: allowed are 'nearest' and 'floor'")
+        _as_floats(self, "low", "high")
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,7 @@ class FixedWindow(_Plain):
 
     def __post_init__(self) -> None:
         check_window(self.center, self.width, self.function, ConfigError)
+        _as_floats(self, "center", "width")
 
 
 @dataclass(frozen=True)
