@@ -10,6 +10,8 @@ True
 import logging as _logging
 
 from dali_pipes.batch import Batch
+from dali_pipes.cached_dataset import CachedDataset
+from dali_pipes.dataset import ImageDataset
 from dali_pipes.decode import FixedWindow, PercentileWindow, VOIWindow
 from dali_pipes.draws import Augment
 from dali_pipes.errors import (
@@ -34,10 +36,12 @@ __all__ = [
     "Augment",
     "BackendError",
     "Batch",
+    "CachedDataset",
     "ConfigError",
     "DaliPipesError",
     "DecodeError",
     "FixedWindow",
+    "ImageDataset",
     "LimitError",
     "Loader",
     "Manifest",
