@@ -11,12 +11,15 @@ from typing import Any, TypeVar
 
 import cache
 from dali_pipes import backends
+from dali_pipes.decode import FixedWindow, PercentileWindow, VOIWindow, Window
 from dali_pipes.errors import ConfigError
 from dali_pipes.manifest import Manifest
 from dali_pipes.recipe import CHOICES, Recipe
 
 GOOD, FAILED, USAGE, LACKING, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes: all well; the check failed; wrong usage; this machine lacks something; interrupted by the user."""
+
+WINDOW_HELP = "percentile[:LOW,HIGH], fixed:CENTER,WIDTH, voi[:INDEX] or none"
 
 T = TypeVar("T")
 
@@ -47,7 +50,20 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fit", default="stretch", choices=CHOICES["fit"])
     parser.add_argument("--interpolation", default="bilinear", choices=CHOICES["interpolation"])
     parser.add_argument("--depth", type=int, default=8, choices=CHOICES["depth"])
+    parser.add_argument("--window", default="percentile", help=f"{WINDOW_HELP} (default: percentile)")
+    parser.add_argument("--reduce", action="store_true", help="decode JPEG 2000 at its smallest sufficient resolution")
     parser.add_argument("--normalise", action="store_true", help="normalise by the ImageNet mean and deviation")
+
+
+def add_decoders(parser: argparse.ArgumentParser) -> None:
+    """`--require-decoder`."""
+    parser.add_argument(
+        "--require-decoder",
+        action="append",
+        default=[],
+        metavar="UID",
+        help="end with code 3 unless a decoder for this DICOM transfer syntax is here; may be repeated",
+    )
 
 
 def add_cache(parser: argparse.ArgumentParser, mode: str) -> None:
@@ -92,8 +108,28 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
         fit=args.fit,
         interpolation=args.interpolation,
         depth=args.depth,
+        window=window_of(args.window),
+        reduce=args.reduce,
         **(imagenet if args.normalise else {}),
     )
+
+
+def window_of(text: str) -> Window | None:
+    """The window that `WINDOW_HELP` describes."""
+    kind, _, rest = text.partition(":")
+    try:
+        numbers = [float(part) for part in rest.split(",")] if rest else []
+        if kind == "none" and not numbers:
+            return None
+        if kind == "percentile" and len(numbers) in (0, 2):
+            return PercentileWindow(*numbers)
+        if kind == "fixed" and len(numbers) == 2:
+            return FixedWindow(*numbers)
+        if kind == "voi" and len(numbers) < 2:
+            return VOIWindow(*map(int, numbers))
+    except ValueError:
+        pass
+    raise ConfigError(f"--window {text!r}: give {WINDOW_HELP}.")
 
 
 def present_backends() -> list[str]:

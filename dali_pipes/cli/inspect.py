@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,40 +12,57 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from dali_pipes.arithmetic import base_image
 from dali_pipes.cli import common
-from dali_pipes.decode import DecodePolicy, decode, describe, identify
+from dali_pipes.decode import DecodePolicy, Kind, decode, describe, identify, require
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("file", type=Path, help="a DICOM file or an image")
     parser.add_argument(
-        "--out", type=Path, help="write a PNG: the values as stored on the left, as a model sees them on the right"
+        "--out", type=Path, help="write a PNG: values as stored to the left, as a model sees them to the right"
     )
     parser.add_argument("--frame", type=int, default=0, help="which frame (default: 0)")
     parser.add_argument("--channels", type=int, default=3, choices=(1, 3))
+    parser.add_argument("--window", default="percentile", help=f"{common.WINDOW_HELP} (default: percentile)")
+    parser.add_argument(
+        "--reduce", type=int, metavar="N", help="compare the reduced JPEG 2000 decode at N pixels with the full one"
+    )
+    common.add_decoders(parser)
     common.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Describes the file, and decodes it if a picture is wanted."""
+    """Describes the file, and draws it if a picture is wanted."""
+    require(args.require_decoder)
+    policy = DecodePolicy(channels=args.channels, window=common.window_of(args.window))
     data = args.file.read_bytes()
     kind = identify(args.file, data)
-    document: dict[str, Any] = {"file": str(args.file), **describe(data)}
-    policy = DecodePolicy(channels=args.channels)
+    document: dict[str, Any] = {"file": str(args.file), **describe(data, args.frame, policy)}
     shown = decode(data, kind, args.frame, policy).pixels
     document["shape"] = list(shown.shape)
+    if args.reduce is not None:
+        document["reduced"] = _reduced(data, kind, args.frame, policy, shown, args.reduce)
     if args.out is not None:
-        stored = decode(data, kind, args.frame, DecodePolicy(channels=args.channels, depth=16)).pixels
+        stored = decode(data, kind, args.frame, replace(policy, depth=16)).pixels
         args.out.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.hstack([_full_range(stored), _rgb(shown)])).save(args.out)
         document["picture"] = str(args.out)
     width = max(map(len, document))
-    lines = [
-        f"{name:{width}}  {value if isinstance(value, str) else json.dumps(value)}" for name, value in document.items()
-    ]
+    lines = [f"{name:{width}}  {v if isinstance(v, str) else json.dumps(v)}" for name, v in document.items()]
     common.show(args, document, "\n".join(lines))
     return common.GOOD
+
+
+def _reduced(
+    data: bytes, kind: Kind, frame: int, policy: DecodePolicy, full: npt.NDArray[Any], side: int
+) -> dict[str, Any]:
+    """How far the picture of `side` x `side` from a reduced decode is from that of the full one, in levels of 255."""
+    less = decode(data, kind, frame, replace(policy, reduce=(side, side))).pixels
+    few, all_of_it = (base_image(pixels, side, "stretch").astype(np.int16) for pixels in (less, full))
+    apart = np.abs(few - all_of_it)
+    return {"decoded": list(less.shape[:2]), "largest": int(apart.max()), "mean": round(float(apart.mean()), 4)}
 
 
 def _full_range(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -6,6 +6,7 @@ import argparse
 import time
 
 from dali_pipes.cli import common
+from dali_pipes.decode import require
 from dali_pipes.loader import Loader
 
 
@@ -18,11 +19,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--on-error", default="skip", choices=("raise", "skip"), help="what a bad file does (default: skip)"
     )
+    common.add_decoders(parser)
     common.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Fills the cache; fails if any sample could not be decoded."""
+    require(args.require_decoder)
     manifest, recipe = common.manifest_of(args), common.recipe_of(args)
     start = time.perf_counter()
     with Loader(

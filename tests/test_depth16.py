@@ -1,0 +1,92 @@
+"""Depth 16: the cache keeps modality values, and a window is applied to what it gives, alike on every backend."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import dali_pipes as dp
+from dali_pipes.arithmetic import base_image
+from dali_pipes.decode import DecodePolicy, apply_window, decode, identify
+from dali_pipes.demo_data import SYNTAXES, mammogram, write_mammogram
+
+WINDOWS = [dp.PercentileWindow(), dp.PercentileWindow(5, 95), dp.FixedWindow(2000, 1500), None]
+
+
+@pytest.fixture(scope="module")
+def mammograms(tmp_path_factory: pytest.TempPathFactory) -> dp.Manifest:
+    folder = tmp_path_factory.mktemp("mammograms")
+    rng = np.random.default_rng(16)
+    for i, syntax in enumerate(SYNTAXES.values()):
+        pixels = mammogram(rng, 200 + 10 * i, 160, 12)
+        write_mammogram(folder / f"{i}.dcm", pixels, 12, syntax, inverted=i % 2 == 1)
+    return dp.Manifest.from_dicom_tree(folder)
+
+
+def images(
+    manifest: dp.Manifest, recipe: dp.Recipe, backend: str, folder: Path, mode: str
+) -> tuple[torch.Tensor, dict]:
+    directory = None if mode in ("none", "memory") else folder
+    with dp.Loader(manifest, recipe, batch_size=2, backend=backend, cache_mode=mode, cache_dir=directory) as loader:
+        first = torch.cat([batch.image for batch in loader])
+        second = torch.cat([batch.image for batch in loader])
+        assert torch.equal(first, second)
+        return first, loader.stats()
+
+
+@pytest.mark.parametrize("mode", ["none", "pinned", "tiered"])
+def test_another_window_decodes_nothing(mammograms: dp.Manifest, tmp_path: Path, mode: str) -> None:
+    seen = []
+    for window in WINDOWS:
+        recipe = dp.Recipe(size=96, channels=1, depth=16, window=window)
+        torch_images, stats = images(mammograms, recipe, "torch", tmp_path, mode)
+        dali_images, again = images(mammograms, recipe, "dali-cpu", tmp_path, mode)
+        assert torch.equal(torch_images, dali_images)
+        assert torch_images.dtype == (torch.uint16 if window is None else torch.uint8)
+        if mode not in ("none", "memory"):
+            assert stats["decoded"] == (len(mammograms) if not seen else 0)
+            assert again["decoded"] == 0
+        seen.append(torch_images)
+    assert not torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[1], seen[2])
+
+
+@pytest.mark.parametrize("window", WINDOWS[:3])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_window_applies_to_the_resized_values(
+    mammograms: dp.Manifest, tmp_path: Path, window: object, channels: int
+) -> None:
+    recipe = dp.Recipe(size=(80, 64), channels=channels, depth=16, window=window, fit="pad")
+    found, _ = images(mammograms, recipe, "torch", tmp_path, "pinned")
+    for i in range(len(mammograms)):
+        path = mammograms.resolve(i)
+        data = path.read_bytes()
+        whole = decode(data, identify(path, data), 0, DecodePolicy(channels=1, depth=16))
+        small = base_image(whole.pixels, (80, 64), "pad")
+        expected = apply_window(small, whole.attributes, window)
+        assert np.array_equal(found[i].numpy(), np.repeat(expected, channels, 0))
+
+
+def test_sixteen_bits_normalise_by_their_own_full_scale(mammograms: dp.Manifest, tmp_path: Path) -> None:
+    recipe = dp.Recipe(size=64, channels=1, depth=16, window=None, mean=0.25, std=0.5)
+    found, _ = images(mammograms, recipe, "torch", tmp_path, "memory")
+    dali, _ = images(mammograms, recipe, "dali-cpu", tmp_path, "memory")
+    integers, _ = images(mammograms, replace(recipe, mean=None, std=None), "torch", tmp_path, "memory")
+    m, d = np.float32(0.25 * 65535), np.float32(0.5 * 65535)
+    expected = (integers.numpy().astype(np.float32) - m) * np.float32(1.0 / np.float64(d))
+    assert np.array_equal(found.numpy().view(np.int32), expected.view(np.int32))
+    assert torch.equal(found, dali)
+
+
+def test_an_image_without_its_attributes_is_decoded_again(mammograms: dp.Manifest, tmp_path: Path) -> None:
+    recipe = dp.Recipe(size=48, channels=1, depth=16)
+    before, _ = images(mammograms, recipe, "torch", tmp_path, "npy")
+    notes = [path for path in (tmp_path / "npy").rglob("*.npy") if path.stat().st_size < 48 * 48]
+    assert notes
+    for path in notes:
+        path.unlink()
+    after, stats = images(mammograms, recipe, "torch", tmp_path, "npy")
+    assert torch.equal(before, after)
+    assert stats["decoded"] == len(mammograms)
