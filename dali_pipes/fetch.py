@@ -27,7 +27,7 @@ import numpy.typing as npt
 import cache
 from dali_pipes.arithmetic import ARITHMETIC_VERSION, base_image
 from dali_pipes.arithmetic.native import native_base
-from dali_pipes.decode import Decoded, DecodePolicy, DecoderPool, Kind, apply_window, decode, identify
+from dali_pipes.decode import Decoded, DecodePolicy, DecoderPool, Kind, apply_window, check_jpeg, decode, identify
 from dali_pipes.errors import DaliPipesError, DecodeError
 from dali_pipes.manifest import Manifest
 from dali_pipes.recipe import Recipe
@@ -123,6 +123,7 @@ class Fetcher:
         self._attributes: dict[int, str] = {}
         self._failures: dict[int, Failure] = {}
         self._refused: set[int] = set()
+        self._sound: set[bytes] = set()
         self._intents: set[str] = set()
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="dali-pipes-fetch")
         self._children = DecoderPool(workers, self._policy.limits)
@@ -196,10 +197,14 @@ class Fetcher:
         path = self._manifest.resolve(sample)
         frame = int(self._manifest.frames[sample])
         content, kind, data = self._identify(path)
-        if self._encoded and kind.dali and sample not in self._refused:
+        if self._encoded and kind.dali and frame == 0 and sample not in self._refused:
+            encoded = self._read(path) if data is None else data
+            if content not in self._sound:  # once a run: DALI makes gray areas of damage, and knows no limits
+                check_jpeg(encoded, self._policy)
+                self._sound.add(content)
             with self._lock:
                 self._counts.update(decoded=1, misses=1)
-            return Encoded(np.frombuffer(self._read(path) if data is None else data, np.uint8))
+            return Encoded(np.frombuffer(encoded, np.uint8))
         parts = key_parts(self._recipe, self._policy, content, kind, frame)
         key = cache.Key.of(self._secret, **parts)
         note = cache.Key.of(self._secret, **parts, attributes=1)

@@ -77,6 +77,22 @@ def decode_jpeg(data: bytes | memoryview, tag: str, policy: DecodePolicy) -> NDA
     return pixels if gray or policy.channels == 3 else luma(pixels)
 
 
+def check_jpeg(data: bytes | memoryview, policy: DecodePolicy) -> None:
+    """Raises what `decode_jpeg` raises for a JPEG with the tag "jpeg", in less than half of its time: all coefficients
+    are read, an eighth of the size is computed. For decoders that make gray areas of damage, as DALI's does.
+    """
+    header = read_jpeg_header(data)
+    policy.limits.check_file(len(data))
+    policy.limits.check_frame(header.height, header.width, 3)
+    if not header.ended:
+        raise TruncatedError("JPEG has no end marker: the file is cut short")
+    try:
+        _turbojpeg.decode_jpeg(data, "GRAY", min_height=1, min_width=1)
+    except ValueError as error:
+        _raise_damage(str(error))
+        decode_jpeg(data, "jpeg", policy)
+
+
 def _turbo(data: bytes | memoryview, gray: bool) -> NDArray[np.uint8]:
     space = "GRAY" if gray else "RGB"
     try:
