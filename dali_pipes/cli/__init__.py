@@ -14,8 +14,10 @@ from dali_pipes.cli.common import FAILED, INTERRUPTED, LACKING, USAGE
 COMMANDS = {
     "demo": "make a small data set, load it through every backend and cache mode, and show the pictures",
     "warm": "fill a cache",
+    "bench": "measure epoch times, memory and disk of the cache modes on your data",
     "parity": "check that all backends give the same pixels on your data",
     "inspect": "show how one file is read, as text and as a picture",
+    "cache": "look after a cache: stats, verify, gc, purge, explain",
     "doctor": "say what this machine can run, and what is missing for more",
 }
 
@@ -41,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     args = parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("pydicom").setLevel(logging.ERROR)  # it warns of small faults of files that it reads all the same
     try:
         return int(args.run(args))
     except KeyboardInterrupt:

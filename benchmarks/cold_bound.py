@@ -1,0 +1,176 @@
+"""Cold epochs (decode, resize, cache, deliver) against what decoding alone allows on two cores in the same run.
+
+    python benchmarks/cold_bound.py [--mammograms 16] [--photos 96] [--rounds 3] [--backend torch] [--tiny]
+                                    [--json FILE]
+
+    mammograms  3328x2560, 12 of 16 bits, half uncompressed, a quarter JPEG lossless, a quarter JPEG 2000 lossless.
+                Bound: their codecs alone, in two processes that share the files in this order: from the encoded frame
+                in memory to samples, nothing after it (for an uncompressed file, the copy of its samples).
+    photos      JPEGs of 1.9 megapixels. Bound: decoding and resizing alone, in two threads, from bytes in memory.
+
+Bound and loader run in turns; a ratio is the median over the rounds. Every epoch begins with two small files, after
+which the clock starts: the start of processes and the loading of codecs are in neither figure.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from data import MAMMOGRAM, PHOTO, manifest_of, write_mammograms, write_photos
+
+from dali_pipes import Loader, Recipe
+from dali_pipes.arithmetic import base_image
+from dali_pipes.bench import machine
+from dali_pipes.decode import DecodePolicy, decode, identify
+from dali_pipes.decode.dicom.codecs import codec_for
+from dali_pipes.decode.dicom.fragments import frame_bytes
+from dali_pipes.decode.dicom.header import read_header
+from dali_pipes.decode.dicom.native import native_samples
+from dali_pipes.decode.limits import Limits
+
+WORKERS = 2
+
+
+def codec_alone(path: str) -> float:
+    """Seconds that the codec takes for a DICOM file's first frame; reading and parsing are not in it."""
+    header = read_header(Path(path).read_bytes(), Limits())
+    encoded = frame_bytes(header, 0)[0] if header.syntax.encapsulated else b""
+    start = time.perf_counter()
+    if header.syntax.encapsulated:
+        codec_for(header.syntax.uid).use(encoded, header)
+    else:
+        np.array(native_samples(header, 0))
+    return time.perf_counter() - start
+
+
+def decoded_and_resized(data: bytes, size: int) -> float:
+    """Seconds to decode a JPEG and to resize it."""
+    start = time.perf_counter()
+    pixels = decode(data, identify("", data), 0, DecodePolicy()).pixels
+    base_image(pixels, (size, size), "stretch", "bilinear")
+    return time.perf_counter() - start
+
+
+def codecs_bound(pool: Executor, paths: list[str]) -> float:
+    """Images per second of the codecs, each file going to the process that is free first."""
+    busy = [0.0] * WORKERS
+    for seconds in pool.map(codec_alone, paths):
+        busy[busy.index(min(busy))] += seconds
+    return len(paths) / max(busy)
+
+
+def photos_bound(pool: Executor, files: list[bytes], size: int) -> float:
+    """Images per second of decoding and resizing in threads."""
+    start = time.perf_counter()
+    list(pool.map(decoded_and_resized, files, [size] * len(files)))
+    return len(files) / (time.perf_counter() - start)
+
+
+def cold_epoch(folder: Path, names: list[str], options: argparse.Namespace) -> float:
+    """Images per second of a loader's first epoch; the first two files are not counted."""
+    recipe = Recipe(size=options.img_size)
+    with (
+        tempfile.TemporaryDirectory(dir=folder) as cache_dir,
+        Loader(
+            manifest_of(folder, names),
+            recipe,
+            batch_size=2,
+            cache_mode="pinned",
+            cache_dir=cache_dir,
+            backend=options.backend,
+            num_workers=WORKERS,
+        ) as loader,
+    ):
+        batches = iter(loader)
+        next(batches)
+        start = time.perf_counter()
+        count = sum(len(batch) for batch in batches)
+        return count / (time.perf_counter() - start)
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mammograms", type=int, default=16)
+    parser.add_argument("--photos", type=int, default=96)
+    parser.add_argument("--img-size", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--backend", default="torch")
+    parser.add_argument("--dir", type=Path, help="where to keep the files (default: a temporary folder)")
+    parser.add_argument("--tiny", action="store_true", help="few and small files, one round")
+    parser.add_argument("--json", type=Path, help="write the figures and the machine's facts here")
+    options = parser.parse_args(arguments)
+    if options.tiny:
+        options.mammograms, options.photos, options.img_size, options.rounds = 4, 4, 32, 1
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.dir or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        results = measure(options, folder)
+    document = {
+        "benchmark": "cold_bound",
+        "machine": machine(),
+        "img_size": options.img_size,
+        "rounds": options.rounds,
+        "backend": options.backend,
+        "results": results,
+    }
+    if options.json:
+        options.json.write_text(json.dumps(document, indent=1) + "\n")
+    return 0
+
+
+def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Images per second of bounds and loaders, and their ratios."""
+    (folder / "small").mkdir(exist_ok=True)
+    first = [f"small/{name}" for name in write_mammograms(folder / "small", 4, (64, 48))]
+    dicom = write_mammograms(folder, options.mammograms, (64, 48) if options.tiny else MAMMOGRAM)
+    small = [f"small/{name}" for name in write_photos(folder / "small", 2, (60, 80))]
+    photos = write_photos(folder, options.photos, (60, 80) if options.tiny else PHOTO)
+    results = {}
+    with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool:
+        codecs_bound(pool, [str(folder / name) for name in 4 * first])  # starts the processes, loads the codecs
+        paths = [str(folder / name) for name in dicom]
+        results["mammograms"] = compare(
+            "mammograms",
+            lambda: codecs_bound(pool, paths),
+            # JPEG lossless and JPEG 2000, so that both children have loaded their codecs when the clock starts
+            lambda: cold_epoch(folder, [first[1], first[3], *dicom], options),
+            options.rounds,
+        )
+    with ThreadPoolExecutor(WORKERS) as threads:
+        files = [(folder / name).read_bytes() for name in photos]
+        results["photos"] = compare(
+            "photos",
+            lambda: photos_bound(threads, files, options.img_size),
+            lambda: cold_epoch(folder, [*small, *photos], options),
+            options.rounds,
+        )
+    return results
+
+
+def compare(what: str, bound: Callable[[], float], loader: Callable[[], float], rounds: int) -> dict[str, float]:
+    """Runs both in turns; medians, and the median ratio."""
+    pairs = [(bound(), loader()) for _ in range(rounds)]
+    found = {
+        "bound_images_per_second": round(statistics.median(b for b, _ in pairs), 2),
+        "loader_images_per_second": round(statistics.median(r for _, r in pairs), 2),
+        "ratio": round(statistics.median(r / b for b, r in pairs), 3),
+    }
+    print(
+        f"{what:12s} bound {found['bound_images_per_second']:8.2f} images/s   "
+        f"loader {found['loader_images_per_second']:8.2f} images/s   ratio {found['ratio']:.2f}",
+        flush=True,
+    )
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
