@@ -1,0 +1,32 @@
+"""Digests of pixels: equal ones mean equal bits."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dali_pipes.batch import Batch
+
+Fingerprint = tuple[int, int, str]
+"""A sample's number, its label, and a digest of its pixels' dtype, shape and bits."""
+
+
+def fingerprint(batches: Iterable[Batch]) -> list[Fingerprint]:
+    """One fingerprint for each sample, in order; equal lists mean equal bits."""
+    prints = []
+    for batch in batches:
+        images = batch.image.cpu().numpy()
+        for image, index, label in zip(images, batch.index.tolist(), batch.label.tolist()):
+            prints.append((index, label, digest(image)))
+    return prints
+
+
+def digest(array: npt.NDArray[Any]) -> str:
+    """32 hex digits of an array's dtype, shape and bits."""
+    state = hashlib.blake2b(f"{array.dtype}{array.shape}".encode(), digest_size=16)
+    state.update(np.ascontiguousarray(array).data)
+    return state.hexdigest()
