@@ -22,17 +22,18 @@ COMMANDS = {
 }
 
 
-def parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line."""
+def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser for a command line; only the command that it names is imported."""
     top = argparse.ArgumentParser(
         prog="dali-pipes", description="Load images through DALI or PyTorch, with the same bits."
     )
     subparsers = top.add_subparsers(dest="command", required=True)
     for name, summary in COMMANDS.items():
-        module = importlib.import_module(f"dali_pipes.cli.{name}")
         command = subparsers.add_parser(name, help=summary, description=summary)
-        module.add(command)
-        command.set_defaults(run=module.run)
+        if name in arguments:
+            module = importlib.import_module(f"dali_pipes.cli.{name}")
+            module.add(command)
+            command.set_defaults(run=module.run)
     return top
 
 
@@ -41,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from cache import CacheError, StoreConfigError
     from dali_pipes.errors import BackendError, ConfigError, DaliPipesError, ManifestError, UnsupportedError
 
-    args = parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    args = parser(arguments).parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("pydicom").setLevel(logging.ERROR)  # it warns of small faults of files that it reads all the same
     try:
