@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from .base import ProcessLock
 from .errors import EntryError
 from .files import Access, Folder, tag
 from .journal import JournalReader, seal
@@ -46,6 +47,7 @@ class PartsLedger:
         secret = default_secret() if secret is None else secret
         self._secret = blake2b(secret, digest_size=32, person=b"dali-pipes part").digest()
         self._pid, self._name, self._warned = 0, "", False
+        self._lock = ProcessLock()
 
     def note(self, key: Key, parts: Mapping[str, Part]) -> None:
         """Remembers what ``key`` was made of. Never fails: what cannot be written is not remembered."""
@@ -53,6 +55,10 @@ class PartsLedger:
             return
         source, names, others = self._digests(parts)
         record = seal(key.digest + source + names + b"".join(others).ljust(30, b"\0"))
+        with self._lock:
+            self._append(record)
+
+    def _append(self, record: bytes) -> None:
         try:
             if self._pid != os.getpid():
                 tag(self._root)
@@ -89,6 +95,12 @@ class PartsLedger:
         nearest = bytes(same_names[best]["key"]).hex()
         return {"noted": len(mine), "nearest": nearest, "parts": {self._source: "same", **states}}
 
+    def keys_of(self, source: Part) -> list[Key]:
+        """The keys of all entries that were noted as made of this source."""
+        wanted = self._source_digest(source)
+        found = (records["key"][_rows(records["source"], wanted)] for records in self._records())
+        return sorted({Key(bytes(key)) for keys in found for key in keys}, key=lambda key: key.digest)
+
     def close(self) -> None:
         """Gives the folder's handles back."""
         self._folder.close()
@@ -108,7 +120,10 @@ class PartsLedger:
         ordered = sorted(parts.keys() - {self._source})
         names = Key.of(self._secret, names="\0".join(ordered)).digest[:2]
         others = [Key.of(self._secret, **{name: parts[name]}).digest[:3] for name in ordered]
-        return Key.of(self._secret, source=parts[self._source]).digest[:8], names, others
+        return self._source_digest(parts[self._source]), names, others
+
+    def _source_digest(self, source: Part) -> bytes:
+        return Key.of(self._secret, source=source).digest[:8]
 
 
 def _rows(column: np.ndarray[Any, Any], wanted: bytes) -> np.ndarray[Any, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -179,3 +180,11 @@ def test_the_ledger_hides_and_survives(tmp_path: Path) -> None:
         ledger.note(key(1), {"window": 1})
     (tmp_path / "file").write_text("in the way")
     PartsLedger(tmp_path / "file", secret=SECRET).note(key(1), {"source": b"a", "size": 1})
+
+
+def test_parts_are_noted_from_many_threads_at_once(tmp_path: Path) -> None:
+    ledger = PartsLedger(tmp_path, secret=SECRET)
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda n: ledger.note(key(n), {"source": bytes([n % 2]), "size": n}), range(64)))
+    assert ledger.keys_of(b"\0") == sorted((key(n) for n in range(0, 64, 2)), key=lambda found: found.digest)
+    assert ledger.keys_of(b"other") == []

@@ -1,0 +1,214 @@
+"""`dali-pipes cache`: what a cache folder holds, whether it is sound, and how to shrink, empty or understand it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cache import Key, PartsLedger, SourceIndex, content_digest, default_secret, upkeep
+from dali_pipes.cli import common
+from dali_pipes.decode import identify
+from dali_pipes.errors import ConfigError
+from dali_pipes.fetch import key_parts
+from dali_pipes.manifest import Manifest
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The command's own commands and their arguments."""
+    commands = parser.add_subparsers(dest="cache_command", required=True)
+
+    def command(name: str, run_it: Callable[[argparse.Namespace], int], summary: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=summary, description=summary)
+        made.set_defaults(run_it=run_it)
+        common.add_json(made)
+        return made
+
+    for name, run_it, summary in (
+        ("stats", _stats, "count entries and bytes, by mode"),
+        ("verify", _verify, "read every entry and check it"),
+        (
+            "gc",
+            _gc,
+            "remove what nobody needs: leftovers, damaged entries, entries beyond a budget",
+        ),
+        ("purge", _purge, "remove entries: all, or those of some samples; only says what it would do without --yes"),
+    ):
+        made = command(name, run_it, summary)
+        made.add_argument("directory", type=Path, help="the folder that was given as cache_dir")
+        if name == "verify":
+            made.add_argument("--repair", action="store_true", help="set damaged entries aside and remove leftovers")
+            _add_secret(made)
+        elif name == "gc":
+            made.add_argument(
+                "--disk-bytes", type=int, help="remove the least recently used entries beyond this, by mode"
+            )
+            made.add_argument("--dry-run", action="store_true", help="remove nothing")
+        elif name == "purge":
+            made.add_argument("--all", action="store_true", help="every entry")
+            made.add_argument(
+                "--id", action="append", default=[], help="what was made of this sample's file; repeatable"
+            )
+            made.add_argument(
+                "--group", action="append", default=[], help="of this group's files (a patient's); repeatable"
+            )
+            made.add_argument("--manifest", type=Path, help="the manifest that knows these ids and groups")
+            made.add_argument(
+                "--root", type=Path, help="folder that its paths are relative to (default: the manifest's)"
+            )
+            made.add_argument("--yes", action="store_true", help="really remove them")
+
+    made = command("explain", _explain, "say why a file would be found in the cache or not, part by part")
+    made.add_argument("file", type=Path, help="a source file")
+    made.add_argument("--cache-dir", type=Path, required=True, help="folder of the cache")
+    made.add_argument("--root", type=Path, help="folder that FILE is relative to (default: the current one)")
+    made.add_argument("--frame", type=int, default=0, help="which frame (default: 0)")
+    _add_secret(made)
+    common.add_recipe(made)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command of the command."""
+    return int(args.run_it(args))
+
+
+def _add_secret(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--secret-file", type=Path, help="the bytes that were given as secret=, for a cache with keyed checksums"
+    )
+
+
+def _secret(args: argparse.Namespace) -> bytes | None:
+    return None if args.secret_file is None else args.secret_file.read_bytes()
+
+
+def _stats(args: argparse.Namespace) -> int:
+    found = upkeep.stats(args.directory)
+    rows = [
+        [mode, str(held["entries"]), _size(held["bytes"]), _size(held["bytes"] / max(1, held["entries"]))]
+        for mode, held in [*found["modes"].items(), ("in all", found)]
+    ]
+    rest = f"{found['sources']} source files known, {found['quarantined']} damaged entries set aside, "
+    rest += f"{found['unknown']} files that are not ours."
+    common.show(args, found, common.table(["mode", "entries", "disk", "on average"], rows) + "\n\n" + rest)
+    return common.GOOD
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    with tqdm(desc="verifying", unit="", file=sys.stderr, disable=None, leave=False) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        found = upkeep.verify(args.directory, secret=_secret(args), repair=args.repair, progress=progress)
+    lines = [
+        f"{found['entries']} good entries, {found['corrupt']} damaged, {found['orphans']} leftovers of dead processes."
+    ]
+    lines += [f"damaged: {key}" for key in found["keys"]]
+    if found["corrupt"] and not args.repair:
+        lines.append(
+            "Damaged entries are never served; they are made anew when next needed (or set them aside: --repair)."
+        )
+    common.show(args, found, "\n".join(lines))
+    return common.FAILED if found["corrupt"] else common.GOOD
+
+
+def _gc(args: argparse.Namespace) -> int:
+    if args.disk_bytes is not None and args.disk_bytes < 1:
+        raise ConfigError(f"--disk-bytes {args.disk_bytes}: give a positive number of bytes.")
+    found = upkeep.gc(args.directory, disk_bytes=args.disk_bytes, dry_run=args.dry_run)
+    verb = "would be removed" if args.dry_run else "removed"
+    text = f"{found['orphans']} leftovers, {found['quarantined']} damaged and {found['evicted']} old entries {verb}, "
+    common.show(args, found, f"{text}{_size(found['freed'])}.")
+    return common.GOOD
+
+
+def _purge(args: argparse.Namespace) -> int:
+    chosen = bool(args.id or args.group)
+    if args.all == chosen:
+        raise ConfigError("purge: say what: --all, or --manifest with --id or --group (each may be repeated).")
+    keys = None
+    if chosen:
+        if args.manifest is None:
+            raise ConfigError("purge: --id and --group need --manifest, to know which files they mean.")
+        args.split = None
+        keys = _keys_of(args.directory, common.manifest_of(args), set(args.id), set(args.group))
+    found = upkeep.purge(args.directory, keys=keys, dry_run=not args.yes)
+    what = f"{found['entries']} entries" if chosen else f"{found['files']} files, {_size(found['bytes'])},"
+    done = "were removed" if args.yes else "would be removed; add --yes to do it"
+    common.show(args, found, f"{what} {done}. {found['unknown']} files that are not ours stay.")
+    return common.GOOD
+
+
+def _keys_of(directory: Path, manifest: Manifest, ids: set[str], groups: set[str]) -> list[Key]:
+    """The entries made, under any recipe, of the files of these samples as they are and as they once were."""
+    samples = [s for s in manifest if s.id in ids or s.group in groups]
+    missing = sorted((ids - {s.id for s in samples}) | (groups - {s.group for s in samples}))
+    if missing:
+        raise ConfigError(f"purge: the manifest has no {', '.join(map(repr, missing))}.")
+    sources, ledger = SourceIndex(directory, read_only=True), PartsLedger(directory, read_only=True)
+    try:
+        contents: set[bytes] = set()
+        for sample in samples:
+            path = manifest.resolve(sample.index)
+            if path.is_file():
+                contents.add(content_digest(path.read_bytes()))
+            known = (sources.lookup(path, size, modified) for size, modified in sources.seen(path))
+            contents |= {found[0] for found in known if found is not None}
+        return sorted({key for content in contents for key in ledger.keys_of(content)}, key=lambda key: key.hex)
+    finally:
+        sources.close()
+        ledger.close()
+
+
+def _explain(args: argparse.Namespace) -> int:
+    path = Path(os.path.realpath(os.path.join(args.root or "", args.file)))
+    data, recipe = path.read_bytes(), common.recipe_of(args)
+    kind, content = identify(path, data), content_digest(data)
+    parts = key_parts(recipe, recipe.decode_policy, content, kind, args.frame)
+    secret = default_secret()
+    found = upkeep.explain(
+        args.cache_dir, Key.of(secret, **parts), parts, name_secret=secret, secret=_secret(args)
+    )  # fmt: skip
+    with_sources = SourceIndex(args.cache_dir, read_only=True)
+    status, seen = path.stat(), with_sources.seen(path)
+    with_sources.close()
+    changed = bool(seen) and (status.st_size, status.st_mtime_ns) not in seen
+    values = {name: part.hex() if isinstance(part, bytes) else part for name, part in parts.items()}
+    document = {"file": str(args.file), "frame": args.frame, **found, "values": values, "file_changed": changed}
+    rows = [[name, state, str(values[name])] for name, state in found["parts"].items()]
+    text = common.table(["part", "nearest entry", "now"], rows) + "\n\n" + _verdict(document)
+    common.show(args, document, text)
+    return common.GOOD
+
+
+def _verdict(document: dict[str, Any]) -> str:
+    modes = document["modes"]
+    if document["hit"]:
+        return f"Hit: {', '.join(mode for mode, state in modes.items() if state == 'good')} holds this sample."
+    if "damaged" in modes.values():
+        return "Miss: the entry is there but damaged; it will be set aside and made anew."
+    differing = [name for name, state in document["parts"].items() if state == "differs"]
+    if differing:
+        return f"Miss: the nearest entry of this file was made with another {', another '.join(differing)}."
+    if document["noted"]:
+        return "Miss: the entry was made once, and has been evicted or removed since."
+    if document["file_changed"]:
+        return "Miss: the file was cached with other content; it has changed since."
+    return "Miss: nothing was ever made of this file's content here."
+
+
+def _size(count: float) -> str:
+    """Bytes for people.
+
+    >>> _size(3 << 20)
+    '3.0 MiB'
+    """
+    power = min(4, (max(1, int(count)).bit_length() - 1) // 10)
+    return f"{count:.0f} B" if power == 0 else f"{count / 1024**power:.1f} {('KiB', 'MiB', 'GiB', 'TiB')[power - 1]}"
