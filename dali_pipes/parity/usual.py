@@ -6,8 +6,9 @@
     Normalize(mean, std)                    (t - mean) / std, in float32
 
 What torchvision calls by those names is what is computed here: `Resize` of a PIL image is Pillow's `resize`; of a
-tensor it is `torch.nn.functional.interpolate`, on float32 values that are rounded to the nearest level afterwards (transforms
-v1), or on the bytes themselves (v2). Sizes and offsets are those of `arithmetic.geometry`, which are torchvision's.
+tensor it is `torch.nn.functional.interpolate`, on float32 values that are rounded to the nearest level afterwards
+(transforms v1), or on the bytes themselves (v2). Sizes and offsets are those of `arithmetic.geometry`, which are
+torchvision's.
 """
 
 from __future__ import annotations
@@ -122,14 +123,15 @@ def _resized(usual: Usual, pixels: Array, size: tuple[int, int], interpolation: 
     if usual.resize == "pillow":
         method = Image.Resampling.BILINEAR if interpolation == "bilinear" else Image.Resampling.BICUBIC
         image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
-        resized: Array = np.asarray(image.resize((size[1], size[0]), method)).reshape(*size, pixels.shape[2])
-        return resized.transpose(2, 0, 1)
-    planes = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+        resized: Array = np.asarray(image.resize((size[1], size[0]), method))
+        planes: Array = resized.reshape(*size, pixels.shape[2]).transpose(2, 0, 1)
+        return planes
+    batch = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     if usual.resize == "uint8" and usual.antialias:
-        found = functional.interpolate(planes, size, mode=interpolation, antialias=True, align_corners=False)
+        found = functional.interpolate(batch, size, mode=interpolation, antialias=True, align_corners=False)
     else:
         found = functional.interpolate(
-            planes.to(torch.float32), size, mode=interpolation, antialias=usual.antialias, align_corners=False
+            batch.to(torch.float32), size, mode=interpolation, antialias=usual.antialias, align_corners=False
         )
         found = found.clamp(0, 255).round().to(torch.uint8)
     planar: Array = found[0].contiguous().numpy()
