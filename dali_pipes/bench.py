@@ -192,7 +192,7 @@ def run_job(job: dict[str, Any]) -> Measurement:
         ram_mib=round(memory.ram - memory.idle, 1),
         mapped_mib=round(memory.mapped, 1),
         idle_mib=round(memory.idle, 1),
-        disk_mib=round(disk / 2**20, 1),
+        disk_mib=round(disk / 2**20, 3),
         decoded=stats["decoded"],
         failed=stats["failed"],
     )

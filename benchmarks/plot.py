@@ -1,0 +1,118 @@
+"""Charts from the benchmarks' JSON: one PNG beside each file, or in another folder. Needs the extra `bench`.
+
+    python benchmarks/plot.py [FILE.json ...] [--out DIR]
+
+Without files: all of benchmarks/results/.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+COLOURS = {"torch": "#ee6a2c", "dali-cpu": "#5aa02c", "dali-gpu": "#2c7a3a", "bound": "#8a8f98"}
+RESULTS = Path(__file__).parent / "results"
+
+
+def epoch_time(document: dict[str, Any], axes: Any) -> None:
+    """Images per second, first and later epochs, per mode and backend."""
+    results = document["results"]
+    labels = [f"{each['cache_mode']}, {each['backend']}" for each in results]
+    for place, (epochs, alpha) in enumerate((("first_epoch", 0.45), ("later_epochs", 1.0))):
+        rates = [each["images_per_second"][epochs] for each in results]
+        colours = [COLOURS[each["backend"]] for each in results]
+        rows = [i + 0.4 * place for i in range(len(results))]
+        bars = axes.barh(rows, rates, 0.38, color=colours, alpha=alpha)
+        axes.bar_label(bars, [f"{rate:.0f}" for rate in rates], padding=3, fontsize=7)
+    axes.set_yticks([i + 0.2 for i in range(len(results))], labels)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.set_xlabel("images/s (pale: first epoch; full: later epochs, median)")
+    axes.set_title(f"{results[0]['images']} images, to {'x'.join(map(str, document['recipe']['size']))}, float32")
+
+
+def warm_bound(document: dict[str, Any], axes: Any) -> None:
+    """Gigabytes of base images per second, of the bounds and of the loaders."""
+    rates = document["images_per_second"]
+    gigabytes = 3 * document["img_size"] ** 2 / 1e9
+    colours = [COLOURS.get(name.split()[0], COLOURS["bound"]) for name in rates]
+    bars = axes.barh(list(rates), list(rates.values()), color=colours)
+    notes = [f"{rate:.0f}, {rate * gigabytes:.1f} GB/s of uint8" for rate in rates.values()]
+    axes.bar_label(bars, notes, padding=3, fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xlabel("images/s")
+    side = document["img_size"]
+    axes.set_title(f"Warm epochs from `pinned`, {side}x{side}x3, batches of {document['batch_size']}, against memory")
+
+
+def cold_bound(document: dict[str, Any], axes: Any) -> None:
+    """Cold epochs as a share of what decoding alone allows."""
+    results = document["results"]
+    ratios = [100 * each["ratio"] for each in results.values()]
+    bars = axes.barh(list(results), ratios, 0.5, color=COLOURS["torch"])
+    notes = [
+        f"{each['loader_images_per_second']:.1f} of {each['bound_images_per_second']:.1f} images/s"
+        for each in results.values()
+    ]
+    axes.bar_label(bars, notes, padding=3, fontsize=8)
+    axes.axvline(100, color=COLOURS["bound"], linewidth=1)
+    axes.set_xlabel("% of decoding alone")
+    axes.set_title("First epoch: decode, resize, cache, deliver")
+
+
+def micro(document: dict[str, Any], axes: Any) -> None:
+    """Milliseconds of each operation."""
+    results = document["results"]
+    bars = axes.barh([each["operation"] for each in results], [each["median_ms"] for each in results], color="#4a6fa5")
+    axes.bar_label(bars, [f"{each['median_ms']:.3g}" for each in results], padding=3, fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.set_xlabel("ms, median, one thread")
+    axes.set_title("Single operations")
+
+
+CHARTS: dict[str, Callable[[dict[str, Any], Any], None]] = {
+    "epoch_time": epoch_time,
+    "warm_bound": warm_bound,
+    "cold_bound": cold_bound,
+    "micro": micro,
+}
+
+
+def draw(source: Path, out: Path) -> Path:
+    """Draws one document; the PNG's path."""
+    document = json.loads(source.read_text("utf-8"))
+    figure, axes = plt.subplots(figsize=(9, 6))
+    CHARTS[document["benchmark"]](document, axes)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(x=0.25)
+    facts = document["machine"]
+    torch = facts["versions"].get("torch", "?")
+    note = f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gib']:.0f} GiB; GPU: {facts['gpu']}; torch {torch}"
+    figure.text(0.01, 0.01, note, fontsize=7, color="#666666")
+    figure.tight_layout(rect=(0, 0.03, 1, 1))
+    path = out / f"{source.stem}.png"
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+    return path
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="*", type=Path)
+    parser.add_argument("--out", type=Path, help="folder of the PNGs (default: beside each file)")
+    options = parser.parse_args(arguments)
+    for source in options.files or sorted(RESULTS.glob("*.json")):
+        print(draw(source, options.out or source.parent))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

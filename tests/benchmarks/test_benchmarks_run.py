@@ -1,0 +1,76 @@
+"""Every benchmark runs on tiny data, writes what the charts need, and tells nothing of the host: so they cannot rot."""
+
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+NAMES = ("epoch_time", "warm_bound", "cold_bound", "micro")
+
+
+def run(*arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the benchmarks have written their documents."""
+    made = tmp_path_factory.mktemp("documents")
+    for name in NAMES:
+        run(f"benchmarks/{name}.py", "--tiny", "--json", str(made / f"{name}.json"))
+    return made
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_runs_and_writes_the_machines_facts_but_not_its_name(name: str, folder: Path) -> None:
+    text = (folder / f"{name}.json").read_text()
+    written = json.loads(text)
+    assert written["benchmark"] == name
+    assert written["machine"]["cores"] >= 1
+    assert set(written["machine"]["versions"]) >= {"torch", "numpy"}
+    assert platform.node() not in text
+    assert str(folder.parent) not in text
+
+
+def test_the_figures_can_be_drawn(folder: Path) -> None:
+    if importlib.util.find_spec("matplotlib") is None:
+        pytest.skip("matplotlib is not installed")
+    run("benchmarks/plot.py", *(str(folder / f"{name}.json") for name in NAMES))
+    for name in NAMES:
+        assert Image.open(folder / f"{name}.png").size > (600, 400)
+
+
+def test_the_twins_benchmark_runs() -> None:
+    if importlib.util.find_spec("nvidia") is None:
+        pytest.skip("DALI is not installed")
+    assert "identical" in run("benchmarks/micro_dali_twins.py", "--tiny", "--repeats", "1")
+
+
+def test_bench_command_measures_modes_on_ones_own_data(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    (tmp_path / "rows.csv").write_text("path,label\na.png,0\n")
+    options = ["--img-size", "16", "--epochs", "2", "--backends", "torch", "--modes", "none", "npy", "--json"]
+    document: dict[str, Any] = json.loads(run("-m", "dali_pipes", "bench", str(tmp_path / "rows.csv"), *options))
+    none, npy = document["results"]
+    assert (none["decoded"], npy["decoded"]) == (2, 1), "the cache did not spare the second epoch its decoding"
+    assert npy["disk_mib"] > none["disk_mib"] == 0
+    assert npy["persistent"]
+    assert not none["persistent"]
+    assert all(each["images"] == 1 and each["first_epoch"] > 0 for each in document["results"])
