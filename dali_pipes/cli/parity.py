@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         document["pictures"] = pictures(args.out, verdict, explanations)
         lines += [f"Wrote {path}" for path in document["pictures"]]
     if args.html:
-        report = as_html(verdict, explanations, golden.facts(), manifest.ids)
+        report = as_html(verdict, explanations, golden.facts(), manifest.describe)
         document["html"] = _write(args.html, report.encode())
     lines += [f"Wrote {path}" for path in (args.record, args.html) if path]
     common.show(args, document, "\n".join(lines))

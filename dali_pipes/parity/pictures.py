@@ -34,7 +34,7 @@ def side_by_side(worst: Worst) -> Image.Image:
 def difference_map(worst: Worst) -> npt.NDArray[np.uint8]:
     """uint8 [H, W, 3]: the absolute difference, scaled to its largest, in the colours of heat."""
     apart = np.abs(worst.reference.astype(np.float64) - worst.other.astype(np.float64)).max(axis=0)
-    apart = np.nan_to_num(apart, nan=np.inf, posinf=np.finfo(np.float64).max)
+    apart = np.nan_to_num(apart, nan=1e300, posinf=1e300)
     heat = 3 * apart / (apart.max() or 1.0)
     channels = [np.clip(heat - shift, 0, 1) for shift in (0, 1, 2)]
     channels[0] = np.where(heat > 0, np.maximum(channels[0], 0.25), 0)  # the smallest difference is seen too

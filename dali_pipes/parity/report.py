@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dali_pipes.parity.against import Explanation
@@ -20,7 +20,7 @@ td:first-child,th:first-child,.words{text-align:left}img{max-width:100%;image-re
 
 
 def as_html(
-    verdict: Verdict, explanations: Sequence[Explanation], facts: dict[str, Any], names: Sequence[str] = ()
+    verdict: Verdict, explanations: Sequence[Explanation], facts: dict[str, Any], name: Callable[[int], str]
 ) -> str:
     """The whole report.
 
@@ -28,35 +28,35 @@ def as_html(
         verdict: of the backends.
         explanations: of the comparisons with torchvision, if any.
         facts: of the machine and its libraries.
-        names: of all samples, for those that are shown; without them their positions are.
+        name: of a sample by its position, for those that are shown.
     """
     kept = _mark(verdict.kept, f'The promise of parity="{verdict.parity}" is kept', "The promise is broken")
     where = f" The first difference arises in {verdict.first_difference}." if verdict.first_difference else ""
     parts = [
         f"<h1>Parity of {html.escape(', '.join(verdict.backends))}</h1>",
         f"<p>{kept}: {verdict.samples} samples, {verdict.failed} could not be decoded.{where}</p>",
-        *(_stage(verdict, i, names) for i in range(len(verdict.stages))),
-        *(_explanation(each, names) for each in explanations),
+        *(_stage(verdict, i, name) for i in range(len(verdict.stages))),
+        *(_explanation(each, name) for each in explanations),
         "<h2>Machine</h2><table>",
-        *(f"<tr><td>{html.escape(name)}<td class=words>{html.escape(str(value))}" for name, value in facts.items()),
+        *(f"<tr><td>{html.escape(fact)}<td class=words>{html.escape(str(value))}" for fact, value in facts.items()),
         "</table>",
     ]
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Parity</title><style>{_STYLE}</style>'
     return "\n".join([head, *parts, "</html>\n"])
 
 
-def _stage(verdict: Verdict, place: int, names: Sequence[str]) -> str:
+def _stage(verdict: Verdict, place: int, name: Callable[[int], str]) -> str:
     stage = verdict.stages[place]
     lines = [f"<h2>{stage.name}</h2>", f"<p>{html.escape(stage.note)}</p>" if stage.note else ""]
     if stage.differences:
         lines.append(_table(stage.differences))
     for difference, worst in zip(stage.differences, stage.worst):
         if worst is not None:
-            lines += [_histogram(difference), _figure(difference, worst, names)]
+            lines += [_histogram(difference), _figure(difference, worst, name)]
     return "\n".join(lines)
 
 
-def _explanation(explanation: Explanation, names: Sequence[str]) -> str:
+def _explanation(explanation: Explanation, name: Callable[[int], str]) -> str:
     lines = [
         f"<h2>torchvision, {html.escape(explanation.pipeline)}</h2>",
         f"<p>{explanation.samples} samples compared, {explanation.skipped} that torchvision cannot load.</p>",
@@ -66,7 +66,7 @@ def _explanation(explanation: Explanation, names: Sequence[str]) -> str:
         lines += [f"<h3>{cause.name}</h3><p>{html.escape(cause.words)}</p>", _table([cause.difference])]
         lines.append(_histogram(cause.difference))
         if cause.worst is not None:
-            lines.append(_figure(cause.difference, cause.worst, names))
+            lines.append(_figure(cause.difference, cause.worst, name))
     if not explanation.causes:
         lines.append("<p>No part differs.</p>")
     return "\n".join(lines)
@@ -98,12 +98,12 @@ def _histogram(difference: Difference) -> str:
     return f'<svg width="600" height="{height}" role="img" aria-label="histogram">{"".join(bars)}</svg>'
 
 
-def _figure(difference: Difference, worst: Worst, names: Sequence[str]) -> str:
+def _figure(difference: Difference, worst: Worst, name: Callable[[int], str]) -> str:
     buffer = io.BytesIO()
     side_by_side(worst).save(buffer, "PNG")
     data = base64.b64encode(buffer.getvalue()).decode()
-    name = html.escape(names[worst.index]) if names else f"sample {worst.index}"
-    caption = f"{name}: {html.escape(difference.reference)}, {html.escape(difference.backend)}, and the difference"
+    both = f"{html.escape(difference.reference)}, {html.escape(difference.backend)}, and the difference"
+    caption = f"{html.escape(name(worst.index))}: {both}"
     return (
         f'<figure><img src="data:image/png;base64,{data}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
     )
