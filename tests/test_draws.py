@@ -73,7 +73,7 @@ def test_numbers_are_uniform() -> None:
 
 def test_another_process_draws_the_same() -> None:
     code = (
-        "import numpy as np; from dali_pipes.draws import random_bits as f; print(list(f(1, 2, 'x', np.arange(3))))"
+        "import numpy as np; from dali_pipes.draws import random_bits as f; print(f(1, 2, 'x', np.arange(3)).tolist())"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == str(random_bits(1, 2, "x", np.arange(3)).tolist())
