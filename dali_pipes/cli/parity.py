@@ -28,8 +28,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--against", choices=("torchvision",), help="also explain why the usual torchvision pipeline gives other pixels"
     )
-    parser.add_argument("--out", type=Path, help="folder for a PNG of each worst sample: both, and where they differ")
-    parser.add_argument("--html", type=Path, help="write a report with pictures and histograms")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="folder for a PNG of each worst sample (it shows your data): both, and where they differ",
+    )
+    parser.add_argument("--html", type=Path, help="write a report with pictures (of your data) and histograms")
     parser.add_argument("--record", type=Path, help="write digests of every stage, to be replayed on another machine")
     parser.add_argument("--replay", type=Path, help="compare with the digests that --record wrote elsewhere")
     common.add_cache(parser, "none")

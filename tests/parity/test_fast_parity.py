@@ -21,7 +21,7 @@ from dali_pipes.recipe import Recipe
 require_dali()
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-SIZES = [(1, 1), (1, 90), (300, 2), (2, 2), (31, 31)]
+SIZES = [(1, 1), (1, 700), (900, 2), (2, 2), (31, 31)]
 """Sources that every case has; the others are drawn."""
 
 

@@ -16,6 +16,7 @@ from dali_pipes import cli
 from dali_pipes.backends.dali import DaliBackend
 from dali_pipes.cli import common
 from dali_pipes.cli.parity import replayed
+from dali_pipes.demo_data import make_demo_set
 from dali_pipes.parity import golden
 
 require_dali()
@@ -217,3 +218,19 @@ def test_alone_torch_can_record_but_not_compare(
     capsys.readouterr()
     assert cli.main(command(table, "--against", "torchvision", "--json")) == 0
     assert json.loads(capsys.readouterr().out)["backends"] == ["torch"]
+
+
+@pytest.mark.slow
+def test_the_demo_set_is_identical_and_its_causes_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = make_demo_set(tmp_path, mammograms=5, photos=6)
+    assert cli.main(command(table, "--json", "--against", "torchvision")) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["identical"] is True
+    assert document["samples"] > 50
+    causes = {each["pipeline"]: [cause["cause"] for cause in each["causes"]] for each in document["against"]}
+    assert causes == {
+        "PIL image": ["rounding", "normalisation order"],
+        "tensor (v1)": ["rounding", "normalisation order"],
+        "tensor (v2)": ["normalisation order"],
+        "tensor, antialias=False": ["antialias", "rounding", "normalisation order"],
+    }

@@ -35,7 +35,7 @@ RECIPES = {
 
 @pytest.fixture
 def _serializable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DALI writes no graph that holds a Python function; an operator with the same input and output stands in for it."""
+    """DALI writes no graph that holds a Python function; an operator of the same kind stands in for it."""
     from nvidia.dali import fn
 
     def planar(pixels, **_):
