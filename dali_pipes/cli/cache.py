@@ -88,7 +88,7 @@ def _secret(args: argparse.Namespace) -> bytes | None:
 def _stats(args: argparse.Namespace) -> int:
     found = upkeep.stats(args.directory)
     rows = [
-        [mode, str(held["entries"]), _size(held["bytes"]), _size(held["bytes"] / max(1, held["entries"]))]
+        [mode, str(held["entries"]), common.size(held["bytes"]), common.size(held["bytes"] / max(1, held["entries"]))]
         for mode, held in [*found["modes"].items(), ("in all", found)]
     ]
     rest = f"{found['sources']} source files known, {found['quarantined']} damaged entries set aside, "
@@ -125,7 +125,7 @@ def _gc(args: argparse.Namespace) -> int:
     found = upkeep.gc(args.directory, disk_bytes=args.disk_bytes, dry_run=args.dry_run)
     verb = "would be removed" if args.dry_run else "removed"
     text = f"{found['orphans']} leftovers, {found['quarantined']} damaged and {found['evicted']} old entries {verb}, "
-    common.show(args, found, f"{text}{_size(found['freed'])}.")
+    common.show(args, found, f"{text}{common.size(found['freed'])}.")
     return common.GOOD
 
 
@@ -140,7 +140,7 @@ def _purge(args: argparse.Namespace) -> int:
         args.split = None
         keys = _keys_of(args.directory, common.manifest_of(args), set(args.id), set(args.group))
     found = upkeep.purge(args.directory, keys=keys, dry_run=not args.yes)
-    what = f"{found['entries']} entries" if chosen else f"{found['files']} files, {_size(found['bytes'])},"
+    what = f"{found['entries']} entries" if chosen else f"{found['files']} files, {common.size(found['bytes'])},"
     done = "were removed" if args.yes else "would be removed; add --yes to do it"
     common.show(args, found, f"{what} {done}. {found['unknown']} files that are not ours stay.")
     return common.GOOD
@@ -202,13 +202,3 @@ def _verdict(document: dict[str, Any]) -> str:
     if document["file_changed"]:
         return "Miss: the file was cached with other content; it has changed since."
     return "Miss: nothing was ever made of this file's content here."
-
-
-def _size(count: float) -> str:
-    """Bytes for people.
-
-    >>> _size(3 << 20)
-    '3.0 MiB'
-    """
-    power = min(4, (max(1, int(count)).bit_length() - 1) // 10)
-    return f"{count:.0f} B" if power == 0 else f"{count / 1024**power:.1f} {('KiB', 'MiB', 'GiB', 'TiB')[power - 1]}"

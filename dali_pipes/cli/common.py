@@ -31,10 +31,13 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_manifest(parser: argparse.ArgumentParser) -> None:
+def add_manifest(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
     """The manifest and its root."""
     parser.add_argument(
-        "manifest", type=Path, help="CSV or Parquet with a column 'path', or a folder (class folders or DICOM)"
+        "manifest",
+        type=Path,
+        nargs="?" if optional else None,
+        help="CSV or Parquet with a column 'path', or a folder (class folders or DICOM)",
     )
     parser.add_argument("--root", type=Path, help="folder that paths are relative to (default: the manifest's)")
     parser.add_argument("--split", help="only the samples of this split")
@@ -152,6 +155,16 @@ def show(args: argparse.Namespace, document: dict[str, Any], text: str) -> None:
 def note(args: argparse.Namespace, text: str) -> None:
     """A line for people; on stderr under `--json`."""
     print(text, file=sys.stderr if args.json else sys.stdout, flush=True)
+
+
+def size(count: float) -> str:
+    """Bytes for people.
+
+    >>> size(3 << 20)
+    '3.0 MiB'
+    """
+    power = min(4, (max(1, int(count)).bit_length() - 1) // 10)
+    return f"{count:.0f} B" if power == 0 else f"{count / 1024**power:.1f} {('KiB', 'MiB', 'GiB', 'TiB')[power - 1]}"
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

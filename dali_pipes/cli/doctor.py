@@ -1,4 +1,4 @@
-"""`dali-pipes doctor`: what this machine can run, and what is missing for more."""
+"""`dali-pipes doctor`: what this machine can run, and what is missing for more; with a manifest, which cache to use."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import argparse
 import importlib.metadata
 import os
 import platform
+import sys
+from pathlib import Path
 from typing import Any
 
 from dali_pipes import backends
+from dali_pipes.advice import Advice, advise
 from dali_pipes.cli import common
 
 PACKAGES = (
@@ -29,11 +32,17 @@ PACKAGES = (
 
 def add(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
+    common.add_manifest(parser, optional=True)
+    common.add_recipe(parser)
+    parser.add_argument(
+        "--cache-dir", type=Path, help="where a cache would lie (default: the folder of temporary files)"
+    )
+    parser.add_argument("--num-workers", type=int, help="CPU threads and decoding processes (default: all cores)")
     common.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints what was found; always good."""
+    """Prints what was found, and measures a manifest's samples if there is one."""
     document = examine()
     rows = [[name, "yes" if reason is None else reason] for name, reason in document["backends"].items()]
     versions = [[name, version or "-"] for name, version in document["packages"].items()]
@@ -47,8 +56,54 @@ def run(args: argparse.Namespace) -> int:
         "",
         common.table(["package", "version"], versions),
     ]
+    if args.manifest is not None:
+        advice = _advice(args)
+        document["advice"] = advice.as_dict()
+        lines += ["", explain(advice)]
     common.show(args, document, "\n".join(lines))
     return common.GOOD
+
+
+def explain(advice: Advice) -> str:
+    """Advice in words."""
+    costs, machine = advice.costs, advice.machine
+    rows = [
+        [
+            each.mode,
+            common.size(each.disk_bytes),
+            common.size(each.memory_bytes),
+            f"{each.first_epoch:.3g} s",
+            f"{each.later_epoch:.3g} s",
+            each.lacking or "yes",
+        ]
+        for each in advice.modes
+    ]
+    head = ["cache mode", "disk", "memory", "first epoch", "later epochs", "fits here"]
+    return "\n".join(
+        [
+            f"{advice.samples} samples; {advice.measured} measured, {advice.failed} of them cannot be decoded. "
+            f"Decoding: {1 / costs.decode_seconds:.0f} images/s with {machine.workers} workers. "
+            f"A base image takes {common.size(costs.base_bytes)}, its file {common.size(costs.source_bytes)}.",
+            f"{common.size(machine.memory)} of memory and {common.size(machine.free_disk)} of disk are free.",
+            "",
+            common.table(head, rows),
+            "",
+            f'Use cache_mode="{advice.recommended}": {advice.reason} Times are estimates; bench measures them.',
+        ]
+    )
+
+
+def _advice(args: argparse.Namespace) -> Advice:
+    from tqdm import tqdm
+
+    manifest, recipe = common.manifest_of(args), common.recipe_of(args)
+    with tqdm(desc="measuring", unit="", file=sys.stderr, disable=None, leave=False) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return advise(manifest, recipe, args.cache_dir, workers=args.num_workers, progress=progress)
 
 
 def examine() -> dict[str, Any]:

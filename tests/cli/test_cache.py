@@ -14,7 +14,7 @@ import pytest
 import dali_pipes as dp
 from cache import Key, open_store
 from dali_pipes.cli import main
-from dali_pipes.cli.cache import _size
+from dali_pipes.cli.common import size as size_of
 from tests.make_images import jpeg
 
 Command = Callable[..., tuple[int, Any]]
@@ -189,6 +189,6 @@ def test_a_folder_that_is_no_cache_is_a_usage_error(command: Command, tmp_path: 
 
 
 def test_sizes_for_people() -> None:
-    assert [_size(n) for n in (0, 1023, 1024, 1 << 20, 5 << 30, 3 << 40)] == [
+    assert [size_of(n) for n in (0, 1023, 1024, 1 << 20, 5 << 30, 3 << 40)] == [
         "0 B", "1023 B", "1.0 KiB", "1.0 MiB", "5.0 GiB", "3.0 TiB",
     ]  # fmt: skip
