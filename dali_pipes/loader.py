@@ -121,7 +121,9 @@ class Loader:
         sampling.shard(np.empty(0, np.int64), rank=self._rank, world_size=self._world_size, drop_last=drop_last)
         # A thread has a current device of its own, so that of the thread that makes the loader is noted here.
         self._device_id = torch.cuda.current_device() if self.backend == "dali-gpu" else None
-        self._decode = cache_mode == "none" and self.backend.startswith("dali") and not sandbox
+        self._decode = (
+            cache_mode == "none" and self.backend.startswith("dali") and not sandbox and backends.decodes(recipe)
+        )
         try:
             policy = replace(recipe.decode_policy, **(decode_options or {}))
             self._store = cache.open_store(cache_mode, cache_dir, **(cache_options or {}))
