@@ -42,6 +42,12 @@ class SingleFlight:
         self._claims: Folder | None = None
         if directory is not None and not (options is not None and options.read_only):
             self._claims = Folder(os.path.join(directory, "claims"), options.access if options is not None else None)
+            with contextlib.suppress(OSError):  # a folder that cannot be made or read holds nothing to sweep
+                for name in left_behind(self._claims):
+                    if name.endswith(".claim"):
+                        self._is_stale(self._claims, name)
+                    else:
+                        self._claims.delete(name)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.store, self.lease)
@@ -147,3 +153,15 @@ class SingleFlight:
         status = claims.status(name)
         claims.delete(name)
         return status.st_mtime if status is not None else time.time()
+
+
+def left_behind(claims: Folder) -> list[str]:
+    """Names of what dead processes of this host left in the folder of claims: claims, and temporary files."""
+    found = claims.orphans()
+    for name in claims.names():
+        if name.endswith(".claim"):
+            with contextlib.suppress(FileNotFoundError):
+                owner = Owner.parse(claims.read(name, limit=100).decode("ascii", "replace"))
+                if owner is not None and owner.alive() is False:
+                    found.append(name)
+    return found

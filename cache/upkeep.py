@@ -16,6 +16,7 @@ from .base import BaseStore, Options
 from .budget import QUARANTINE
 from .errors import StoreConfigError
 from .files import TAG_NAME, Folder, is_tagged
+from .flight import left_behind
 from .journal import RECORD
 from .key import Key
 from .parts import PartsLedger
@@ -102,10 +103,11 @@ def verify(
     """
     path = _require_cache(directory)
     good, bad = 0, []
+    left = _left_beside(path)
     options = Options(verify="always", secret=secret, read_only=not repair)
     stores = list(_stores(path, options))
     work = [(store, key) for store in stores for key in store.keys()]  # noqa: SIM118
-    orphans = sum(len(orphans_of(store)) for store in stores)
+    orphans = len(left) + sum(len(orphans_of(store)) for store in stores)
     for done, (store, key) in enumerate(work, 1):
         if store.get(key) is None:
             bad.append(key.hex)
@@ -116,6 +118,8 @@ def verify(
     errors = sum(store.errors for store in stores)
     for store in stores:
         store.close()
+    for name in left if repair else ():
+        _delete(path, name)
     found = {"directory": path, "entries": good, "corrupt": len(bad), "orphans": orphans, "errors": errors}
     return {**found, "repaired": repair, "keys": bad}
 
@@ -123,6 +127,16 @@ def verify(
 def orphans_of(store: BaseStore) -> list[str]:
     """Names of files that a killed process left in a store's folder."""
     found: list[str] = store.orphans()  # type: ignore[attr-defined]
+    return found
+
+
+def _left_beside(path: str) -> list[str]:
+    """What dead processes left beside the stores: temporary files, and claims of keys."""
+    found: list[str] = []
+    for inner in ("", "sources", "claims", "parts"):
+        folder = Folder(os.path.join(path, inner), read_only=True)
+        found += [os.path.join(inner, name) for name in (left_behind if inner == "claims" else Folder.orphans)(folder)]
+        folder.close()
     return found
 
 
@@ -137,7 +151,8 @@ def gc(directory: str | os.PathLike[str], disk_bytes: int | None = None, dry_run
     path = _require_cache(directory)
     kinds = _sorted(path)
     stores = list(_stores(path, Options(read_only=True)))
-    orphans = sum(len(orphans_of(store)) for store in stores)
+    left = _left_beside(path)
+    orphans = len(left) + sum(len(orphans_of(store)) for store in stores)
     for store in stores:
         store.close()
     before = _total(path)
@@ -147,7 +162,7 @@ def gc(directory: str | os.PathLike[str], disk_bytes: int | None = None, dry_run
             if disk_bytes is not None:
                 evicted += store.trim()  # type: ignore[attr-defined]
             store.close()
-        for name, _ in kinds["quarantined"]:
+        for name in [*left, *(name for name, _ in kinds["quarantined"])]:
             _delete(path, name)
     freed = sum(size for _, size in kinds["quarantined"]) if dry_run else before - _total(path)
     done = {"orphans": orphans, "quarantined": len(kinds["quarantined"]), "evicted": evicted, "freed": freed}

@@ -20,6 +20,7 @@ import cache
 from dali_pipes import nest
 from dali_pipes.dataset import open_for_workers
 from dali_pipes.errors import ConfigError
+from dali_pipes.fetch import with_secret
 from dali_pipes.purity import settled_item
 
 log = logging.getLogger(__name__)
@@ -83,8 +84,10 @@ class CachedDataset(Dataset[Any]):
         self._version = version
         budget = {} if mem_cache_size is None else {"memory_bytes": mem_cache_size}
         self._store = open_for_workers(cache_mode, cache_dir, {**budget, **(cache_options or {})})
+        self._secret = b""
+        if self._store.persistent:
+            self._store, self._secret = with_secret(self._store)
         self._flight = cache.SingleFlight(self._store)
-        self._secret = cache.default_secret() if self._store.persistent else b""
         # In shared memory: one row of counters for each worker, and whether the items were found to be settled.
         self._counts = torch.zeros((_PROCESSES, 3), dtype=torch.int64).share_memory_()
         self._settled = torch.zeros(1, dtype=torch.uint8).share_memory_()

@@ -107,18 +107,19 @@ class Fetcher:
     ) -> None:
         self._manifest = manifest
         self._recipe = recipe
-        self._store = store
+        self._cached = store.mode != "none"
         self._policy = policy or recipe.decode_policy
-        self._encoded = encoded and store.mode == "none"
+        self._encoded = encoded and not self._cached
         self._sandbox = sandbox
         options = getattr(store, "options", None)
         shared: dict[str, Any] = {}
         if options is not None:
             shared = {"read_only": options.read_only, "shared_group": options.shared_group}
-        self._secret = cache.default_secret() if store.directory else b""
-        self._sources = cache.SourceIndex(store.directory, **shared)
-        self._ledger = cache.PartsLedger(store.directory, **shared) if store.directory else None
-        self._flight = cache.SingleFlight(store)
+        self._store, self._secret = with_secret(store)
+        directory = self._store.directory
+        self._sources = cache.SourceIndex(directory, **shared)
+        self._ledger = cache.PartsLedger(directory, **shared) if directory else None
+        self._flight = cache.SingleFlight(self._store)
         self._keys: dict[int, cache.Key] = {}
         self._attributes: dict[int, str] = {}
         self._failures: dict[int, Failure] = {}
@@ -131,7 +132,10 @@ class Fetcher:
         self._lock = threading.Lock()
 
     def request(self, sample: int) -> Item | Future[Item]:
-        """The base image of a sample, at once if the cache holds it in memory, else as a future that never raises."""
+        """The base image of a sample, at once if the cache holds it in memory, else as a future.
+
+        Neither raises anything but what a cache that is strict refuses (`cache.CacheError`).
+        """
         if failure := self._failures.get(sample):
             return failure
         key = self._keys.get(sample)
@@ -177,6 +181,8 @@ class Fetcher:
     def _fetch(self, sample: int, cached: Pixels | None = None) -> Item:
         try:
             return self._load(sample) if cached is None else self._windowed(cached, self._attributes[sample])
+        except cache.CacheError:  # the cache is strict: no sample is to blame
+            raise
         except DaliPipesError as error:
             named = type(error)(f"{self._manifest.describe(sample)}: {error}")
         except OSError as error:
@@ -281,13 +287,31 @@ class Fetcher:
 
     def _base_image(self, decoded: Decoded, kind: Kind) -> Pixels:
         recipe, pixels = self._recipe, decoded.pixels
-        native = recipe.parity == "fast" and self._store.mode == "none" and recipe.depth == 8 and recipe.channels == 3
+        native = recipe.parity == "fast" and not self._cached and recipe.depth == 8 and recipe.channels == 3
         if native and kind.dali:  # what DALI's CPU operators make of it; a cache holds portable base images only
             return native_base(pixels, (recipe.height, recipe.width), recipe.fit, recipe.interpolation)
         if pixels.shape[2] == 3 and pixels.strides[2] == 0:  # one plane, repeated: resize it once
             one = base_image(pixels[..., :1], recipe.size, recipe.fit, recipe.interpolation)
             return np.repeat(one, 3, axis=0)
         return base_image(pixels, recipe.size, recipe.fit, recipe.interpolation)
+
+
+def with_secret(store: cache.Store) -> tuple[cache.Store, bytes]:
+    """The store, and the secret that hides the names in its folder (empty where it has none).
+
+    Where the secret can be neither read nor made, a store that keeps nothing takes its place, with a warning: no name
+    is written that tells of a file. Raises SecretError instead if the store is strict.
+    """
+    if not store.directory:
+        return store, b""
+    try:
+        return store, cache.default_secret()
+    except cache.SecretError as error:
+        options = getattr(store, "options", None)
+        if options is not None and options.strict:
+            raise
+        log.warning("going on without the cache in %s: %s", store.directory, error)
+        return cache.open_store("none"), b""
 
 
 @functools.lru_cache(maxsize=4096)
