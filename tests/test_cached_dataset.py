@@ -300,10 +300,14 @@ def test_names_survive_another_order_and_a_subset(tmp_path: Path) -> None:
 def test_workers_share_one_copy(way: str) -> None:
     source = Counting([{"x": torch.full((5,), i)} for i in range(8)])
     with dp.CachedDataset(source, "memory") as kept:
-        options: dict[str, Any] = {"num_workers": 2, "multiprocessing_context": way, "batch_size": 2}
+        workers = 2 if way == "fork" else 1  # a spawned one imports torch, which takes seconds
+        loader = torch.utils.data.DataLoader(
+            kept, 2, num_workers=workers, multiprocessing_context=way, persistent_workers=way == "spawn"
+        )
         for _ in range(2):
-            got = torch.cat([batch["x"] for batch in torch.utils.data.DataLoader(kept, **options)])
+            got = torch.cat([batch["x"] for batch in loader])
             assert torch.equal(got, torch.arange(8).repeat_interleave(5).reshape(8, 5))
+        del loader
         assert kept[3]["x"].tolist() == [3] * 5
         stats = kept.stats()
     assert 8 < int(source.computed.sum()) <= 10  # each once, and one or two again to see if they are random
