@@ -142,7 +142,7 @@ class Loader:
         )
         self._idle: list[backends.Backend] = []
         self._runs: weakref.WeakSet[Prefetch[Any]] = weakref.WeakSet()
-        self._close = weakref.finalize(self, _close, self._runs, self._idle, self._fetcher, self._store)
+        self._close = weakref.finalize(self, _close, self._process, self._runs, self._idle, self._fetcher, self._store)
 
     def __len__(self) -> int:
         """Batches of an epoch on this rank."""
@@ -362,11 +362,19 @@ def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
 
 
 def _close(
-    runs: weakref.WeakSet[Prefetch[Any]], idle: list[backends.Backend], fetcher: Fetcher, store: cache.Store
+    process: int,
+    runs: weakref.WeakSet[Prefetch[Any]],
+    idle: list[backends.Backend],
+    fetcher: Fetcher,
+    store: cache.Store,
 ) -> None:
-    for run in list(runs):
-        run.close()
-    fetcher.close()
+    here = os.getpid() == process  # in a forked child there are no threads to end, and nothing is its own
+    if here:
+        for run in list(runs):
+            run.close()
+        fetcher.close()
     for backend in idle:
         backend.close()
+    if not here:
+        return
     store.close()

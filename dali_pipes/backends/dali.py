@@ -8,6 +8,7 @@ number of each sample travels through the graph and is compared at the end.
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -104,4 +105,7 @@ class DaliBackend:
 
     def close(self) -> None:
         """See `Backend.close`."""
+        if self._pipeline is not None and os.getpid() != self._process:
+            # Its threads did not come along through the fork, and its destructor would wait for them for ever.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._pipeline))
         self._pipeline = None
