@@ -95,7 +95,7 @@ class Graph:
         return self._normalised(batch), sample
 
     def _portable(self, jpeg: Any) -> Any:
-        """JPEG to base image by the portable contract: DALI's CPU decoder, then integers, on the device of the batch."""
+        """JPEG to base image by the portable contract: DALI's CPU decoder, then integers, on the batch's device."""
         from nvidia.dali import fn, types
 
         pixels = fn.decoders.image(jpeg, device="cpu", output_type=types.RGB)
