@@ -1,0 +1,120 @@
+"""The command line: exit codes, one JSON document on stdout and nothing else there, and what the commands do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from archives import coded, manifest_of, noise, pictures
+from make_images import dicom
+from PIL import Image
+
+from dali_pipes.cli import main
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    manifest_of(tmp_path / "archive", {**pictures(4), "x.dcm": coded(3, "dicom")})
+    return tmp_path / "archive"
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, dict[str, Any]]:
+    """Exit code and the document on stdout, which must be all that is there."""
+    code = main([*map(str, arguments), "--json"])
+    document = json.loads(capsys.readouterr().out)
+    assert isinstance(document, dict)
+    return code, document
+
+
+def test_warm_then_warm_again(archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("warm", archive / "list.csv", "--root", archive, "--cache-dir", tmp_path / "cache",
+                 "--cache-mode", "pinned", "--img-size", 16, "--num-workers", 1)  # fmt: skip
+    code, document = call(capsys, *arguments)
+    assert (code, document["samples"], document["decoded"], document["failed"]) == (0, 5, 5, 0)
+    code, document = call(capsys, *arguments)
+    assert (code, document["decoded"], document["hits"]) == (0, 0, 5)
+
+
+def test_warm_says_what_failed(archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (archive / "002.jpg").write_bytes(b"")
+    code, document = call(capsys, "warm", archive / "list.csv", "--cache-dir", tmp_path / "c", "--img-size", 8)
+    assert code == 1
+    assert document["failed"] == 1
+    assert [failure["sample"] for failure in document["failures"]] == [2]
+    assert "empty" in document["failures"][0]["message"]
+
+
+def test_parity(archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, document = call(capsys, "parity", archive / "list.csv", "--root", archive, "--img-size", 16)
+    assert code == 0
+    assert document["identical"] is True
+    assert document["samples"] == 5
+
+
+def test_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(dicom(noise(1, 20, 30, 1), "rle", PhotometricInterpretation="MONOCHROME1"))
+    code, document = call(capsys, "inspect", path, "--out", tmp_path / "deep" / "x.png")
+    assert code == 0
+    assert document["kind"] == "dcm.5"
+    assert document["decoder"]
+    assert "window" in document
+    assert "inverted" in document["polarity"]
+    with Image.open(tmp_path / "deep" / "x.png") as picture:
+        assert picture.size[1] == 20
+        assert picture.size[0] >= 60  # two, side by side
+
+
+def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+    code, document = call(capsys, "doctor")
+    assert code == 0
+    assert document["backends"].keys() == {"dali-gpu", "dali-cpu", "torch"}
+    assert document["backends"]["torch"] is None
+    assert document["auto"] in document["backends"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "error"),
+    [
+        (["warm", "missing.csv"], 2, "ManifestError"),
+        (["inspect", "missing.dcm"], 2, "FileNotFoundError"),
+        (["inspect", "{archive}/text"], 3, "UnsupportedError"),
+        (["inspect", "{archive}/empty"], 1, "TruncatedError"),
+        (["parity", "{archive}/list.csv", "--img-size", "big"], 2, "ConfigError"),
+        (["warm", "{archive}/list.csv", "--cache-mode", "npy"], 2, "StoreConfigError"),
+        (["parity", "{archive}/list.csv", "--split", "none"], 2, "ConfigError"),
+    ],
+)
+def test_errors_are_documents_too(
+    archive: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, error: str
+) -> None:
+    (archive / "text").write_bytes(b"no image")
+    (archive / "empty").write_bytes(b"")
+    found, document = call(capsys, *(argument.format(archive=archive) for argument in arguments))
+    assert (found, document["error"]) == (code, error)
+    assert document["message"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["nothing"], ["warm"], ["warm", "x", "--cache-mode", "tape"]])
+def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dali_pipes.cli.doctor.examine", interrupted)
+    assert main(["doctor"]) == 130
+
+
+def test_text_for_people(archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["parity", str(archive / "list.csv"), "--img-size", "8"]) == 0
+    assert "identical, every bit" in capsys.readouterr().out
+    assert main(["doctor"]) == 0
+    assert "backend" in capsys.readouterr().out
