@@ -368,13 +368,13 @@ def _close(
     fetcher: Fetcher,
     store: cache.Store,
 ) -> None:
-    here = os.getpid() == process  # in a forked child there are no threads to end, and nothing is its own
-    if here:
-        for run in list(runs):
-            run.close()
-        fetcher.close()
+    if os.getpid() != process:  # in a forked child there are no threads to end, and the files are the parent's
+        for backend in idle:
+            backend.close()
+        return
+    for run in list(runs):
+        run.close()
+    fetcher.close()
     for backend in idle:
         backend.close()
-    if not here:
-        return
     store.close()
