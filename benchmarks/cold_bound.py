@@ -8,18 +8,21 @@
                 in memory to samples, nothing after it (for an uncompressed file, the copy of its samples).
     photos      JPEGs of 1.9 megapixels. Bound: decoding and resizing alone, in two threads, from bytes in memory.
 
-Bound and loader run in turns; a ratio is the median over the rounds. Every epoch begins with two small files, after
+Bound and loader run in turns; a ratio is the median over the rounds. "of processor time" compares what both take of all
+cores together; it holds on a machine that others use too. Every epoch begins with two small files, after
 which the clock starts: the start of processes and the loading of codecs are in neither figure.
 """
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -40,43 +43,60 @@ from dali_pipes.decode.limits import Limits
 WORKERS = 2
 
 
-def codec_alone(path: str) -> float:
-    """Seconds that the codec takes for a DICOM file's first frame; reading and parsing are not in it."""
+@dataclass(frozen=True)
+class Cost:
+    """What images cost: images per second, and processor seconds an image, of all processes together."""
+
+    rate: float
+    processor: float
+
+
+def codec_alone(path: str) -> tuple[float, float]:
+    """Seconds, and processor seconds, that the codec takes for a DICOM file's first frame, without reading it."""
     header = read_header(Path(path).read_bytes(), Limits())
     encoded = frame_bytes(header, 0)[0] if header.syntax.encapsulated else b""
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time()
     if header.syntax.encapsulated:
         codec_for(header.syntax.uid).use(encoded, header)
     else:
         np.array(native_samples(header, 0))
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - used
 
 
-def decoded_and_resized(data: bytes, size: int) -> float:
-    """Seconds to decode a JPEG and to resize it."""
-    start = time.perf_counter()
+def decode_and_resize(data: bytes, size: int) -> None:
+    """A JPEG to its base image."""
     pixels = decode(data, identify("", data), 0, DecodePolicy()).pixels
     base_image(pixels, (size, size), "stretch", "bilinear")
-    return time.perf_counter() - start
 
 
-def codecs_bound(pool: Executor, paths: list[str]) -> float:
-    """Images per second of the codecs, each file going to the process that is free first."""
-    busy = [0.0] * WORKERS
-    for seconds in pool.map(codec_alone, paths):
+def codecs_bound(pool: Executor, paths: list[str]) -> Cost:
+    """The codecs, each file going to the process that is free first."""
+    busy, processor = [0.0] * WORKERS, 0.0
+    for seconds, used in pool.map(codec_alone, paths):
         busy[busy.index(min(busy))] += seconds
-    return len(paths) / max(busy)
+        processor += used
+    return Cost(len(paths) / max(busy), processor / len(paths))
 
 
-def photos_bound(pool: Executor, files: list[bytes], size: int) -> float:
-    """Images per second of decoding and resizing in threads."""
-    start = time.perf_counter()
-    list(pool.map(decoded_and_resized, files, [size] * len(files)))
-    return len(files) / (time.perf_counter() - start)
+def photos_bound(pool: Executor, files: list[bytes], size: int) -> Cost:
+    """Decoding and resizing in threads."""
+    start, used = time.perf_counter(), time.process_time()
+    list(pool.map(decode_and_resize, files, [size] * len(files)))
+    return Cost(len(files) / (time.perf_counter() - start), (time.process_time() - used) / len(files))
 
 
-def cold_epoch(folder: Path, names: list[str], options: argparse.Namespace) -> float:
-    """Images per second of a loader's first epoch; the first two files are not counted."""
+def processor_seconds() -> float:
+    """What this process and its children have used so far."""
+    total = time.process_time()
+    for task in Path("/proc/self/task").iterdir():
+        for child in (task / "children").read_text().split():
+            fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+            total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
+def cold_epoch(folder: Path, names: list[str], options: argparse.Namespace) -> Cost:
+    """A loader's first epoch; the first two files are not counted."""
     recipe = Recipe(size=options.img_size)
     with (
         tempfile.TemporaryDirectory(dir=folder) as cache_dir,
@@ -92,9 +112,9 @@ def cold_epoch(folder: Path, names: list[str], options: argparse.Namespace) -> f
     ):
         batches = iter(loader)
         next(batches)
-        start = time.perf_counter()
+        start, used = time.perf_counter(), processor_seconds()
         count = sum(len(batch) for batch in batches)
-        return count / (time.perf_counter() - start)
+        return Cost(count / (time.perf_counter() - start), (processor_seconds() - used) / count)
 
 
 def main(arguments: list[str]) -> int:
@@ -156,17 +176,21 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return results
 
 
-def compare(what: str, bound: Callable[[], float], loader: Callable[[], float], rounds: int) -> dict[str, float]:
-    """Runs both in turns; medians, and the median ratio."""
+def compare(what: str, bound: Callable[[], Cost], loader: Callable[[], Cost], rounds: int) -> dict[str, float]:
+    """Runs both in turns; medians, and the median ratios."""
     pairs = [(bound(), loader()) for _ in range(rounds)]
     found = {
-        "bound_images_per_second": round(statistics.median(b for b, _ in pairs), 2),
-        "loader_images_per_second": round(statistics.median(r for _, r in pairs), 2),
-        "ratio": round(statistics.median(r / b for b, r in pairs), 3),
+        "bound_images_per_second": round(statistics.median(b.rate for b, _ in pairs), 2),
+        "loader_images_per_second": round(statistics.median(c.rate for _, c in pairs), 2),
+        "ratio": round(statistics.median(c.rate / b.rate for b, c in pairs), 3),
+        "bound_processor_ms": round(1e3 * statistics.median(b.processor for b, _ in pairs), 2),
+        "loader_processor_ms": round(1e3 * statistics.median(c.processor for _, c in pairs), 2),
+        "processor_ratio": round(statistics.median(b.processor / max(c.processor, 1e-9) for b, c in pairs), 3),
     }
     print(
         f"{what:12s} bound {found['bound_images_per_second']:8.2f} images/s   "
-        f"loader {found['loader_images_per_second']:8.2f} images/s   ratio {found['ratio']:.2f}",
+        f"loader {found['loader_images_per_second']:8.2f} images/s   ratio {found['ratio']:.2f}   "
+        f"of processor time {found['processor_ratio']:.2f}",
         flush=True,
     )
     return found
