@@ -89,11 +89,17 @@ def log_decodes(log: Path) -> None:
     dali_pipes.fetch.decode = logged
 
 
+def context_of(way: str) -> Any:
+    """Makes processes by fork, spawn or forkserver; the fork server has imported what they need."""
+    context: Any = multiprocessing.get_context(way)
+    if way == "forkserver":
+        context.set_forkserver_preload(["pytest", "tests.faults.pictures"])
+    return context
+
+
 def start(work: Callable[..., None], *arguments: Any) -> Any:
     """A process that does `work`; its `exitcode` is 0 if that went well."""
-    context: Any = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytest", "tests.faults.pictures"])
-    process = context.Process(target=_alone, args=(work, *arguments), daemon=True)
+    process = context_of("forkserver").Process(target=_alone, args=(work, *arguments), daemon=True)
     process.start()
     return process
 
