@@ -51,7 +51,8 @@ def test_it_runs_and_writes_the_machines_facts_but_not_its_name(name: str, folde
 def test_the_figures_can_be_drawn(folder: Path) -> None:
     run("benchmarks/plot.py", *(str(folder / f"{name}.json") for name in NAMES))
     for name in NAMES:
-        assert Image.open(folder / f"{name}.png").size > (600, 400)
+        with Image.open(folder / f"{name}.png") as chart:
+            assert min(chart.size) > 400
 
 
 def test_the_twins_benchmark_runs() -> None:
