@@ -97,9 +97,9 @@ def context_of(way: str) -> Any:
     return context
 
 
-def start(work: Callable[..., None], *arguments: Any) -> Any:
-    """A process that does `work`; its `exitcode` is 0 if that went well."""
-    process = context_of("forkserver").Process(target=_alone, args=(work, *arguments), daemon=True)
+def start(work: Callable[..., None], *arguments: Any, daemon: bool = True) -> Any:
+    """A process that does `work`; its `exitcode` is 0 if that went well. Only a process that is no daemon may have more."""
+    process = context_of("forkserver").Process(target=_alone, args=(work, *arguments), daemon=daemon)
     process.start()
     return process
 
