@@ -273,6 +273,10 @@ class Folder:
         """Temporary files whose writers are dead (or, on another host, that are older than an hour)."""
         return [name for name in self.names() if self.is_orphan(name)]
 
+    def sweep(self) -> int:
+        """Removes the orphans; how many there were."""
+        return sum(self.delete(name) for name in self.orphans())
+
     def is_orphan(self, name: str) -> bool:
         """Whether ``name`` is a temporary file that nobody will finish."""
         maker = temporary_owner(name)

@@ -49,6 +49,7 @@ class FileStore(BaseStore):
             try:
                 tag(self._root)
                 if sweep:
+                    self._root.sweep()
                     self.sweep()
             except OSError as error:
                 self._failed("open", error)

@@ -57,6 +57,7 @@ class PackedStore(BaseStore):
             if not options.read_only:
                 tag(self._root)
                 if sweep:
+                    self._root.sweep()
                     self.sweep()
             with self._lock:
                 self._refresh()

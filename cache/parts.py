@@ -7,6 +7,7 @@ and 3 of each of up to ten others. Nothing can be read out of them but whether a
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import secrets
@@ -47,6 +48,9 @@ class PartsLedger:
         secret = default_secret() if secret is None else secret
         self._secret = blake2b(secret, digest_size=32, person=b"dali-pipes part").digest()
         self._pid, self._name, self._warned = 0, "", False
+        if not read_only:
+            with contextlib.suppress(OSError):  # a folder that cannot be made or read holds nothing to sweep
+                self._folder.sweep()
         self._lock = ProcessLock()
 
     def note(self, key: Key, parts: Mapping[str, Part]) -> None:

@@ -68,6 +68,7 @@ class SourceIndex:
         try:
             if not read_only:
                 tag(self._root)
+                self._folder.sweep()
             self._refresh()
         except OSError as error:
             self._failed(error)

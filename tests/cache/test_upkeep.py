@@ -188,3 +188,38 @@ def test_parts_are_noted_from_many_threads_at_once(tmp_path: Path) -> None:
         list(threads.map(lambda n: ledger.note(key(n), {"source": bytes([n % 2]), "size": n}), range(64)))
     assert ledger.keys_of(b"\0") == sorted((key(n) for n in range(0, 64, 2)), key=lambda found: found.digest)
     assert ledger.keys_of(b"other") == []
+
+
+def test_what_the_dead_left_beside_the_entries(tmp_path: Path) -> None:
+    """Temporary files and claims are orphans too; the next opening removes them, and so does gc."""
+    from cache import PartsLedger, SingleFlight, SourceIndex
+    from cache.owner import Owner, me
+
+    dead, alive = Owner(me().host, 2**22 + 5, 1), me()
+
+    def leave() -> None:
+        for inner in ("", "npy", "sources", "parts", "claims"):
+            (tmp_path / inner).mkdir(exist_ok=True)
+            (tmp_path / inner / f".{dead}.{'0' * 16}.tmp").touch()
+            (tmp_path / inner / f".{alive}.{'0' * 16}.tmp").touch()
+        (tmp_path / "claims" / f"{'a' * 32}.claim").write_text(str(dead))
+        (tmp_path / "claims" / f"{'b' * 32}.claim").write_text(str(alive))
+
+    open_store("npy", tmp_path).close()
+    leave()
+    before = tree(tmp_path)
+    assert upkeep.verify(tmp_path)["orphans"] == 6
+    assert upkeep.gc(tmp_path, dry_run=True)["orphans"] == 6
+    assert tree(tmp_path) == before
+    with open_store("npy", tmp_path) as store:
+        for opened in (SingleFlight(store), SourceIndex(tmp_path), PartsLedger(tmp_path)):
+            opened.close()
+    assert upkeep.verify(tmp_path)["orphans"] == 0
+    left = tree(tmp_path)
+    assert len(left) == len(before) - 6, "those of the living stay"
+    leave()
+    assert upkeep.gc(tmp_path)["orphans"] == 6
+    assert set(tree(tmp_path)) == set(left)
+    leave()
+    upkeep.verify(tmp_path, repair=True)
+    assert set(tree(tmp_path)) == set(left)

@@ -98,7 +98,7 @@ def context_of(way: str) -> Any:
 
 
 def start(work: Callable[..., None], *arguments: Any, daemon: bool = True) -> Any:
-    """A process that does `work`; its `exitcode` is 0 if that went well. Only a process that is no daemon may have more."""
+    """A process that does `work`; its `exitcode` is 0 if that went well. Only one that is no daemon may have any."""
     process = context_of("forkserver").Process(target=_alone, args=(work, *arguments), daemon=daemon)
     process.start()
     return process

@@ -22,7 +22,7 @@ import torch
 import cache
 import cache.files
 import dali_pipes as dp
-from cache import CacheError, SecretError, open_store
+from cache import CacheError, SecretError, open_store, upkeep
 from tests.faults.conftest import MODES
 from tests.faults.pictures import DEEP, RECIPE, make_set, start
 from tests.faults.syscalls import Os
@@ -130,7 +130,7 @@ def on_a_full_disk(manifest: dp.Manifest, mode: str, folder: Path, limit: int) -
     raise AssertionError("a strict cache must not hide a full disk")
 
 
-@pytest.mark.parametrize("limit", [0, 100, 500])
+@pytest.mark.parametrize("limit", [0, 500])
 @pytest.mark.parametrize("mode", WAYS)
 def test_a_full_disk(mode: str, limit: int, manifest: dp.Manifest, tmp_path: Path) -> None:
     child = start(on_a_full_disk, manifest, mode, tmp_path, limit)
@@ -215,7 +215,7 @@ def test_a_folder_that_goes_midway(
             (tmp_path / "cache").unlink()
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("mode", WAYS)
 def test_damage_in_every_file(
     mode: str, seed: int, manifest: dp.Manifest, expected: torch.Tensor, tmp_path: Path,
@@ -233,6 +233,8 @@ def test_damage_in_every_file(
     got, counts = epochs(manifest, **options, cache_options={"strict": True})
     assert torch.equal(got, expected)
     assert counts["decoded"] == 0, "what was damaged has been made again"
+    assert upkeep.verify(tmp_path, repair=True)["orphans"] <= 1, "the folder is known as a cache"
+    assert upkeep.verify(tmp_path)["orphans"] == 0
 
 
 @pytest.mark.parametrize("mode", WAYS)

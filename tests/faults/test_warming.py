@@ -86,8 +86,7 @@ def test_each_file_is_decoded_once_at_depth_16(manifest: dp.Manifest, tmp_path: 
     assert len((tmp_path / "decoded").read_text().split()) == len(few)
 
 
-@pytest.mark.parametrize("after", [0, 60])
-@pytest.mark.parametrize("mode", ["pinned", "npy"])
+@pytest.mark.parametrize(("mode", "after"), [("pinned", 0), ("pinned", 60), ("npy", 60)])
 def test_one_of_them_is_killed(manifest: dp.Manifest, mode: str, after: int, tmp_path: Path) -> None:
     by_survivors = warm_together(manifest, RECIPE, mode, tmp_path, after)
     decoded = Counter((tmp_path / "decoded").read_text().split())
