@@ -14,6 +14,7 @@ which the clock starts: the start of processes and the loading of codecs are in 
 """
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -88,10 +89,11 @@ def photos_bound(pool: Executor, files: list[bytes], size: int) -> Cost:
 def processor_seconds() -> float:
     """What this process and its children have used so far."""
     total = time.process_time()
-    for task in Path("/proc/self/task").iterdir():
-        for child in (task / "children").read_text().split():
-            fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
-            total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    for task in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # a thread or a child that has just ended
+            for child in task.read_text().split():
+                fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+                total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     return total
 
 
