@@ -24,7 +24,9 @@ from dali_pipes.errors import (
     ParityError,
     StateError,
     TruncatedError,
+    UnsteadyError,
     UnsupportedError,
+    WorkerError,
 )
 from dali_pipes.loader import Loader
 from dali_pipes.manifest import Manifest, Sample
@@ -52,8 +54,10 @@ __all__ = [
     "Sample",
     "StateError",
     "TruncatedError",
+    "UnsteadyError",
     "UnsupportedError",
     "VOIWindow",
+    "WorkerError",
 ]
 
 _logging.getLogger(__name__).addHandler(_logging.NullHandler())

@@ -19,12 +19,10 @@ class BufferPool:
 
     Args:
         keep: how many idle buffers of one shape and dtype are kept.
-        pinned: page-lock the buffers, for copies to a GPU.
     """
 
-    def __init__(self, keep: int = 4, *, pinned: bool = False) -> None:
+    def __init__(self, keep: int = 4) -> None:
         self._keep = keep
-        self._pinned = pinned
         # Deques need no lock, which a finaliser could find held by its own thread.
         self._idle: dict[tuple[tuple[int, ...], torch.dtype], deque[torch.Tensor]] = {}
 
@@ -36,7 +34,7 @@ class BufferPool:
         try:
             buffer = idle.pop()
         except IndexError:
-            buffer = torch.empty(shape, dtype=dtype, pin_memory=self._pinned)
+            buffer = torch.empty(shape, dtype=dtype)
         # The view's lifetime is that of the tensor made from it: torch holds it until its storage is freed.
         view: npt.NDArray[np.uint8] = buffer.view(torch.uint8).numpy()
         weakref.finalize(view, idle.append, buffer).atexit = False

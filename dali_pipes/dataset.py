@@ -24,9 +24,9 @@ import cache
 from dali_pipes.arithmetic import copy_into, normalisation, normalise_into
 from dali_pipes.columns import TextColumn
 from dali_pipes.draws import Augment, draw
+from dali_pipes.epoch import SUBSTITUTE_TRIES
 from dali_pipes.errors import ConfigError, DecodeError, ManifestError
 from dali_pipes.fetch import Encoded, Failure, Fetcher, Item, Pixels
-from dali_pipes.loader import SUBSTITUTE_TRIES
 from dali_pipes.manifest import Manifest
 from dali_pipes.recipe import Recipe
 from dali_pipes.rows import Table, check

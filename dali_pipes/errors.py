@@ -9,7 +9,9 @@
     │   ├── UnsupportedError no decoder here takes it; the message says which would
     │   ├── NoImageError     it is intact, but holds no image
     │   ├── WindowError      it lacks the window that was asked for, or gives one without meaning
-    │   └── RefusedError     a policy of the caller refuses it
+    │   ├── RefusedError     a policy of the caller refuses it
+    │   ├── UnsteadyError    it changes while it is read
+    │   └── WorkerError      the process that was to decode it died, which may be no fault of the file
     ├── BackendError         a backend that cannot run here, or failed
     ├── StateError           a saved loader state that belongs to other data or another order
     └── ParityError          two computations that must give the same bits did not
@@ -27,7 +29,15 @@ class ConfigError(DaliPipesError, ValueError):
 
 
 class ManifestError(DaliPipesError, ValueError):
-    """Rows of a manifest that cannot be used; the message names every one of them."""
+    """Rows of a manifest that cannot be used; the message names them.
+
+    Attributes:
+        problems: line number to reason, for every bad row.
+    """
+
+    def __init__(self, message: str, problems: dict[int, str] | None = None) -> None:
+        super().__init__(message)
+        self.problems = problems or {}
 
 
 class DecodeError(DaliPipesError):
@@ -56,6 +66,14 @@ class WindowError(DecodeError):
 
 class RefusedError(DecodeError):
     """The file could be decoded, but a policy of the caller refuses it."""
+
+
+class UnsteadyError(DecodeError):
+    """The file changes while it is read: somebody is still writing it."""
+
+
+class WorkerError(DecodeError):
+    """The process that was to decode the file could not start, or was killed; another try may do."""
 
 
 class BackendError(DaliPipesError):

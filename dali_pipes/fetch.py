@@ -9,12 +9,15 @@ modality values, and the recipe's window is applied to what it gives.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
 import mmap
 import os
+import stat
 import threading
+import time
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,7 +31,7 @@ import cache
 from dali_pipes.arithmetic import ARITHMETIC_VERSION, base_image
 from dali_pipes.arithmetic.native import native_base
 from dali_pipes.decode import Decoded, DecodePolicy, DecoderPool, Kind, apply_window, check_jpeg, decode, identify
-from dali_pipes.errors import DaliPipesError, DecodeError
+from dali_pipes.errors import DaliPipesError, DecodeError, UnsteadyError, WorkerError
 from dali_pipes.manifest import Manifest
 from dali_pipes.recipe import Recipe
 
@@ -36,6 +39,9 @@ log = logging.getLogger(__name__)
 
 Pixels = npt.NDArray[Any]
 """A base image: uint8 or uint16 [C, H, W], C-contiguous, read-only."""
+
+READ_TRIES = 3
+"""How often a file that changes while it is read is begun anew."""
 
 MAPPED_FROM = 64 * 2**20
 """Source files of at least this many bytes are mapped, not read: one frame of a long file is a small part of it."""
@@ -56,6 +62,7 @@ class Failure:
 
 
 Item = Pixels | Encoded | Failure
+Stamp = tuple[int, int, int]
 
 
 def key_parts(
@@ -123,12 +130,15 @@ class Fetcher:
         self._keys: dict[int, cache.Key] = {}
         self._attributes: dict[int, str] = {}
         self._failures: dict[int, Failure] = {}
+        self._damaged: set[int] = set()  # those of them that no retry can mend
+        self._failed: set[int] = set()  # all that ever failed
         self._refused: set[int] = set()
         self._sound: set[bytes] = set()
         self._intents: set[str] = set()
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="dali-pipes-fetch")
         self._children = DecoderPool(workers, self._policy.limits)
         self._counts: Counter[str] = Counter()
+        self._seconds_decoding = 0.0
         self._lock = threading.Lock()
 
     def request(self, sample: int) -> Item | Future[Item]:
@@ -136,8 +146,8 @@ class Fetcher:
 
         Neither raises anything but what a cache that is strict refuses (`cache.CacheError`).
         """
-        if failure := self._failures.get(sample):
-            return failure
+        if sample in self._damaged:
+            return self._failures[sample]
         key = self._keys.get(sample)
         if key is not None and self._store.direct:
             image = self._store.get(key)
@@ -160,13 +170,14 @@ class Fetcher:
 
     def counts(self) -> dict[str, int]:
         """Since the start: `decoded`, `hits`, `misses` (images), `failed` (different samples), `bytes_read` (of
-        sources).
+        sources), `seconds_decoding` (of all workers).
         """
         with self._lock:
-            return {name: self._counts[name] for name in ("decoded", "hits", "misses", "failed", "bytes_read")}
+            counts: dict[str, Any] = {name: self._counts[name] for name in ("decoded", "hits", "misses", "bytes_read")}
+            return {**counts, "failed": len(self._failed), "seconds_decoding": self._seconds_decoding}
 
     def failures(self) -> dict[int, DaliPipesError]:
-        """The samples that failed, with their errors."""
+        """The samples that failed when they were last asked for, with their errors."""
         return {sample: failure.error for sample, failure in list(self._failures.items())}
 
     def close(self) -> None:
@@ -179,30 +190,44 @@ class Fetcher:
             self._ledger.close()
 
     def _fetch(self, sample: int, cached: Pixels | None = None) -> Item:
+        retry = False
         try:
-            return self._load(sample) if cached is None else self._windowed(cached, self._attributes[sample])
+            item = self._load(sample) if cached is None else self._windowed(cached, self._attributes[sample])
+            self._failures.pop(sample, None)
+            return item
         except cache.CacheError:  # the cache is strict: no sample is to blame
             raise
         except DaliPipesError as error:
             named = type(error)(f"{self._manifest.describe(sample)}: {error}")
+            retry = isinstance(error, (UnsteadyError, WorkerError))
         except OSError as error:
             named = DecodeError(f"{self._manifest.describe(sample)}: cannot be read: {error.strerror or error}")
+            retry = True
         except Exception as error:
             # Whatever a decoder's library throws at odd bytes is that file's failure, never the epoch's.
             named = DecodeError(f"{self._manifest.describe(sample)}: {type(error).__name__}: {error}")
             log.debug("unexpected error while decoding", exc_info=True)
         failure = Failure(named)
         with self._lock:
-            if sample not in self._failures:
-                self._counts["failed"] += 1
-                self._failures[sample] = failure
+            if sample not in self._failed:
                 log.warning("%s", named)
+            self._failed.add(sample)
+            self._failures[sample] = failure
+            if not retry:
+                self._damaged.add(sample)
         return failure
 
     def _load(self, sample: int) -> Item:
         path = self._manifest.resolve(sample)
+        for _ in range(READ_TRIES - 1):
+            with contextlib.suppress(UnsteadyError):
+                return self._load_unchanged(sample, path)
+        return self._load_unchanged(sample, path)
+
+    def _load_unchanged(self, sample: int, path: Path) -> Item:
         frame = int(self._manifest.frames[sample])
-        content, kind, data = self._identify(path)
+        stamp = _stamp(path)
+        content, kind, data = self._identify(path, stamp)
         if self._encoded and kind.dali and frame == 0 and sample not in self._refused:
             encoded = self._read(path) if data is None else data
             if content not in self._sound:  # once a run: DALI makes gray areas of damage, and knows no limits
@@ -218,11 +243,14 @@ class Fetcher:
 
         def compute() -> Pixels:
             decoded = self._decode(path, data, kind, frame)
+            _check_unchanged(path, stamp)  # or other pixels would be kept under this content's key
             if self._recipe.depth == 16:
                 made.append(json.dumps(decoded.attributes))
                 self._store.put(note, np.frombuffer(made[0].encode(), np.uint8))  # before the image that needs them
             if self._ledger is not None:
                 self._ledger.note(key, parts)
+                if made:
+                    self._ledger.note(note, parts)
             return self._base_image(decoded, kind)
 
         image, computed = self._flight.get_or_put(key, compute)
@@ -245,17 +273,18 @@ class Fetcher:
             return image
         return apply_window(image, _parsed(attributes), self._recipe.window)
 
-    def _identify(self, path: Path) -> tuple[bytes, Kind, bytes | memoryview | None]:
+    def _identify(self, path: Path, stamp: Stamp) -> tuple[bytes, Kind, bytes | memoryview | None]:
         """Digest and kind of a source file; its bytes too where they had to be read."""
-        status = os.stat(path)
-        known = self._sources.lookup(path, status.st_size, status.st_mtime_ns)
+        size, modified, _ = stamp
+        known = self._sources.lookup(path, size, modified)
         if known is not None:
             content, tag = known
             return content, Kind.from_tag(tag), None
-        self._policy.limits.check_file(status.st_size)
+        self._policy.limits.check_file(size)
         data = self._read(path)
         kind, content = identify(path, data), cache.content_digest(data)
-        self._sources.record(path, status.st_size, status.st_mtime_ns, content, kind.tag)
+        _check_unchanged(path, stamp)
+        self._sources.record(path, size, modified, content, kind.tag)
         return content, kind, data
 
     def _read(self, path: Path) -> bytes | memoryview:
@@ -268,6 +297,7 @@ class Fetcher:
             )
 
     def _decode(self, path: Path, data: bytes | memoryview | None, kind: Kind, frame: int) -> Decoded:
+        start = time.perf_counter()
         if kind.in_threads and not self._sandbox:
             decoded = decode(self._read(path) if data is None else data, kind, frame, self._policy)
         else:
@@ -275,6 +305,7 @@ class Fetcher:
         intent = decoded.facts.get("intent")
         with self._lock:
             self._counts["decoded"] += 1
+            self._seconds_decoding += time.perf_counter() - start
             if intent:
                 mixed = len(self._intents) == 1 and intent not in self._intents
                 self._intents.add(intent)
@@ -294,6 +325,19 @@ class Fetcher:
             one = base_image(pixels[..., :1], recipe.size, recipe.fit, recipe.interpolation)
             return np.repeat(one, 3, axis=0)
         return base_image(pixels, recipe.size, recipe.fit, recipe.interpolation)
+
+
+def _stamp(path: Path) -> Stamp:
+    """What tells a file from what was there before: size, time of modification in ns, inode."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise DecodeError("it is not a regular file; only files can be read")
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def _check_unchanged(path: Path, stamp: Stamp) -> None:
+    if _stamp(path) != stamp:
+        raise UnsteadyError("the file changes while it is read; load it when it is complete")
 
 
 def with_secret(store: cache.Store) -> tuple[cache.Store, bytes]:

@@ -1,13 +1,15 @@
 """The iterable that a training loop sees: order, fetching ahead, batches, resuming.
 
-One thread works ahead of the loop. It asks the fetcher for the samples of a few batches at a time, so that decoding
-never waits at the end of a batch, and hands each complete batch to a backend.
+One thread works ahead of the loop (see `epoch`). It asks the fetcher for the samples of a few batches at a time, so
+that decoding never waits at the end of a batch, and hands each complete batch to a backend.
 """
 
 from __future__ import annotations
 
 import logging
+import operator
 import os
+import time
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -16,28 +18,22 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 import cache
 from dali_pipes import backends, sampling
 from dali_pipes.batch import Batch
-from dali_pipes.draws import draw
-from dali_pipes.errors import BackendError, ConfigError, DecodeError, StateError
-from dali_pipes.fetch import Encoded, Failure, Fetcher, Item, Pixels
+from dali_pipes.epoch import ON_ERROR, Epoch
+from dali_pipes.errors import BackendError, ConfigError, StateError
+from dali_pipes.fetch import Failure, Fetcher
 from dali_pipes.manifest import Manifest
 from dali_pipes.prefetch import Prefetch, lookahead
 from dali_pipes.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
-Samples = npt.NDArray[np.int64]
-
-ON_ERROR = ("raise", "skip", "substitute")
-"""What may happen to a sample that cannot be decoded."""
-
-SUBSTITUTE_TRIES = 32
-"""How many samples in a row "substitute" tries before it gives up."""
+EPOCHS_KEPT = 100
+"""How many epochs `stats()` remembers one by one."""
 
 _STATE_VERSION = 1
 
@@ -62,7 +58,7 @@ class Loader:
         shuffle: another order each epoch, from `seed` and the number given to `set_epoch`.
         seed: decides the order and every random draw.
         drop_last: leave out a last batch that is smaller.
-        num_workers: CPU threads (and decoding processes) in use; all cores by default.
+        num_workers: CPU threads (and decoding processes) in use; all cores by default, and one for 0.
         on_error: what becomes of a sample that cannot be decoded. "raise": the epoch ends with its error; "skip":
             the batch is
             smaller by it; "substitute": the next good sample of the epoch's order takes its place, label included.
@@ -99,24 +95,30 @@ class Loader:
         cache_options: dict[str, Any] | None = None,
         decode_options: dict[str, Any] | None = None,
     ) -> None:
-        for name, value in (("batch_size", batch_size), ("prefetch", prefetch), ("num_workers", num_workers or 1)):
-            if not isinstance(value, int) or value < 1:
-                raise ConfigError(f"Loader({name}={value!r}): give a whole number of at least 1.")
+        if not isinstance(manifest, Manifest) or not isinstance(recipe, Recipe):
+            raise ConfigError(
+                f"Loader({type(manifest).__name__}, {type(recipe).__name__}): give a Manifest (Manifest.from_csv reads "
+                "one) and a Recipe."
+            )
         if on_error not in ON_ERROR:
             raise ConfigError(f"Loader(on_error={on_error!r}): allowed are {', '.join(map(repr, ON_ERROR))}.")
+        if cache_mode == "none" and cache_dir is not None:
+            log.warning('cache_dir is not used: cache_mode is "none"; give one of %s.', ", ".join(cache.MODES[1:]))
         self.manifest = manifest
         self.recipe = recipe
-        self.batch_size = batch_size
+        self.batch_size = _whole("batch_size", batch_size, 1)
         self.backend = backends.resolve(backend)
-        self._shuffle, self._seed, self._drop_last = shuffle, seed, drop_last
+        self._shuffle, self._seed, self._drop_last = bool(shuffle), _whole("seed", seed), bool(drop_last)
         self._on_error = on_error
         self._rank, self._world_size = _place(rank, world_size)
-        self._ahead = prefetch
-        self._workers = num_workers or len(os.sched_getaffinity(0))
+        self._ahead = _whole("prefetch", prefetch, 1)
+        cores = len(os.sched_getaffinity(0))
+        self._workers = cores if num_workers is None else max(1, _whole("num_workers", num_workers, 0))
         self._epoch = 0
         self._position = 0
         self._resume = False
         self._seconds_waiting = 0.0
+        self._epochs: list[dict[str, Any]] = []
         self._process = os.getpid()
         sampling.shard(np.empty(0, np.int64), rank=self._rank, world_size=self._world_size, drop_last=drop_last)
         # A thread has a current device of its own, so that of the thread that makes the loader is noted here.
@@ -155,7 +157,7 @@ class Loader:
         """Chooses the epoch that the next iteration runs: its order and its draws. Without it every iteration is
         alike.
         """
-        if epoch != self._epoch:
+        if _whole("epoch", epoch) != self._epoch:
             self._epoch, self._position, self._resume = epoch, 0, False
 
     def __iter__(self) -> Iterator[Batch]:
@@ -175,6 +177,7 @@ class Loader:
         run = Prefetch(lambda: self._produce(epoch, start), self._ahead)
         self._runs.add(run)
         position, waited = start, 0.0
+        begun, before = time.perf_counter(), self._fetcher.counts()
         try:
             for taken, batch in run:
                 position += taken
@@ -183,83 +186,29 @@ class Loader:
                 waited = run.seconds_waiting
                 if batch is not None:
                     if batch.image.is_cuda:  # made on a stream of its own: its memory may be used again only after ours
-                        batch.image.record_stream(torch.cuda.current_stream())
+                        batch.image.record_stream(torch.cuda.current_stream(batch.image.device))
                     yield batch
+            self._note_epoch(epoch, position - start, time.perf_counter() - begun, waited, before)
         finally:
             run.stop()  # no waiting here: this may run where garbage is collected, in a thread that the run needs
 
+    def _note_epoch(self, epoch: int, samples: int, seconds: float, waited: float, before: dict[str, Any]) -> None:
+        counts = {name: count - before[name] for name, count in self._fetcher.counts().items()}
+        times = {"seconds": seconds, "seconds_waiting": waited, "share_waiting": waited / seconds if seconds else 0.0}
+        self._epochs = [*self._epochs, {"epoch": epoch, "samples": samples, **counts, **times}][-EPOCHS_KEPT:]
+
     def _produce(self, epoch: int, start: int) -> Iterator[tuple[int, Batch | None]]:
-        """(samples taken, batch) for what remains of an epoch; the batch is None where all of its samples were
-        skipped.
-        """
         order = sampling.epoch_order(len(self.manifest), seed=self._seed, epoch=epoch, shuffle=self._shuffle)
         mine = sampling.shard(order, rank=self._rank, world_size=self._world_size, drop_last=self._drop_last)
         plan = sampling.batches(mine, position=start, batch_size=self.batch_size, drop_last=self._drop_last)
-        backend = self._take_backend()
-        if backend.name == "dali-gpu" and hasattr(self._store, "page_lock"):
+        if self._device_id is not None and hasattr(self._store, "page_lock"):
             self._store.page_lock()  # what is cached so far is copied to the GPU from where it lies
+        backend = self._take_backend()
         try:
-            position = start
-            # Requests are made early enough that the workers never run dry at the end of a batch.
-            batches = ((samples, [self._fetcher.request(i) for i in samples.tolist()]) for samples in plan)
-            for samples, requests in lookahead(batches, ahead=max(1, -(-2 * self._workers // self.batch_size))):
-                items = [item.result() if isinstance(item, Future) else item for item in requests]
-                successors = mine[(np.arange(position + 1, position + len(samples) + SUBSTITUTE_TRIES)) % len(mine)]
-                yield len(samples), self._compute(backend, epoch, samples, items, successors)
-                position += len(samples)
+            work = Epoch(self.manifest, self.recipe, self._fetcher, backend, self._on_error, self._seed, epoch, mine)
+            yield from work.batches(plan, start, ahead=max(1, -(-2 * self._workers // self.batch_size)))
         finally:
             self._idle.append(backend)
-
-    def _compute(
-        self, backend: backends.Backend, epoch: int, samples: Samples, items: list[Item], successors: Samples
-    ) -> Batch | None:
-        good = self._good(samples, items, successors)
-        try:
-            image = self._run(backend, epoch, good)
-        except BackendError:
-            if not any(isinstance(item, Encoded) for _, item in good):
-                raise
-            # A JPEG that DALI could not take: decode these samples here, each under the policy for bad samples.
-            samples = np.array([sample for sample, _ in good])
-            decoded: list[Item] = [
-                self._fetcher.decoded(sample) if isinstance(item, Encoded) else item for sample, item in good
-            ]
-            good = self._good(samples, decoded, successors)
-            image = self._run(backend, epoch, good)
-        if image is None:
-            return None
-        index = np.array([sample for sample, _ in good], np.int64)
-        label = torch.from_numpy(self.manifest.labels[index])
-        return Batch(image, label, torch.from_numpy(index), [self.manifest.ids[i] for i in index.tolist()])
-
-    def _run(
-        self, backend: backends.Backend, epoch: int, good: list[tuple[int, Pixels | Encoded]]
-    ) -> torch.Tensor | None:
-        if not good:
-            return None
-        draws = draw(self.recipe.augment, self._seed, epoch, np.array([sample for sample, _ in good], np.int64))
-        return backend.run([item for _, item in good], draws)
-
-    def _good(self, samples: Samples, items: list[Item], successors: Samples) -> list[tuple[int, Pixels | Encoded]]:
-        """(sample, item) of what the batch will hold, after the policy for bad samples."""
-        good: list[tuple[int, Pixels | Encoded]] = []
-        for place, (sample, item) in enumerate(zip(samples.tolist(), items)):
-            if not isinstance(item, Failure):
-                good.append((sample, item))
-            elif self._on_error == "raise":
-                raise item.error
-            elif self._on_error == "substitute":
-                good.append(self._substitute(item, successors[place : place + SUBSTITUTE_TRIES].tolist()))
-        return good
-
-    def _substitute(self, failure: Failure, successors: list[int]) -> tuple[int, Pixels | Encoded]:
-        for sample in successors:
-            item = self._fetcher.decoded(sample)
-            if not isinstance(item, Failure):
-                return sample, item
-        raise DecodeError(
-            f"{failure.error}; nor can the {len(successors)} samples after it that could stand in for it."
-        )
 
     def _take_backend(self) -> backends.Backend:
         try:
@@ -291,9 +240,16 @@ class Loader:
         """Counters since the loader was made.
 
         `decoded`, `hits`, `misses`: images; `failed`: different samples that could not be had; `bytes_read`: of
-        source files; `seconds_waiting`: how long the training loop waited for batches; `cache`: what the store counts.
+        source files; `seconds_decoding`: summed over workers; `seconds_waiting`: how long the training loop waited for
+        batches; `cache`: what the store counts; `epochs`: the same counts for each of the last epochs that ran to their
+        end, with `seconds` and the share of them that the loop waited.
         """
-        return {**self._fetcher.counts(), "seconds_waiting": self._seconds_waiting, "cache": self._store.stats()}
+        return {
+            **self._fetcher.counts(),
+            "seconds_waiting": self._seconds_waiting,
+            "cache": self._store.stats(),
+            "epochs": list(self._epochs),
+        }
 
     def failures(self) -> dict[int, str]:
         """Sample number to error message, for every sample that could not be had so far."""
@@ -358,7 +314,20 @@ def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     if (rank is None) != (world_size is None):
         raise ConfigError(f"Loader(rank={rank!r}, world_size={world_size!r}): give both or neither.")
-    return rank or 0, world_size or 1
+    return 0 if rank is None else _whole("rank", rank, 0), 1 if world_size is None else _whole(
+        "world_size", world_size, 1
+    )
+
+
+def _whole(name: str, value: Any, least: int | None = None) -> int:
+    try:
+        number: int | None = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or (least is not None and number < least):
+        allowed = "a whole number" if least is None else f"a whole number of at least {least}"
+        raise ConfigError(f"Loader: {name}={value!r}; give {allowed}.")
+    return number
 
 
 def _close(

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -71,11 +72,17 @@ class Manifest(Sequence[Sample]):
     classes: tuple[str, ...] = ()
 
     @classmethod
-    def from_csv(cls, path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> Manifest:
+    def from_csv(
+        cls,
+        path: str | os.PathLike[str],
+        root: str | os.PathLike[str] | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> Manifest:
         """Reads a CSV with a header row: column `path`, and optionally `label`, `id`, `frame`, `split`, `group`.
 
-        Labels that are all integers stay as they are; other labels are class names, numbered in sorted order (see
-        `classes`). Without a `label` column every label is -1. Further columns are ignored.
+        Labels that are all whole numbers stay as they are; other labels are class names, numbered in the order of
+        `classes`, or sorted (give `classes` where several manifests must number alike). Without a `label` column every
+        label is -1. Further columns are ignored.
 
         Args:
             path: the CSV, UTF-8.
@@ -84,12 +91,17 @@ class Manifest(Sequence[Sample]):
         Raises:
             ManifestError: the file is missing or malformed, or rows cannot be used; every bad row is named.
         """
-        return cls._from_table(Path(root) if root is not None else Path(path).parent, read_csv(Path(path)))
+        return cls._from_table(Path(root) if root is not None else Path(path).parent, read_csv(Path(path)), classes)
 
     @classmethod
-    def from_parquet(cls, path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> Manifest:
+    def from_parquet(
+        cls,
+        path: str | os.PathLike[str],
+        root: str | os.PathLike[str] | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> Manifest:
         """Reads a Parquet file with the columns of `from_csv`; needs pyarrow (`pip install 'dali-pipes[features]'`)."""
-        return cls._from_table(Path(root) if root is not None else Path(path).parent, read_parquet(Path(path)))
+        return cls._from_table(Path(root) if root is not None else Path(path).parent, read_parquet(Path(path)), classes)
 
     @classmethod
     def from_folder(cls, root: str | os.PathLike[str]) -> Manifest:
@@ -139,8 +151,12 @@ class Manifest(Sequence[Sample]):
         return cls._from_table(base, Table(str(base), columns, range(len(rows))))
 
     @classmethod
-    def _from_table(cls, root: Path, table: Table) -> Manifest:
-        frames, labels, classes = check(table)
+    def _from_table(cls, root: Path, table: Table, names: Sequence[str] | None = None) -> Manifest:
+        if not root.is_dir():
+            raise ManifestError(
+                f"{table.source}: its root {root} is no folder; give root=, the folder that paths begin at."
+            )
+        frames, labels, classes = check(table, names)
         paths = table.columns["path"]
         default_ids = (f"{path}#{frame}" if frame else path for path, frame in zip(paths, frames.tolist()))
         blank = [""] * len(paths)
@@ -158,7 +174,13 @@ class Manifest(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> Manifest: ...
+    def __getitem__(self, index: int | slice) -> Sample | Manifest:
+        if isinstance(index, slice):
+            return self.subset(range(len(self))[index])
         i = range(len(self))[index]
         return Sample(
             i, self.ids[i], self.paths[i], int(self.frames[i]), int(self.labels[i]), self.splits[i], self.groups[i]
@@ -171,8 +193,15 @@ class Manifest(Sequence[Sample]):
         return f"Manifest({len(self)} samples, {len(self.classes) or 'numbered'} classes, root={str(self.root)!r})"
 
     def subset(self, indices: Iterable[int]) -> Manifest:
-        """The samples at `indices`, in that order; class numbers stay as they are."""
-        take = np.asarray(list(indices), np.int64)
+        """The samples at `indices`, in that order; or those where a mask, bool[N], is true. Class numbers stay."""
+        chosen = np.asarray(indices if isinstance(indices, np.ndarray) else list(indices))
+        if chosen.dtype == np.bool_ and chosen.shape == (len(self),):
+            chosen = np.flatnonzero(chosen)
+        if chosen.ndim != 1 or (len(chosen) and not np.issubdtype(chosen.dtype, np.integer)):
+            raise ConfigError(
+                f"subset: give whole numbers, or {len(self)} booleans; found {chosen.dtype}{chosen.shape}."
+            )
+        take = chosen.astype(np.int64)
         if len(take) and (take.min() < 0 or take.max() >= len(self)):
             raise ConfigError(f"subset: indices must lie in 0..{len(self) - 1}, found {take.min()}..{take.max()}.")
         return Manifest(
@@ -238,9 +267,10 @@ def _folder(root: str | os.PathLike[str]) -> Path:
 
 
 def _files(base: Path, below: str) -> list[str]:
-    """Regular, not hidden files under `base/below`, relative to `base`, sorted."""
+    """Regular, not hidden files (not pipes, nor sockets) under `base/below`, relative to `base`, sorted."""
     found = []
     for folder, folders, names in os.walk(base / below):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [os.path.relpath(os.path.join(folder, name), base) for name in names if not name.startswith(".")]
+        paths = (os.path.join(folder, name) for name in names if not name.startswith("."))
+        found += [os.path.relpath(path, base) for path in paths if os.path.isfile(path)]
     return sorted(path.replace(os.sep, "/") for path in found)

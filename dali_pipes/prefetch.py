@@ -53,7 +53,9 @@ class Prefetch(Generic[T]):
         error: BaseException | None = None
         try:
             items = make()
-            with contextlib.closing(items) if hasattr(items, "close") else contextlib.nullcontext():
+            with contextlib.ExitStack() as stack:
+                if hasattr(items, "close"):
+                    stack.callback(items.close)
                 for item in items:
                     self._room.acquire()
                     self._ready.put(item)

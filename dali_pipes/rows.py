@@ -15,7 +15,11 @@ import numpy.typing as npt
 from dali_pipes.errors import ManifestError
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_INTEGER = re.compile(r"[+-]?[0-9]+")
+_INTEGER = re.compile(r"([+-]?[0-9]{1,18})(?:\.0*)?")
+_NUMBER = re.compile(r"[+-]?[0-9]{1,18}(?:\.[0-9]*)?")
+
+MOST_LINES = 1000
+"""How many bad rows a message names one by one."""
 
 COLUMNS = ("path", "label", "id", "frame", "split", "group")
 """The columns that are read; `path` is the only one that must be there."""
@@ -43,6 +47,7 @@ class Table:
 
 def read_csv(path: Path) -> Table:
     """The known columns of a CSV with a header row; blank lines are passed over."""
+    reader = csv.reader(())
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
@@ -61,8 +66,10 @@ def read_csv(path: Path) -> Table:
                 add_line(reader.line_num)
                 for append, position in targets:
                     append(row[position])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ManifestError(f"{path}: not readable as a UTF-8 CSV: {error}") from error
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ManifestError(f"{path}: not a UTF-8 CSV, after line {reader.line_num}: {error}") from error
     return table
 
 
@@ -88,7 +95,9 @@ def _require_path(path: Path, header: Sequence[str]) -> None:
         raise ManifestError(f"{path}: no column named 'path'; found {list(header)}, understood are {list(COLUMNS)}.")
 
 
-def check(table: Table) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], tuple[str, ...]]:
+def check(
+    table: Table, classes: Sequence[str] | None = None
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], tuple[str, ...]]:
     """The frames int32[N], labels int64[N] and class names of a table whose every row is good.
 
     Raises:
@@ -110,16 +119,14 @@ def check(table: Table) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], t
             problems.setdefault(row, "id is empty")
         elif first.setdefault(name, row) != row:
             problems.setdefault(row, f"its id stands at line {table.lines[first[name]]} too; ids must be unique")
-    labels = table.columns.get("label")
-    for row, text in enumerate(labels or ()):
-        if not text:
-            problems.setdefault(row, "label is empty")
+    labels, names = _number(table.columns.get("label"), len(table), classes, problems)
     if problems:
         report = [f"  line {table.lines[row]}: {reason}" for row, reason in sorted(problems.items())]
-        raise ManifestError(
-            "\n".join([f"{table.source}: {len(problems)} of {len(table)} rows cannot be used:", *report])
-        )
-    return frames, *_number(labels, len(table))
+        if len(report) > MOST_LINES:
+            report[MOST_LINES:] = [f"  and {len(report) - MOST_LINES} more (all are in the error's `problems`)"]
+        text = "\n".join([f"{table.source}: {len(problems)} of {len(table)} rows cannot be used:", *report])
+        raise ManifestError(text, {table.lines[row]: reason for row, reason in sorted(problems.items())})
+    return frames, labels, names
 
 
 def _path_problem(path: str) -> str | None:
@@ -134,15 +141,26 @@ def _path_problem(path: str) -> str | None:
     return None
 
 
-def _number(labels: Sequence[str] | None, count: int) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
-    """Integers stay; anything else is a class name, numbered in sorted order."""
+def _number(
+    labels: Sequence[str] | None, count: int, classes: Sequence[str] | None, problems: dict[int, str]
+) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
+    """Whole numbers stay (2 and 2.0 alike); anything else is a class name, numbered as in `classes`, or sorted.
+
+    Adds to `problems` the rows whose label is neither.
+    """
     if labels is None:
         return np.full(count, -1, np.int64), ()
-    try:
-        if all(map(_INTEGER.fullmatch, labels)):
-            return np.fromiter(map(int, labels), np.int64, count), ()
-        raise OverflowError
-    except OverflowError:
-        classes = tuple(sorted(set(labels)))
-        number = {name: i for i, name in enumerate(classes)}
-        return np.fromiter(map(number.__getitem__, labels), np.int64, count), classes
+    problems.update({row: "label is empty" for row, text in enumerate(labels) if not text and row not in problems})
+    given = [text for text in labels if text]
+    if classes is None and all(map(_NUMBER.fullmatch, given)):
+        whole = [_INTEGER.fullmatch(text) for text in labels]
+        for row, (text, match) in enumerate(zip(labels, whole)):
+            if text and not match:
+                problems.setdefault(row, f"label {text} is not a whole number; classes are whole numbers or names")
+        return np.array([int(match[1]) if match else 0 for match in whole], np.int64), ()
+    names = tuple(sorted(set(given))) if classes is None else tuple(classes)
+    number = {name: i for i, name in enumerate(names)}
+    for row, text in enumerate(labels):
+        if text and text not in number:
+            problems.setdefault(row, f"label {text!r} is none of the classes {list(names)}")
+    return np.fromiter((number.get(text, 0) for text in labels), np.int64, count), names

@@ -24,8 +24,23 @@ ALLOWED = {
     "dali_pipes.batch": set(),
     "dali_pipes.fetch": {"errors", "manifest", "recipe", "decode", "arithmetic", "cache"},
     "dali_pipes.backends": {"errors", "recipe", "draws", "fetch", "buffers", "arithmetic", "decode"},
+    "dali_pipes.epoch": {
+        *("errors", "manifest", "recipe", "draws", "fetch", "prefetch", "batch", "backends"),
+    },
     "dali_pipes.loader": {
-        *("errors", "manifest", "recipe", "sampling", "draws", "fetch", "prefetch", "batch", "backends", "cache"),
+        *(
+            "errors",
+            "manifest",
+            "recipe",
+            "sampling",
+            "draws",
+            "fetch",
+            "prefetch",
+            "batch",
+            "backends",
+            "cache",
+            "epoch",
+        ),
     },
 }
 """A room, and the rooms it may import besides itself. What stands on top (`cli`, `parity`...) may import anything."""

@@ -65,7 +65,10 @@ def test_a_second_run_decodes_nothing_and_reads_no_source(photos: Manifest, tmp_
     assert first.counts == {**first.counts, "decoded": 5, "misses": 5, "hits": 0, "failed": 0}
     assert first.counts["bytes_read"] == sum(photos.resolve(i).stat().st_size for i in range(5))
     second = run(photos, RECIPE, tmp_path / "cache", mode)
-    assert second.counts == {"decoded": 0, "misses": 0, "hits": 5, "failed": 0, "bytes_read": 0}
+    assert second.counts == {
+        **{"decoded": 0, "misses": 0, "hits": 5, "failed": 0, "bytes_read": 0},
+        "seconds_decoding": 0.0,
+    }
     for before, after in zip(first.items, second.items):
         assert before.dtype == after.dtype == np.uint8
         assert np.array_equal(before, after)
@@ -254,7 +257,7 @@ def test_both_children_and_threads_are_used(everything: Manifest, monkeypatch: p
 
 BAD = {
     "missing.jpg": (None, dp.DecodeError, "cannot be read"),
-    "folder.jpg": ("folder", dp.DecodeError, "cannot be read"),
+    "folder.jpg": ("folder", dp.DecodeError, "not a regular file"),
     "empty.jpg": (b"", dp.TruncatedError, "empty"),
     "text.jpg": (b"not an image at all", dp.UnsupportedError, "not an image format"),
     "short.jpg": (jpeg(noise(1, 40, 40))[:-2], dp.TruncatedError, "end marker"),
@@ -297,9 +300,12 @@ def test_every_failure_is_an_error_of_ours_with_the_sample_named(
 def test_failures_are_remembered_and_counted_once(bad: Manifest) -> None:
     with cache.open_store("memory") as store:
         fetcher = Fetcher(bad, RECIPE, store, workers=1)
-        first, second = fetcher.decoded(0), fetcher.decoded(0)
+        damaged = list(BAD).index("text.jpg")
+        first, second = fetcher.decoded(damaged), fetcher.decoded(damaged)
         assert first is second
-        assert fetcher.counts()["failed"] == 1
+        assert isinstance(fetcher.decoded(0), Failure)
+        assert isinstance(fetcher.decoded(0), Failure)
+        assert fetcher.counts()["failed"] == 2
         fetcher.close()
 
 
@@ -358,3 +364,68 @@ def test_damaged_entries_are_decoded_again(photos: Manifest, tmp_path: Path) -> 
     second = run(photos, RECIPE, tmp_path / "cache", "npy")
     assert second.counts["decoded"] == 5
     assert all(np.array_equal(x, y) for x, y in zip(first.items, second.items))
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_file_replaced_while_it_is_read_never_gets_under_the_other_content(
+    photos: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    truth = run(photos, RECIPE, tmp_path / "truth").items
+    if known:  # the content is in the index of sources already
+        run(photos, dp.Recipe(size=8), tmp_path / "cache")
+    path, other = photos.resolve(0), photos.resolve(1).read_bytes()
+    mine, stamps = path.read_bytes(), os.stat(path)
+    real = Fetcher._decode
+    replaced: list[int] = []
+
+    def replacing(self: Fetcher, at: Path, data: Any, kind: Any, frame: int) -> Any:
+        if at == path and not replaced:
+            replaced.append(1)
+            new = path.with_suffix(".new")
+            new.write_bytes(other)
+            os.replace(new, path)
+            return real(self, at, None, kind, frame)
+        return real(self, at, data, kind, frame)
+
+    monkeypatch.setattr(Fetcher, "_decode", replacing)
+    during = run(photos, RECIPE, tmp_path / "cache")
+    assert replaced
+    assert np.array_equal(during.items[0], truth[1])
+    path.write_bytes(mine)
+    os.utime(path, ns=(stamps.st_atime_ns, stamps.st_mtime_ns))
+    after = run(photos, RECIPE, tmp_path / "cache")
+    assert np.array_equal(after.items[0], truth[0])
+
+
+def test_a_file_that_never_rests_is_named(photos: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = iter(range(1000))
+    real = fetch_module._stamp
+    restless = photos.resolve(2)
+    monkeypatch.setattr(
+        fetch_module, "_stamp", lambda path: (*real(path)[:2], next(count)) if path == restless else real(path)
+    )
+    found = run(photos, RECIPE, tmp_path / "cache")
+    assert isinstance(found.failures[2], dp.UnsteadyError)
+    assert "changes while it is read" in str(found.failures[2])
+    assert list(found.failures) == [2]
+
+
+def test_what_another_try_may_mend_is_tried_again(photos: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    with cache.open_store("none") as store:
+        fetcher = Fetcher(photos, RECIPE, store, workers=1)
+        real = Fetcher._read
+        monkeypatch.setattr(Fetcher, "_read", lambda *_: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+        assert isinstance(fetcher.decoded(0), Failure)
+        assert "Input/output error" in str(fetcher.failures()[0])
+        monkeypatch.setattr(Fetcher, "_read", real)
+        assert isinstance(fetcher.decoded(0), np.ndarray)
+        assert fetcher.failures() == {}
+        assert fetcher.counts()["failed"] == 1
+        fetcher.close()
+
+
+def test_a_pipe_is_refused_and_not_waited_for(photos: Manifest, tmp_path: Path) -> None:
+    path = photos.resolve(1)
+    path.unlink()
+    os.mkfifo(path)
+    assert "not a regular file" in str(run(photos, RECIPE, tmp_path / "cache").failures[1])

@@ -47,7 +47,7 @@ def test_class_names_are_numbered_in_sorted_order(tmp_path: Path) -> None:
     assert found.classes == ("melanoma", "nevus")
 
 
-@pytest.mark.parametrize("labels", [["1", "2", "x"], ["1_0", "2"], ["1.0", "2.0"], ["9" * 30, "1"], ["١", "1"]])
+@pytest.mark.parametrize("labels", [["1", "2", "x"], ["1_0", "2"], ["1.0", "two"], ["9" * 30, "1"], ["١", "1"]])
 def test_what_is_not_plainly_a_number_is_a_name(tmp_path: Path, labels: list[str]) -> None:
     found = csv_of(tmp_path, "path,label\n" + "".join(f"{i},{label}\n" for i, label in enumerate(labels)))
     assert found.classes == tuple(sorted(labels))
@@ -117,8 +117,8 @@ def test_a_row_over_several_lines_is_named_by_its_last(tmp_path: Path) -> None:
     [
         (b"", "no column named 'path'"),
         (b"file,label\nx,1\n", r"found \['file', 'label'\]"),
-        (b"path\n\xff\xfe\n", "not readable as a UTF-8 CSV"),
-        (b'path\n"open\n', "not readable as a UTF-8 CSV"),
+        (b"path\n\xff\xfe\n", "not a UTF-8 CSV, after line "),
+        (b'path\n"open\n', "not a UTF-8 CSV, after line 2"),
     ],
 )
 def test_a_malformed_csv(tmp_path: Path, content: bytes, reason: str) -> None:
@@ -128,7 +128,7 @@ def test_a_malformed_csv(tmp_path: Path, content: bytes, reason: str) -> None:
 
 
 def test_a_missing_csv(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match=r"no\.csv: not readable"):
+    with pytest.raises(ManifestError, match=r"no\.csv: cannot be read: No such file"):
         dp.Manifest.from_csv(tmp_path / "no.csv")
 
 
@@ -345,3 +345,44 @@ def test_only_our_errors_come_out_of_any_csv(raw: bytes) -> None:
             assert sample.path
             assert ".." not in sample.path.split("/")
             assert not os.path.isabs(sample.path)
+
+
+def test_whole_numbers_written_with_a_point_are_whole_numbers(tmp_path: Path) -> None:
+    found = csv_of(tmp_path, "path,label\na,0.0\nb,10.0\nc,2\n")
+    assert found.labels.tolist() == [0, 10, 2]
+    assert found.classes == ()
+
+
+def test_numbers_with_a_fraction_are_no_labels(tmp_path: Path) -> None:
+    with pytest.raises(dp.ManifestError, match=r"line 3: label 0\.5 is not a whole number"):
+        csv_of(tmp_path, "path,label\na,1\nb,0.5\n")
+
+
+def test_classes_can_be_numbered_alike_in_several_manifests(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text("path,label\na,melanoma\n")
+    found = dp.Manifest.from_csv(path, classes=["nevus", "melanoma"])
+    assert (found.labels.tolist(), found.classes) == ([1], ("nevus", "melanoma"))
+    with pytest.raises(dp.ManifestError, match="none of the classes") as caught:
+        dp.Manifest.from_csv(path, classes=["nevus"])
+    assert list(caught.value.problems) == [2]
+
+
+def test_masks_and_slices_choose_samples(tmp_path: Path) -> None:
+    found = csv_of(tmp_path, "path,label\na,0\nb,1\nc,1\n")
+    assert list(found.subset(found.labels == 1).paths) == ["b", "c"]
+    assert list(found[1:].paths) == ["b", "c"]
+    with pytest.raises(dp.ConfigError, match="whole numbers, or 3 booleans"):
+        found.subset([0.5])
+
+
+def test_a_root_that_is_no_folder_is_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("path\na\n")
+    with pytest.raises(dp.ManifestError, match="is no folder; give root="):
+        dp.Manifest.from_csv(tmp_path / "m.csv", root=tmp_path / "absent")
+
+
+def test_pipes_are_not_listed(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(dp.ManifestError, match="no DICOM file"):
+        dp.Manifest.from_dicom_tree(tmp_path)

@@ -7,6 +7,8 @@ import importlib
 import json
 import logging
 import sys
+import traceback
+import warnings
 from collections.abc import Sequence
 
 from dali_pipes.cli.common import FAILED, INTERRUPTED, LACKING, USAGE
@@ -43,10 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from dali_pipes.errors import BackendError, ConfigError, DaliPipesError, ManifestError, UnsupportedError
 
     arguments = sys.argv[1:] if arguments is None else arguments
-    args = parser(arguments).parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    warnings.filterwarnings("ignore", module="pydicom")
     logging.getLogger("pydicom").setLevel(logging.ERROR)  # it warns of small faults of files that it reads all the same
     try:
+        args = parser(arguments).parse_args(arguments)
         return int(args.run(args))
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -56,7 +59,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code = USAGE
         elif isinstance(error, (BackendError, UnsupportedError)):
             code = LACKING
-        if args.json:
-            print(json.dumps({"error": type(error).__name__, "message": str(error)}))
-        print(f"dali-pipes {args.command}: {error}", file=sys.stderr)
+        _report(arguments, error)
         return code
+    except Exception as error:
+        _report(arguments, error)
+        traceback.print_exc()
+        return FAILED
+
+
+def _report(arguments: Sequence[str], error: Exception) -> None:
+    if "--json" in arguments:
+        print(json.dumps({"error": type(error).__name__, "message": str(error)}))
+    print(f"dali-pipes: {error}", file=sys.stderr)

@@ -98,7 +98,7 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     if args.recipe is not None:
         return Recipe.load(args.recipe)
     parts = args.img_size.lower().split("x")
-    if not all(part.isdigit() for part in parts) or len(parts) > 2:
+    if not all(part.isascii() and part.isdecimal() for part in parts) or len(parts) > 2:
         raise ConfigError(f"--img-size {args.img_size!r}: give a number of pixels, or HEIGHTxWIDTH.")
     imagenet = (
         {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -125,11 +125,11 @@ def window_of(text: str) -> Window | None:
         if kind == "none" and not numbers:
             return None
         if kind == "percentile" and len(numbers) in (0, 2):
-            return PercentileWindow(*numbers)
+            return PercentileWindow(numbers[0], numbers[1]) if numbers else PercentileWindow()
         if kind == "fixed" and len(numbers) == 2:
-            return FixedWindow(*numbers)
+            return FixedWindow(numbers[0], numbers[1])
         if kind == "voi" and len(numbers) < 2:
-            return VOIWindow(*map(int, numbers))
+            return VOIWindow(int(numbers[0]) if numbers else 0)
     except ValueError:
         pass
     raise ConfigError(f"--window {text!r}: give {WINDOW_HELP}.")

@@ -56,4 +56,7 @@ def run(args: argparse.Namespace) -> int:
         *failures.values(),
     ]
     common.show(args, document, "\n".join(lines))
-    return common.FAILED if failures else common.GOOD
+    lost = stats["cache"]["errors"]
+    if lost:
+        common.note(args, f"The cache could not be written or read {lost} times: it is not complete.")
+    return common.FAILED if failures or lost else common.GOOD

@@ -1,0 +1,117 @@
+"""One epoch's work: request samples ahead, settle what cannot be decoded, run the backend."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dali_pipes.backends import Backend
+from dali_pipes.batch import Batch
+from dali_pipes.draws import draw
+from dali_pipes.errors import BackendError, DecodeError
+from dali_pipes.fetch import Encoded, Failure, Fetcher, Item, Pixels
+from dali_pipes.manifest import Manifest
+from dali_pipes.prefetch import lookahead
+from dali_pipes.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+Samples = npt.NDArray[np.int64]
+Good = list[tuple[int, Pixels | Encoded]]
+"""(sample, item): what a batch will hold."""
+
+ON_ERROR = ("raise", "skip", "substitute")
+"""What may happen to a sample that cannot be decoded."""
+
+SUBSTITUTE_TRIES = 32
+"""How many samples in a row "substitute" tries before it gives up."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Computes the batches of one epoch on one rank.
+
+    Attributes:
+        manifest, recipe: what is loaded, and how.
+        fetcher: gives base images.
+        backend: computes batches; used by nobody else meanwhile.
+        on_error: one of `ON_ERROR`.
+        seed, number: decide the draws.
+        order: int64[M], this rank's samples in the order of the epoch.
+    """
+
+    manifest: Manifest
+    recipe: Recipe
+    fetcher: Fetcher
+    backend: Backend
+    on_error: str
+    seed: int
+    number: int
+    order: Samples
+
+    def batches(self, plan: list[Samples], position: int, ahead: int) -> Iterator[tuple[int, Batch | None]]:
+        """(samples taken, batch) for each batch planned; the batch is None where all of its samples were skipped.
+
+        Args:
+            plan: the samples of each batch, consecutive parts of `order` from `position` on.
+            position: where in `order` the plan begins.
+            ahead: batches requested before the one in work, early enough that the workers never run dry between two.
+        """
+        requests = ((samples, [self.fetcher.request(sample) for sample in samples.tolist()]) for samples in plan)
+        for samples, requested in lookahead(requests, ahead):
+            items = [item.result() if isinstance(item, Future) else item for item in requested]
+            following = np.arange(position + 1, position + len(samples) + SUBSTITUTE_TRIES) % len(self.order)
+            yield len(samples), self._batch(samples, items, self.order[following])
+            position += len(samples)
+
+    def _batch(self, samples: Samples, items: list[Item], successors: Samples) -> Batch | None:
+        good = self._settle(samples, items, successors)
+        try:
+            image = self._run(good)
+        except BackendError as error:
+            if not any(isinstance(item, Encoded) for _, item in good):
+                raise
+            # A JPEG that the backend could not take: decode these samples here, each under the policy for bad samples.
+            log.warning("a batch is decoded again outside of the backend, which could not: %s", error)
+            samples = np.array([sample for sample, _ in good])
+            again = [self.fetcher.decoded(sample) if isinstance(item, Encoded) else item for sample, item in good]
+            good = self._settle(samples, list(again), successors)
+            image = self._run(good)
+        if image is None:
+            return None
+        index = np.array([sample for sample, _ in good], np.int64)
+        label = torch.from_numpy(self.manifest.labels[index])
+        return Batch(image, label, torch.from_numpy(index), [self.manifest.ids[i] for i in index.tolist()])
+
+    def _run(self, good: Good) -> torch.Tensor | None:
+        if not good:
+            return None
+        samples = np.array([sample for sample, _ in good], np.int64)
+        return self.backend.run([item for _, item in good], draw(self.recipe.augment, self.seed, self.number, samples))
+
+    def _settle(self, samples: Samples, items: list[Item], successors: Samples) -> Good:
+        """What the batch will hold, after the policy for samples that cannot be decoded."""
+        good: Good = []
+        for place, (sample, item) in enumerate(zip(samples.tolist(), items)):
+            if not isinstance(item, Failure):
+                good.append((sample, item))
+            elif self.on_error == "raise":
+                raise item.error
+            elif self.on_error == "substitute":
+                good.append(self._substitute(item, successors[place : place + SUBSTITUTE_TRIES].tolist()))
+        return good
+
+    def _substitute(self, failure: Failure, successors: list[int]) -> tuple[int, Pixels]:
+        for sample in successors:
+            item = self.fetcher.decoded(sample)
+            if not isinstance(item, Failure):
+                return sample, item
+        raise DecodeError(
+            f"{failure.error}; nor can the {len(successors)} samples after it that could stand in for it."
+        )
