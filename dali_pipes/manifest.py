@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import overload
 
@@ -232,13 +233,17 @@ class Manifest(Sequence[Sample]):
         Raises:
             ManifestError: the path leads out of the root.
         """
-        root = os.path.realpath(self.root)
+        root = self._real_root
         path = os.path.realpath(os.path.join(root, self.paths[index]))
         if os.path.commonpath([root, path]) != root:
             raise ManifestError(
                 f"{self.describe(index)} leads out of the manifest's root through a link; move the file in."
             )
         return Path(path)
+
+    @cached_property
+    def _real_root(self) -> str:
+        return os.path.realpath(self.root)
 
     def describe(self, index: int) -> str:
         """How messages name a sample: by number and a short digest, for paths and ids may identify patients.
