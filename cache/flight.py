@@ -5,7 +5,8 @@ complete, by link(2): no lock of the operating system is used, so this works on 
 waits until the entry is there or the claim is gone. A claim whose owner is dead is taken over; of an owner on another
 host nobody knows, so its claim counts for ``lease`` seconds by the file server's own clock.
 
-A claim saves work and is never needed for correctness: where it cannot be written the value is simply computed.
+A claim saves work and is never needed for correctness: where it cannot be written, or its owner is alive but has not
+finished after ``patience`` seconds (it may be stopped), the value is simply computed.
 """
 
 from __future__ import annotations
@@ -21,23 +22,26 @@ from typing import Any
 import numpy as np
 
 from .base import Array, ProcessLock
+from .errors import StoreConfigError
 from .files import Folder
 from .integrity import read_only, storable
 from .key import Key
 from .owner import Owner, me
 
 LEASE = 300.0  # longer than any decode may take
+PATIENCE = 60.0  # longer than most decodes take: waiting on costs more than computing twice
 _FIRST_WAIT, _LONGEST_WAIT = 0.001, 0.05
 
 
 class SingleFlight:
     """See the module. ``store``: any store; claims lie in the subfolder ``claims`` of its directory, if it has one."""
 
-    def __init__(self, store: Any, lease: float = LEASE) -> None:
-        self.store, self.lease = store, lease
+    def __init__(self, store: Any, lease: float = LEASE, patience: float = PATIENCE) -> None:
+        self.store, self.lease, self.patience = store, lease, patience
         self._lock = ProcessLock()
         self._pid = os.getpid()
         self._flights: dict[bytes, threading.Event] = {}
+        self._closed = threading.Event()
         directory, options = getattr(store, "directory", None), getattr(store, "options", None)
         self._claims: Folder | None = None
         if directory is not None and not (options is not None and options.read_only):
@@ -50,20 +54,21 @@ class SingleFlight:
                         self._claims.delete(name)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.store, self.lease)
+        return type(self), (self.store, self.lease, self.patience)
 
     def get_or_put(self, key: Key, compute: Callable[[], Array]) -> tuple[Array, bool]:
         """(entry, False) if the store has it or gets it from elsewhere; else (what ``compute`` gave, True), now stored.
 
         The array is read-only. What ``compute`` raises goes to the caller; others who waited then try for themselves.
+        Raises StoreConfigError where it would begin or go on to wait or compute after ``close``.
         """
         while True:
             found = self.store.get(key)
             if found is not None:
                 return found, False
             with self._lock:
-                if self._pid != os.getpid():
-                    self._pid, self._flights = os.getpid(), {}  # the parent's threads do not fly here
+                self._leave_parent()
+                self._check_open()
                 other = self._flights.get(key.digest)
                 if other is None:
                     mine = self._flights[key.digest] = threading.Event()
@@ -75,11 +80,34 @@ class SingleFlight:
             finally:
                 with self._lock:
                     self._flights.pop(key.digest, None)
+                    self._give_back()
                 mine.set()
 
     def close(self) -> None:
-        """Gives the folder's handle back."""
-        if self._claims is not None:
+        """Ends all waiting, here with StoreConfigError; computations under way end as usual. Does not wait for them:
+        the last one gives the folder's handle back.
+        """
+        with self._lock:
+            self._leave_parent()
+            self._closed.set()
+            for flight in self._flights.values():
+                flight.set()
+            self._give_back()
+
+    def _leave_parent(self) -> None:
+        """After a fork: the parent's threads do not fly here, and may have held the locks of its events."""
+        if self._pid != os.getpid():
+            closed = self._closed.is_set()
+            self._pid, self._flights, self._closed = os.getpid(), {}, threading.Event()
+            if closed:
+                self._closed.set()
+
+    def _check_open(self) -> None:
+        if self._closed.is_set():
+            raise StoreConfigError("this SingleFlight is closed: make another for a store that is open")
+
+    def _give_back(self) -> None:
+        if self._claims is not None and self._closed.is_set() and not self._flights:
             self._claims.close()
 
     def _lead(self, key: Key, compute: Callable[[], Array]) -> tuple[Array, bool]:
@@ -105,12 +133,15 @@ class SingleFlight:
                     self._claims.delete(name)
 
     def _acquire(self, key: Key, name: str) -> bool:
-        """True when the claim is ours; False when the entry has appeared."""
+        """True when the claim is ours; False when the entry has appeared, or to compute without a claim.
+
+        Raises StoreConfigError when this is closed meanwhile.
+        """
         claims = self._claims
         if claims is None:
             return False
         text = str(me()).encode()
-        wait = _FIRST_WAIT
+        wait, until = _FIRST_WAIT, time.monotonic() + self.patience
         while True:
             try:
                 claims.publish(name, [text], replace=False)
@@ -119,9 +150,10 @@ class SingleFlight:
                 pass
             if self._is_stale(claims, name):
                 continue
-            if self.store.contains(key):
+            if self.store.contains(key) or time.monotonic() >= until:
                 return False
-            time.sleep(wait)
+            if self._closed.wait(wait):
+                self._check_open()
             wait = min(_LONGEST_WAIT, wait * 1.5)
 
     def _is_stale(self, claims: Folder, name: str) -> bool:

@@ -316,19 +316,32 @@ class PackedStore(BaseStore):
     # -- page-locking -------------------------------------------------------------------------------------------------
 
     def page_lock(self) -> int:
-        """Page-locks the published part of every segment's map, until ``close``; how many bytes are locked now.
+        """Page-locks the segments that are full, or whose writer has closed or died; how many bytes are locked now.
 
-        Call it when the cache is warm: entries put later into the same segment are not locked. 0 without CUDA.
+        They stay so until ``close``. Of a segment that still grows a later entry could begin in a locked page and end
+        in one that is not, which CUDA refuses to copy. Call it again, at every epoch say. 0 without CUDA.
         """
         with self._lock:
-            for token, number in self._slots.numbers.items():
-                segment = self._segments[number]
-                if segment.sums and token not in self._locked:
-                    lock = PinnedMapping(segment.map()[: max(segment.sums) + 1])
-                    if not lock.active:
-                        break
-                    self._locked[token] = lock
+            ended = [token for token in self._slots.numbers if self._is_left(token)]
+            with contextlib.suppress(OSError):
+                self._refresh()  # afterwards: the last records of a writer that has just died are known too
+            for token in sorted(self._entries.complete.union(ended) & self._slots.numbers.keys() - self._locked.keys()):
+                segment = self._segments[self._slots.numbers[token]]
+                try:
+                    lock = PinnedMapping(segment.map()[: self._slots.used(token)])
+                except (OSError, IntegrityError):
+                    continue  # gone or damaged, as whoever reads it will find
+                if not lock.active:
+                    break
+                self._locked[token] = lock
             return sum(lock.array.nbytes for lock in self._locked.values())
+
+    def _is_left(self, token: str) -> bool:
+        """Whether the writer of a segment is known to be dead."""
+        with contextlib.suppress(OSError):
+            maker = journal_owner(self._folder, token + ".idx")
+            return maker is not None and maker.alive() is False
+        return False
 
     # -- upkeep --------------------------------------------------------------------------------------------------------
 

@@ -60,6 +60,13 @@ class SlotIndex:
         """How many slots of a segment hold entries."""
         return self._live.get(token, 0)
 
+    def used(self, token: str) -> int:
+        """How many slots from the first one on hold all that was ever published; dead ones may still be read by whoever
+        got them before.
+        """
+        slots = {*self._dead.get(token, ()), *self.segment(token).sums}
+        return max(slots) + 1 if slots else 0
+
     def segment(self, token: str) -> Segment:
         """The segment of a token, new if it was not known."""
         number = self.numbers.get(token)

@@ -182,9 +182,9 @@ class Fetcher:
 
     def close(self) -> None:
         """Ends threads and child processes; requests that have not begun are dropped."""
+        self._flight.close()  # first: threads that wait for another's image would keep theirs waiting
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._children.close()
-        self._flight.close()
         self._sources.close()
         if self._ledger is not None:
             self._ledger.close()

@@ -32,7 +32,7 @@ from dali_pipes.decode.api import DEFAULT, finish
 from dali_pipes.decode.limits import Limits
 from dali_pipes.decode.policy import Decoded, DecodePolicy, Kind
 from dali_pipes.decode.wire import Gone, receive, send
-from dali_pipes.errors import ConfigError, DecodeError, LimitError
+from dali_pipes.errors import ConfigError, DecodeError, LimitError, WorkerError
 
 # The parent's sys.path, and a stand-in for the package, whose own __init__ would import torch.
 _BOOT = (
@@ -72,8 +72,8 @@ class DecoderPool:
     ) -> Decoded:
         """As `decode.decode`, from a path, in a child; waits for a free one.
 
-        Raises the same errors; LimitError too where a limit of time or memory is exceeded, DecodeError where the child
-        crashed, OSError where the file can't be read.
+        Raises the same errors; LimitError too where a limit of time or memory is exceeded, WorkerError where the child
+        crashed, was killed or could not be started, OSError where the file can't be read, ConfigError after `close`.
         """
         if self._pid != os.getpid():
             self._begin()
@@ -102,7 +102,7 @@ class DecoderPool:
         return sorted(child.pid for child in self._children if child.alive)
 
     def close(self) -> None:
-        """End every child, those at work included; their callers get DecodeError. Closing twice does nothing."""
+        """End every child, those at work included; their callers get WorkerError. Closing twice does nothing."""
         if self._pid != os.getpid():
             return
         with self._lock:
@@ -136,20 +136,28 @@ class _Child:
     """One child process and its end of the socket and the memory file. Used by one thread at a time."""
 
     def __init__(self) -> None:
-        self._file = _memory_file()
         self._map: mmap.mmap | None = None
-        self._socket, theirs = socket.socketpair()
         package = Path(errors.__file__).parent
-        with theirs:
-            fds = (theirs.fileno(), self._file)
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _BOOT, json.dumps(sys.path), str(package), *map(str, fds)],
-                pass_fds=fds,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,  # codec libraries print; what they print may quote the file
-                env={**os.environ, **_ONE_THREAD},
-            )
+        with contextlib.ExitStack() as undo:
+            try:
+                self._file = _memory_file()
+                undo.callback(os.close, self._file)
+                self._socket, theirs = socket.socketpair()
+                undo.callback(self._socket.close)
+                with theirs:
+                    fds = (theirs.fileno(), self._file)
+                    self._process = subprocess.Popen(
+                        [sys.executable, "-c", _BOOT, json.dumps(sys.path), str(package), *map(str, fds)],
+                        pass_fds=fds,
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL,
+                        stderr=subprocess.DEVNULL,  # codec libraries print; what they print may quote the file
+                        env={**os.environ, **_ONE_THREAD},
+                        start_new_session=True,  # Ctrl-C in a terminal goes to every process of the group
+                    )
+            except OSError as error:
+                raise WorkerError(f"no decoder process could be started: {error.strerror or error}") from None
+            undo.pop_all()
         self.pid = self._process.pid
         self._ready = False
         self.alive = True
@@ -164,7 +172,7 @@ class _Child:
         except TimeoutError:
             self.kill()
             if not self._ready:
-                raise DecodeError(f"a decoder process did not start within {_START_SECONDS:g} s") from None
+                raise WorkerError(f"a decoder process did not start within {_START_SECONDS:g} s") from None
             raise LimitError(f"decoding took longer than {limits.seconds:g} s (Limits.seconds) and was ended") from None
         except (Gone, OSError):
             raise self._obituary() from None
@@ -193,7 +201,9 @@ class _Child:
         if code == -signal.SIGXCPU:
             return LimitError("decoding took more processor time than Limits.seconds allows and was ended")
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-        return DecodeError(f"the decoder process {how} while it read the file: the file is damaged, or memory ran out")
+        if not self._ready:
+            return WorkerError(f"the decoder process {how} before it could read the file")
+        return WorkerError(f"the decoder process {how} while it read the file: the file is damaged, or memory ran out")
 
     def kill(self) -> None:
         self.alive = False

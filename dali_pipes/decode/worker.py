@@ -10,6 +10,7 @@ import logging
 import mmap
 import os
 import resource
+import signal
 import socket
 import warnings
 from typing import Any
@@ -24,6 +25,7 @@ from dali_pipes.errors import DaliPipesError, LimitError, TruncatedError
 
 def main(socket_fd: int, memory_fd: int) -> None:
     """Serve until the other end closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end ends this
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold pixels

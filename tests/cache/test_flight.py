@@ -8,13 +8,15 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from cache import Key, SingleFlight, open_store
+from cache import CacheError, Key, SingleFlight, open_store
+from cache.owner import me
 from tests.cache.conftest import key, value
 
 WORKER = """
@@ -165,6 +167,40 @@ def test_a_claim_of_another_host_ends_with_its_lease(tmp_path: Path, text: str) 
     assert path.exists(), "another's claim is left to it"
 
 
+def test_nobody_waits_longer_than_patience_for_a_live_owner(tmp_path: Path) -> None:
+    """This process is the owner, and never finishes, as one that is stopped."""
+    path = claim(tmp_path, str(me()), 0, key(1))
+    flight = SingleFlight(open_store("pinned", tmp_path), patience=0)
+    assert flight.get_or_put(key(1), lambda: value(1))[1]
+    assert flight.store.get(key(1)) is not None
+    assert path.exists(), "the owner's claim is left to it"
+
+
+def test_close_ends_waiting_for_a_claim_and_for_a_thread(tmp_path: Path) -> None:
+    claim(tmp_path, str(me()), 0, key(1))
+    flight = SingleFlight(open_store("pinned", tmp_path), patience=1e6)
+    computing, finish = threading.Event(), threading.Event()
+
+    def slow() -> Any:
+        computing.set()
+        finish.wait()
+        return value(2)
+
+    with ThreadPoolExecutor(4) as threads:
+        leader = threads.submit(flight.get_or_put, key(2), slow)
+        waiting = [threads.submit(flight.get_or_put, key(number), lambda: value(9)) for number in (1, 1, 2)]
+        computing.wait()
+        flight.close()
+        for future in waiting:
+            with pytest.raises(CacheError, match="closed"):
+                future.result(60)
+        finish.set()
+        assert leader.result(60)[1], "what is under way is not disturbed"
+    assert flight._claims is not None
+    assert not flight._claims._handles, "the last one gave the handle back"
+    assert [path.name for path in (tmp_path / "claims").iterdir()] == [f"{key(1).hex}.claim"]
+
+
 def test_a_forked_child_does_not_wait_for_its_parents_threads(tmp_path: Path) -> None:
     flight = SingleFlight(open_store("memory"))
     flight._flights[key(1).digest] = threading.Event()
@@ -175,8 +211,8 @@ def test_a_forked_child_does_not_wait_for_its_parents_threads(tmp_path: Path) ->
 
 
 def test_pickle(tmp_path: Path) -> None:
-    flight = SingleFlight(open_store("pinned", tmp_path), lease=7)
+    flight = SingleFlight(open_store("pinned", tmp_path), lease=7, patience=8)
     again = pickle.loads(pickle.dumps(flight))  # noqa: S301
-    assert again.lease == 7
+    assert (again.lease, again.patience) == (7, 8)
     assert again.get_or_put(key(1), lambda: value(1))[1]
     assert not flight.get_or_put(key(1), lambda: value(1))[1]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
 import pytest
 
+import cache.packed
 import cache.pin
 from cache import PinnedMapping
 from tests.cache.conftest import key, value
@@ -63,19 +65,39 @@ def test_without_cuda(monkeypatch: Any) -> None:
         assert "missing" in pinned.reason
 
 
-def test_a_packed_store_locks_what_is_published(monkeypatch: Any, tmp_path: Any) -> None:
+def test_a_packed_store_locks_what_will_not_grow(monkeypatch: Any, tmp_path: Any) -> None:
     runtime = Runtime()
     monkeypatch.setattr(cache.pin, "_runtime", lambda: runtime)
-    with cache.open_store("pinned", tmp_path) as store:
+    large, small = (3, 2048, 2048), (1, 50, 50)  # one of the large ones fills a segment
+    monkeypatch.setattr(cache.packed, "capacity", lambda size, *_: 1 if size == 3 * 2048 * 2048 else 100)
+    with cache.open_store("pinned", tmp_path, strict=True) as writer:
+        reader = cache.open_store("pinned", tmp_path, strict=True, read_only=True)
         for number in range(3):
-            store.put(key(number), value(number, (3, 64, 64)))
-        store.put(key(3), value(3, (1, 64, 64)))
-        locked = store.page_lock()  # type: ignore[attr-defined]
-        assert locked == (3 * 3 + 1) * 64 * 64
-        assert store.page_lock() == locked  # type: ignore[attr-defined]
+            writer.put(key(number), value(number, small))
+        assert (writer.page_lock(), reader.page_lock(), runtime.calls) == (0, 0, [])  # type: ignore[attr-defined]
+        writer.put(key(3), value(3, large))
+        for store in (writer, reader, writer):
+            assert store.page_lock() == 3 * 2048 * 2048  # type: ignore[attr-defined]
         assert [call[0] for call in runtime.calls] == ["register"] * 2
-        assert np.array_equal(store.get(key(1)), value(1, (3, 64, 64)))  # type: ignore[arg-type]
-    assert [call[0] for call in runtime.calls] == ["register"] * 2 + ["unregister"] * 2
+    assert [call[0] for call in runtime.calls] == ["register"] * 2 + ["unregister"]
+    assert reader.page_lock() == 3 * 2048 * 2048 + 3 * 50 * 50, "its writer has closed"  # type: ignore[attr-defined]
+    found = reader.get(key(2))
+    assert found is not None
+    start, length = runtime.calls[-1][1:3]
+    assert start <= found.ctypes.data < found.ctypes.data + found.nbytes <= start + length
+    reader.close()
+    assert [call[0] for call in runtime.calls].count("unregister") == 3
     monkeypatch.setattr(cache.pin, "_runtime", lambda: None)
     with cache.open_store("pinned", tmp_path) as store:
         assert store.page_lock() == 0  # type: ignore[attr-defined]
+
+
+def test_a_packed_store_locks_what_a_dead_writer_left(monkeypatch: Any, tmp_path: Any) -> None:
+    monkeypatch.setattr(cache.pin, "_runtime", Runtime)
+    child = os.fork()
+    if not child:
+        cache.open_store("pinned", tmp_path).put(key(1), value(1))
+        os._exit(0)  # without closing
+    assert os.waitpid(child, 0)[1] == 0
+    with cache.open_store("pinned", tmp_path, strict=True) as store:
+        assert store.page_lock() == value(1).nbytes  # type: ignore[attr-defined]

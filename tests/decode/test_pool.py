@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from dali_pipes.decode import DecodePolicy, DecoderPool, FixedWindow, Kind, Limits, decode, identify
-from dali_pipes.errors import ConfigError, DecodeError, LimitError, TruncatedError, UnsupportedError
+from dali_pipes.errors import ConfigError, DecodeError, LimitError, TruncatedError, UnsupportedError, WorkerError
 
 PIXELS = np.random.default_rng(0).integers(0, 4096, (40, 50)).astype(np.uint16)
 
@@ -91,10 +91,33 @@ def test_a_crashed_child_is_named_by_its_signal_and_replaced(file):
         pool.decode(file, kind)
         (child,) = pool.pids()
         os.kill(child, signal.SIGSEGV)
-        with pytest.raises(DecodeError, match="SIGSEGV"):
+        with pytest.raises(WorkerError, match="SIGSEGV"):
             pool.decode(file, kind)
         assert pool.decode(file, kind).pixels.any()
         assert pool.pids() != [child]
+
+
+def test_an_interrupt_is_for_the_parent(file):
+    kind = identify(file, file.read_bytes())
+    with DecoderPool(1) as pool:
+        pool.decode(file, kind)
+        (child,) = pool.pids()
+        assert os.getpgid(child) != os.getpgid(0), "Ctrl-C goes to the group, also before a child can ignore it"
+        os.kill(child, signal.SIGINT)
+        assert pool.decode(file, kind).pixels.any()
+        assert pool.pids() == [child]
+
+
+def test_a_child_that_cannot_start_says_nothing_of_the_file(file, monkeypatch):
+    kind = identify(file, file.read_bytes())
+    with DecoderPool(1) as pool:
+        handles = len(os.listdir("/proc/self/fd"))
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "executable", "/nowhere/python")
+            with pytest.raises(WorkerError, match="could be started"):
+                pool.decode(file, kind)
+        assert len(os.listdir("/proc/self/fd")) == handles
+        assert pool.decode(file, kind).pixels.any()
 
 
 def test_a_file_that_takes_too_long(tmp_path):
