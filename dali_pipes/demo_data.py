@@ -116,8 +116,12 @@ def write_mammogram(
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, bits, bits - 1
     stored = np.uint16(2**bits - 1) - pixels if inverted else pixels
     dataset.PixelData = stored.astype("<u2").tobytes()
-    if syntax == JPEGLosslessSV1:
-        frame: Any = imagecodecs.jpeg8_encode(stored, lossless=True, predictor=1, bitspersample=bits)
+    if syntax in (JPEGLosslessSV1, JPEG2000Lossless):
+        frame: Any
+        if syntax == JPEGLosslessSV1:
+            frame = imagecodecs.jpeg8_encode(stored, lossless=True, predictor=1, bitspersample=bits)
+        else:
+            frame = imagecodecs.jpeg2k_encode(stored, level=0, codecformat="J2K", reversible=True, bitspersample=bits)
         dataset.PixelData = encapsulate([bytes(frame)])
         dataset["PixelData"].VR = "OB"
         meta.TransferSyntaxUID = syntax

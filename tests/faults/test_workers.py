@@ -61,6 +61,8 @@ def lose_a_worker(manifest: dp.Manifest, mode: str, way: str, directory: Path, d
     dataset = dp.ImageDataset(manifest, RECIPE, cache_mode=mode, cache_dir=directory, cache_options={"strict": True})
     try:
         items(dataset, way, worker_init_fn=functools.partial(die_at, decodes, mark))
+    except (EOFError, ConnectionError):  # it died while it handed over its tensors
+        os._exit(LOST)
     except RuntimeError as error:
         os._exit(LOST if "exited unexpectedly" in str(error) or "killed" in str(error) else 1)
 
