@@ -49,8 +49,8 @@ def table() -> str:
             "",
             f"Measured with `python benchmarks/epoch_time.py --photos {measured['photos']} --mammograms "
             f"{measured['mammograms']} --epochs 3`: JPEGs of 1600x1200 and DICOM files of 3328x2560 to 512x512x3 "
-            f"float32, dali-cpu / torch, {facts['cores']} cores ({facts['cpu']}), {facts['memory_gib']} GiB, not run on a GPU. "
-            "First epochs of dali-cpu include the import of DALI.",
+            f"float32, dali-cpu / torch, {facts['cores']} cores ({facts['cpu']}), {facts['memory_gib']} GiB, "
+            "not run on a GPU. First epochs of dali-cpu include the import of DALI.",
         ]
     )
 
