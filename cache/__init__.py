@@ -19,13 +19,14 @@ from .key import Key, default_secret
 from .parts import PartsLedger
 from .pin import PinnedMapping
 from .sources import SourceIndex
-from .store import DISK_MODES, MODES, Store, open_store
+from .store import DISK_MODES, MODES, PERSISTENT_MODES, Store, open_store
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __all__ = [
     "DISK_MODES",
     "MODES",
+    "PERSISTENT_MODES",
     "CacheError",
     "EntryError",
     "IntegrityError",

@@ -25,6 +25,7 @@ from .key import Key
 
 MODES = ("none", "memory", "disk", "npy", "tensor-disk", "tensor-memmap", "pinned", "tiered")
 DISK_MODES = ("disk", "npy", "tensor-disk", "tensor-memmap", "pinned")
+PERSISTENT_MODES = (*DISK_MODES, "tiered")
 _CLASSES = {  # imported when asked for: torch takes seconds
     "disk": ("png", "PngStore"),
     "npy": ("npyfile", "NpyStore"),

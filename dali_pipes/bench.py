@@ -83,7 +83,7 @@ class Measurement:
     @property
     def persistent(self) -> bool:
         """Whether the next run finds the cache warm."""
-        return self.cache_mode in (*cache.DISK_MODES, "tiered")
+        return self.cache_mode in cache.PERSISTENT_MODES
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, with images per second and what the mode promises."""
@@ -160,7 +160,7 @@ def _in_child(job: dict[str, Any]) -> Measurement:
 def run_job(job: dict[str, Any]) -> Measurement:
     """Measures one combination in this process."""
     manifest = Manifest.from_csv(job["manifest"], job["root"])
-    persistent = job["cache_mode"] in (*cache.DISK_MODES, "tiered")
+    persistent = job["cache_mode"] in cache.PERSISTENT_MODES
     directory = Path(job["cache_dir"])
     with (
         Memory() as memory,

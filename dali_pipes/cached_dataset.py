@@ -73,7 +73,7 @@ class CachedDataset(Dataset[Any]):
             )
         if version is not None and (isinstance(version, bool) or not isinstance(version, (str, int))):
             raise ConfigError(f"CachedDataset(version={version!r}): give a text or a whole number.")
-        persists = cache_mode in (*cache.DISK_MODES, "tiered")
+        persists = cache_mode in cache.PERSISTENT_MODES
         if persists and version is None and not hasattr(dataset, "sample_id"):
             raise ConfigError(
                 f"CachedDataset(cache_mode={cache_mode!r}) outlives this run, so it must know which data it holds: "

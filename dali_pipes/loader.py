@@ -157,7 +157,8 @@ class Loader:
         """Chooses the epoch that the next iteration runs: its order and its draws. Without it every iteration is
         alike.
         """
-        if _whole("epoch", epoch) != self._epoch:
+        epoch = _whole("epoch", epoch)
+        if epoch != self._epoch:
             self._epoch, self._position, self._resume = epoch, 0, False
 
     def __iter__(self) -> Iterator[Batch]:

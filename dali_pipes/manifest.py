@@ -21,9 +21,6 @@ from dali_pipes.columns import TextColumn
 from dali_pipes.errors import ConfigError, ManifestError
 from dali_pipes.rows import Table, check, read_csv, read_parquet
 
-NO_LABEL = -1
-"""The label of a sample that has none."""
-
 SHOW_PATHS = "DALI_PIPES_SHOW_PATHS"
 """Environment variable: set to 1, messages name samples by their paths, which may identify patients."""
 

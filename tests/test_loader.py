@@ -409,3 +409,11 @@ def test_the_callers_arrays_are_left_alone(manifest: dp.Manifest) -> None:
             batch.label.zero_()
             batch.index.zero_()
     assert np.array_equal(manifest.labels, before)
+
+
+def test_an_epoch_counted_by_numpy_makes_a_state_of_plain_numbers(manifest: dp.Manifest) -> None:
+    with dp.Loader(manifest, dp.Recipe(size=8), batch_size=2, backend="torch") as loader:
+        loader.set_epoch(np.int64(3))
+        state = json.loads(json.dumps(loader.state_dict()))
+        loader.load_state_dict(state)
+        assert state["epoch"] == 3

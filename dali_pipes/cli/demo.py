@@ -75,7 +75,7 @@ def _epochs(
     manifest: Manifest, recipe: Recipe, backend: str, mode: str, folder: Path
 ) -> tuple[dict[str, Any], list[Fingerprint]]:
     """Images per second of the first and the later epochs, and fingerprints of every epoch's samples."""
-    persistent = mode in (*cache.DISK_MODES, "tiered")
+    persistent = mode in cache.PERSISTENT_MODES
     prints: list[Fingerprint] = []
     with Loader(
         manifest, recipe, batch_size=16, cache_mode=mode, cache_dir=folder if persistent else None, backend=backend

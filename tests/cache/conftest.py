@@ -69,4 +69,4 @@ def coherent() -> list[str]:
 
 def persistent(ways: dict[str, tuple[str, dict[str, Any]]] = WAYS) -> list[str]:
     """The ways whose entries outlive the instance."""
-    return [way for way, (mode, _) in ways.items() if mode in (*cache.DISK_MODES, "tiered")]
+    return [way for way, (mode, _) in ways.items() if mode in cache.PERSISTENT_MODES]

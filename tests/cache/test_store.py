@@ -16,6 +16,7 @@ def test_public_names() -> None:
         [
             "DISK_MODES",
             "MODES",
+            "PERSISTENT_MODES",
             "CacheError",
             "EntryError",
             "IntegrityError",
