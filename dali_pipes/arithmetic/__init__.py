@@ -4,6 +4,8 @@
     tables       resampling weights, built on the host, quantised to integers
     integer      the portable resize: int32 reference in PyTorch, and `base_image`
     gray         colour to gray, in integers
+    affine       turning, scaling and moving, in integers
+    colour       brightness, contrast, saturation and hue, in integers
     normalise    flips and normalisation, two float32 roundings
     passes       its fast CPU forms
     packing      what a launch of the kernels reads
@@ -12,6 +14,8 @@
 Each module's docstring is the specification of its part.
 """
 
+from dali_pipes.arithmetic.affine import matrices, quantise, warp
+from dali_pipes.arithmetic.colour import colour_maps, recolour
 from dali_pipes.arithmetic.geometry import Fit, Geometry, geometry
 from dali_pipes.arithmetic.gray import gray
 from dali_pipes.arithmetic.integer import base_image, resize
@@ -25,16 +29,22 @@ __all__ = [
     "Interpolation",
     "Table",
     "base_image",
+    "colour_maps",
     "copy_into",
     "geometry",
     "gray",
+    "matrices",
     "normalisation",
     "normalise_into",
+    "quantise",
+    "recolour",
     "resize",
     "table",
+    "warp",
 ]
 
 ARITHMETIC_VERSION = "1"
 """Goes into cache keys. It changes when, and only when, `base_image` gives other bits for some input: never for a
-faster form, nor for `normalise`, whose results are not cached. The digests in `tests/arithmetic/test_golden.py` fail
-when the bits change; they are written anew together with a new version."""
+faster form, nor for `warp`, `recolour` and `normalise`, whose results are not cached. The digests in
+`tests/arithmetic/test_golden.py` fail when bits change; those of base images are written anew together with a new
+version."""
