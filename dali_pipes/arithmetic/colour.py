@@ -72,8 +72,8 @@ def colour_maps(
     heaviest, farthest = np.abs(weights).sum(axis=2).max(initial=0.0), np.abs(offset).max(initial=0.0) / full_scale
     if heaviest > _HEAVIEST - 1 or farthest > _FARTHEST - 1:
         raise ConfigError(
-            f"brightness, contrast and saturation multiply a pixel by {heaviest:g} and move it by {farthest:g} times the "
-            f"full scale; allowed are {_HEAVIEST - 1} and {_FARTHEST - 1}: use factors of at most 10"
+            f"brightness, contrast and saturation multiply a pixel by {heaviest:g} and add {farthest:g} times the full "
+            f"scale; allowed are {_HEAVIEST - 1} and {_FARTHEST - 1}: use factors of at most 10"
         )
     unit = float(1 << precision(full_scale))
     maps = np.empty((len(gain), channels, channels + 1), np.int64)

@@ -1,4 +1,5 @@
-"""The portable arithmetic on a GPU, through CuPy: the bits of `integer.base_image` and `normalise`, a batch at a time.
+"""The portable arithmetic on a GPU, through CuPy: the bits of `base_image`, `warp`, `recolour` and `normalise_into`, a
+batch at a time.
 
 `resize_batch` brings decoded pictures of any sizes to one batch: two launches, one upload, whatever the number of
 pictures. `finish_batch` brings base pictures to one batch: one launch.
@@ -92,15 +93,19 @@ def finish_batch(
     *,
     hflip: Sequence[bool] | None = None,
     vflip: Sequence[bool] | None = None,
+    warps: Sequence[Any] | Any | None = None,
+    maps: Sequence[Any] | Any | None = None,
     normalise: Normalise | None = None,
     dtype: str | None = None,
 ) -> Any:
-    """Flip and normalise base pictures on the device that is current.
+    """Flip, warp, recolour and normalise base pictures on the device that is current.
 
     images: CuPy uint8 or uint16 [C, h, w], C-contiguous, one shape and type; a list of them, or one array [N, C, h,
-    w]. normalise: `(m, inv)` of `normalisation` with the type's full scale, or None. dtype: the input's without it,
-    else "float32" or "float16". Returns a CuPy array [N, C, h, w]. Raises ConfigError for pictures that do not fit
-    together, BackendError without CuPy.
+    w]. warps: CuPy int64[6] for each picture, rows of `quantise`, or None. maps: CuPy int64[C, C + 1] for each picture,
+    of `colour_maps` with the type's full scale, or None. normalise: `(m, inv)` of `normalisation` with the type's full
+    scale, or None. dtype: the input's without it, else "float32" or "float16". Returns a CuPy array [N, C, h, w].
+    Raises ConfigError for pictures that do not fit together, warps and maps that do not fit the pictures, BackendError
+    without CuPy.
     """
     cupy = _cupy()
     if not len(images):
@@ -111,12 +116,43 @@ def finish_batch(
     kind = _out_type(given, normalise, dtype)
     _common(images, given, 0)
     planes, height, width = images[0].shape
-    packed = pack_finish([image.data.ptr for image in images], planes, flip_bits(len(images), hflip, vflip), normalise)
+    packed = pack_finish(
+        [image.data.ptr for image in images],
+        planes,
+        flip_bits(len(images), hflip, vflip),
+        normalise,
+        _addresses("warps", warps, len(images), (6,)),
+        _addresses("maps", maps, len(images), (planes, planes + 1)),
+    )
     device = _upload(packed)
     out = cupy.empty((len(images), planes, height, width), kind)
     passed = (device, out, *_ints(planes, height, width), device[packed.m :], device[packed.inv :])
     _launch(f"finish_{_SHORT[given]}_{_SHORT[kind]}", width, height, len(images), passed)
     return out
+
+
+def varied_images(
+    images: Sequence[Any], warps: Sequence[Any] | None = None, maps: Sequence[Any] | None = None
+) -> list[Any]:
+    """`finish_batch` without flips and normalising, as a list of N CuPy arrays [C, h, w] of the input's type, complete
+    when it returns: for callers on another stream."""
+    batch = finish_batch(images, warps=warps, maps=maps)
+    _cupy().cuda.get_current_stream().synchronize()
+    return list(batch)
+
+
+def _addresses(name: str, values: Sequence[Any] | Any | None, count: int, shape: tuple[int, ...]) -> list[int] | None:
+    """Where each picture's numbers lie on the device."""
+    if values is None:
+        return None
+    if len(values) != count:
+        raise ConfigError(f"{len(values)} {name} for {count} pictures; give one for each")
+    for i, value in enumerate(values):
+        if str(value.dtype) != "int64" or tuple(value.shape) != shape or not value.flags.c_contiguous:
+            raise ConfigError(
+                f"{name}[{i}] is {value.dtype} {list(value.shape)}; it must be int64 {list(shape)}, contiguous"
+            )
+    return [value.data.ptr for value in values]
 
 
 def _common(images: Sequence[Any], dtype: str, free: int) -> tuple[int, ...]:

@@ -26,7 +26,7 @@ _PLACE = ("width", "first", "rows", "top", "left", "flips")
 RESIZE_JOB = np.dtype(
     [("source", "u8"), ("between", "i8"), *((name, "i4") for name in _PLACE), ("across", _AXIS), ("down", _AXIS)]
 )
-FINISH_JOB = np.dtype([("source", "u8"), ("flips", "i4"), ("unused", "i4")])
+FINISH_JOB = np.dtype([("source", "u8"), ("warp", "u8"), ("colours", "u8"), ("flips", "i4"), ("unused", "i4")])
 
 _ALIGN = 16
 
@@ -92,11 +92,21 @@ def pack_resize(
 
 
 def pack_finish(
-    addresses: Sequence[int], planes: int, flips: npt.NDArray[np.int32], normalise: tuple[Floats, Floats] | None
+    addresses: Sequence[int],
+    planes: int,
+    flips: npt.NDArray[np.int32],
+    normalise: tuple[Floats, Floats] | None,
+    warps: Sequence[int] | None = None,
+    maps: Sequence[int] | None = None,
 ) -> Packed:
-    """Lay out a batch of base pictures to finish. addresses: where each one's planes start."""
+    """Lay out a batch of base pictures to finish. addresses: where each one's planes start; warps, maps: where each
+    one's coefficients (int64[6]) and colour map (int64[planes, planes + 1]) start. Raises ConfigError for colour maps
+    of more than 3 channels."""
+    if maps is not None and planes > 3:
+        raise ConfigError(f"a colour map of {planes} channels; the kernels mix up to 3")
     jobs = np.zeros(len(addresses), FINISH_JOB)
     jobs["source"], jobs["flips"] = addresses, flips
+    jobs["warp"], jobs["colours"] = warps or 0, maps or 0
     return _pack(jobs, np.zeros(0, np.int32), normalise, planes)
 
 

@@ -1,4 +1,4 @@
-/* The portable arithmetic as CUDA kernels: the bits of integer.py, gray.py and normalise.py.
+/* The portable arithmetic as CUDA kernels: the bits of integer.py, gray.py, affine.py, colour.py and normalise.py.
 
    The bodies keep to C, so that the tests can compile them with gcc, threads as loops, and compare them with the PyTorch form. Float steps
    are the intrinsics that round once each and are never fused: the bits do not hang on a compiler option.
@@ -37,7 +37,9 @@ typedef struct {
 
 /* One base picture to finish. Keep in step with FINISH_JOB in packing.py. */
 typedef struct {
-    unsigned long long source; /* address of u8 or u16 planes [channels, height, width] */
+    unsigned long long source;  /* address of u8 or u16 planes [planes, height, width] */
+    unsigned long long warp;    /* address of long long[6], see affine.py; 0 for none */
+    unsigned long long colours; /* address of long long[planes, planes + 1], see colour.py; 0 for none; 3 planes at most */
     int flips, unused;
 } FinishJob;
 
@@ -117,27 +119,75 @@ RESIZE_DOWN(resize_down_u8, u8, KEEP)
 RESIZE_DOWN(resize_down_f32, float, FLOAT)
 RESIZE_DOWN(resize_down_f16, u16, HALF)
 
-/* Flips and normalising of base pictures of one size. Grid: columns, rows (strided), pictures. out: [pictures, planes, height, width]. */
-#define FINISH(name, In, Out, BECOME)                                                                                                     \
+/* Where an output pixel is looked up: the whole part, and the fraction to `bits`. Without a warp the fraction is 0. */
+typedef struct {
+    int x, y, qx, qy;
+} Spot;
+
+DEVICE Spot spot_of(const FinishJob *job, int x, int y, int bits) {
+    Spot at = {x, y, 0, 0};
+    if (job->warp) {
+        const long long *w = (const long long *)job->warp, half = 1LL << (39 - bits), mask = (1LL << bits) - 1;
+        const long long X = w[0] * x + w[1] * y + w[2] + half, Y = w[3] * x + w[4] * y + w[5] + half;
+        at.x = (int)(X >> 40), at.qx = (int)(X >> (40 - bits) & mask);
+        at.y = (int)(Y >> 40), at.qy = (int)(Y >> (40 - bits) & mask);
+    }
+    return at;
+}
+
+/* A value of the flipped picture, by affine.py. `Sum` holds 3 * BITS bits. */
+#define SAMPLED(In, Sum, BITS)                                                                                                            \
+    DEVICE Sum pixel_##In(const FinishJob *job, int c, int y, int x, int height, int width) {                                             \
+        if (x < 0 || x >= width || y < 0 || y >= height) return 0;                                                                        \
+        const int row = job->flips & 2 ? height - 1 - y : y, column = job->flips & 1 ? width - 1 - x : x;                                 \
+        return ((const In *)job->source)[((long long)c * height + row) * width + column];                                                 \
+    }                                                                                                                                     \
+    DEVICE int sampled_##In(const FinishJob *job, Spot at, int c, int height, int width) {                                                \
+        const Sum qx = (Sum)at.qx, qy = (Sum)at.qy, ux = ((Sum)1 << BITS) - qx, uy = ((Sum)1 << BITS) - qy;                               \
+        if (!job->warp) return (int)pixel_##In(job, c, at.y, at.x, height, width);                                                        \
+        const Sum upper = pixel_##In(job, c, at.y, at.x, height, width) * ux + pixel_##In(job, c, at.y, at.x + 1, height, width) * qx;    \
+        const Sum lower =                                                                                                                 \
+            pixel_##In(job, c, at.y + 1, at.x, height, width) * ux + pixel_##In(job, c, at.y + 1, at.x + 1, height, width) * qx;          \
+        return (int)((upper * uy + lower * qy + ((Sum)1 << (2 * BITS - 1))) >> (2 * BITS));                                               \
+    }
+
+SAMPLED(u8, unsigned, 8)
+SAMPLED(u16, unsigned long long, 16)
+
+/* One channel of a pixel by colour.py. */
+DEVICE int mixed(const long long *colours, const int *pixel, int c, int planes, int precision, int full_scale) {
+    const long long *row = colours + c * (planes + 1);
+    long long total = row[planes] + (1LL << (precision - 1));
+    for (int j = 0; j < planes; ++j) total += row[j] * pixel[j];
+    total >>= precision;
+    return (int)(total < 0 ? 0 : total > full_scale ? full_scale : total);
+}
+
+/* Flips, warp, colour and normalising of base pictures of one size. Grid: columns, rows (strided), pictures. out: [pictures, planes, height,
+   width]. */
+#define FINISH(name, In, BITS, PRECISION, Out, BECOME)                                                                                    \
     KERNEL name(const FinishJob *__restrict__ jobs, Out *__restrict__ out, int planes, int height, int width,                             \
                 const float *__restrict__ m, const float *__restrict__ inv) {                                                             \
         const FinishJob job = jobs[blockIdx.z];                                                                                           \
+        const long long *colours = (const long long *)job.colours;                                                                        \
         const int x = (int)(blockIdx.x * blockDim.x + threadIdx.x);                                                                       \
         (void)m, (void)inv;                                                                                                               \
         if (x >= width) return;                                                                                                           \
-        const int column = job.flips & 1 ? width - 1 - x : x;                                                                             \
         for (int y = (int)(blockIdx.y * blockDim.y + threadIdx.y); y < height; y += (int)(gridDim.y * blockDim.y)) {                      \
-            const int row = job.flips & 2 ? height - 1 - y : y;                                                                           \
+            const Spot at = spot_of(&job, x, y, BITS);                                                                                    \
+            int pixel[3] = {0, 0, 0};                                                                                                     \
+            for (int c = 0; colours && c < planes; ++c) pixel[c] = sampled_##In(&job, at, c, height, width);                              \
             for (int c = 0; c < planes; ++c) {                                                                                            \
-                const int value = ((const In *)job.source)[((long long)c * height + row) * width + column];                               \
+                const int value = colours ? mixed(colours, pixel, c, planes, PRECISION, (1 << BITS) - 1)                                  \
+                                          : sampled_##In(&job, at, c, height, width);                                                     \
                 out[(((long long)blockIdx.z * planes + c) * height + y) * width + x] = (Out)BECOME(value, c);                             \
             }                                                                                                                             \
         }                                                                                                                                 \
     }
 
-FINISH(finish_u8_u8, u8, u8, KEEP)
-FINISH(finish_u8_f32, u8, float, FLOAT)
-FINISH(finish_u8_f16, u8, u16, HALF)
-FINISH(finish_u16_u16, u16, u16, KEEP)
-FINISH(finish_u16_f32, u16, float, FLOAT)
-FINISH(finish_u16_f16, u16, u16, HALF)
+FINISH(finish_u8_u8, u8, 8, 11, u8, KEEP)
+FINISH(finish_u8_f32, u8, 8, 11, float, FLOAT)
+FINISH(finish_u8_f16, u8, 8, 11, u16, HALF)
+FINISH(finish_u16_u16, u16, 16, 20, u16, KEEP)
+FINISH(finish_u16_f32, u16, 16, 20, float, FLOAT)
+FINISH(finish_u16_f16, u16, 16, 20, u16, HALF)

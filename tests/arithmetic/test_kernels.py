@@ -18,7 +18,21 @@ from arithmetic_pictures import Pixels, channel_counts, fits, modes, noise, seed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dali_pipes.arithmetic import Fit, base_image, copy_into, gray, kernels, normalisation, normalise_into, packing
+from dali_pipes.arithmetic import (
+    Fit,
+    base_image,
+    colour_maps,
+    copy_into,
+    gray,
+    kernels,
+    matrices,
+    normalisation,
+    normalise_into,
+    packing,
+    quantise,
+    recolour,
+    warp,
+)
 from dali_pipes.arithmetic.tables import Interpolation
 from dali_pipes.errors import ConfigError
 
@@ -84,9 +98,12 @@ def finish_on_cpu(
     flips: np.ndarray,
     constants: tuple[np.ndarray, np.ndarray] | None,
     kind: str,
+    warps: np.ndarray | None = None,
+    maps: np.ndarray | None = None,
 ) -> Pixels:
     planes, h, w = pictures[0].shape
-    packed = packing.pack_finish([p.ctypes.data for p in pictures], planes, flips, constants)
+    places = [None if values is None else [value.ctypes.data for value in values] for values in (warps, maps)]
+    packed = packing.pack_finish([p.ctypes.data for p in pictures], planes, flips, constants, *places)
     out = np.full((len(pictures), planes, h, w), 7, KINDS[kind])
     given_kind = "u8" if pictures[0].dtype == np.uint8 else "u16"
     run = getattr(library, f"run_finish_{given_kind}_{kind}")
@@ -95,14 +112,34 @@ def finish_on_cpu(
     return out
 
 
-def finished(planes: Pixels, flip: int, constants: tuple[np.ndarray, np.ndarray] | None, kind: str) -> Pixels:
-    """The reference: one base picture, by normalise.py."""
+def finished(
+    planes: Pixels,
+    flip: int,
+    constants: tuple[np.ndarray, np.ndarray] | None,
+    kind: str,
+    warp_by: np.ndarray | None = None,
+    colours: np.ndarray | None = None,
+) -> Pixels:
+    """The reference: one base picture, by affine.py, colour.py and normalise.py."""
     out = np.zeros(planes.shape, KINDS[kind])
+    if warp_by is not None:
+        planes, flip = warp(planes[:, :: -1 if flip & 2 else 1, :: -1 if flip & 1 else 1], warp_by), 0
+    if colours is not None:
+        planes = recolour(planes, colours)
     if constants is None:
         copy_into(out, planes, bool(flip & 1), bool(flip & 2))
     else:
         normalise_into(out, planes, *constants, bool(flip & 1), bool(flip & 2))
     return out
+
+
+def changes(seed: int, count: int, size: tuple[int, int], channels: int, depth: int) -> tuple[np.ndarray, np.ndarray]:
+    """Coefficients of warps and colour maps, mild and extreme."""
+    rng = np.random.default_rng(seed)
+    shifts = rng.uniform(-1, 1, (2, count)) * rng.choice([0.1, 1.0])
+    warps = quantise(matrices(size, rng.uniform(-180, 180, count), 10 ** rng.uniform(-1, 1, count), *shifts))
+    factors = rng.uniform(0, rng.choice([2.0, 10.0]), (3, count))
+    return warps, colour_maps(channels, (1 << depth) - 1, *factors, rng.uniform(-180, 180, count))
 
 
 def same_bits(a: Pixels, b: Pixels) -> bool:
@@ -164,9 +201,17 @@ def test_resize_of_real_and_absurd_sizes(compiled: ctypes.CDLL, fit: Fit) -> Non
     st.tuples(st.integers(1, 50), st.integers(1, 50)),
     channel_counts,
     st.sampled_from([("u8", "u8"), ("u8", "f32"), ("u8", "f16"), ("u16", "u16"), ("u16", "f32"), ("u16", "f16")]),
+    st.booleans(),
+    st.booleans(),
 )
 def test_finish_is_the_reference(
-    compiled: ctypes.CDLL, drawn: list[tuple[int, int]], size: tuple[int, int], channels: int, kinds: tuple[str, str]
+    compiled: ctypes.CDLL,
+    drawn: list[tuple[int, int]],
+    size: tuple[int, int],
+    channels: int,
+    kinds: tuple[str, str],
+    warped: bool,
+    coloured: bool,
 ) -> None:
     depth = 8 if kinds[0] == "u8" else 16
     pictures = [np.ascontiguousarray(noise(seed, *size, channels, depth).transpose(2, 0, 1)) for seed, _ in drawn]
@@ -174,9 +219,12 @@ def test_finish_is_the_reference(
     constants = None
     if kinds[0] != kinds[1]:
         constants = normalisation([0.4, 0.5, 0.6][:channels], [0.2, 0.3, 0.25][:channels], (1 << depth) - 1)
-    out = finish_on_cpu(compiled, pictures, flips, constants, kinds[1])
-    for result, picture, flip in zip(out, pictures, flips):
-        assert same_bits(result, finished(picture, flip, constants, kinds[1]))
+    warps, maps = changes(drawn[0][0], len(drawn), size, channels, depth)
+    warps, maps = warps if warped else None, maps if coloured else None
+    out = finish_on_cpu(compiled, pictures, flips, constants, kinds[1], warps, maps)
+    for i, (result, picture, flip) in enumerate(zip(out, pictures, flips)):
+        warp_by, colours = (None if values is None else values[i] for values in (warps, maps))
+        assert same_bits(result, finished(picture, flip, constants, kinds[1], warp_by, colours))
 
 
 def test_half_bits_of_every_kind_of_float(compiled: ctypes.CDLL) -> None:
@@ -218,7 +266,8 @@ class HostCuPy:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self.library = library
-        self.cuda = SimpleNamespace(Device=lambda: SimpleNamespace(id=0))
+        stream = SimpleNamespace(synchronize=lambda: None)
+        self.cuda = SimpleNamespace(Device=lambda: SimpleNamespace(id=0), get_current_stream=lambda: stream)
 
     def asarray(self, array: np.ndarray) -> HostArray:
         return array.view(HostArray)
@@ -270,6 +319,22 @@ def test_the_launchers_of_finish(host: HostCuPy, depth: int, dense: bool) -> Non
         assert same_bits(floats[i], finished(base[i], 2 * flip, constants, "f32"))
 
 
+@pytest.mark.parametrize("depth", [8, 16])
+def test_the_launchers_of_warps_and_colours(host: HostCuPy, depth: int) -> None:
+    base = [np.ascontiguousarray(noise(i, 30, 77, 3, depth).transpose(2, 0, 1)) for i in range(4)]
+    on_device = [host.asarray(p) for p in base]
+    warps, maps = (host.asarray(values) for values in changes(5, 4, (30, 77), 3, depth))
+    constants = normalisation([0.4, 0.5, 0.6], [0.2, 0.3, 0.25], (1 << depth) - 1)
+    flips = [False, True, True, False]
+    floats = kernels.finish_batch(on_device, hflip=flips, warps=list(warps), maps=maps, normalise=constants)
+    both = kernels.varied_images(on_device, warps, maps)
+    turned = kernels.varied_images(on_device, warps)
+    for i, flip in enumerate(flips):
+        assert same_bits(floats[i], finished(base[i], int(flip), constants, "f32", warps[i], maps[i]))
+        assert same_bits(both[i], finished(base[i], 0, None, f"u{depth}", warps[i], maps[i]))
+        assert same_bits(turned[i], finished(base[i], 0, None, f"u{depth}", warps[i]))
+
+
 def test_pictures_that_do_not_fit_together_are_named(host: HostCuPy) -> None:
     good, other = host.empty((4, 5, 3), "uint8"), host.empty((4, 5, 1), "uint8")
     with pytest.raises(ConfigError, match=r"picture 1 is uint8 \[4, 5, 1\]"):
@@ -286,6 +351,13 @@ def test_pictures_that_do_not_fit_together_are_named(host: HostCuPy) -> None:
         kernels.finish_batch([host.empty((1, 4, 5), "float32")])
     with pytest.raises(ConfigError, match=r"picture 1 is uint8 \[4, 5, 1\].*agree with the first one, \[4, 5, 3\]"):
         kernels.finish_batch([good, other])
+    warps = host.empty((2, 6), "int64")
+    with pytest.raises(ConfigError, match="2 warps for 1 pictures; give one for each"):
+        kernels.finish_batch([good], warps=warps)
+    with pytest.raises(ConfigError, match=r"warps\[1\] is int32 \[6\]; it must be int64 \[6\], contiguous"):
+        kernels.finish_batch([good, good], warps=[warps[0], host.empty((6,), "int32")])
+    with pytest.raises(ConfigError, match=r"maps\[0\] is int64 \[6\]; it must be int64 \[4, 5\]"):
+        kernels.finish_batch([good, good], maps=warps)
 
 
 def test_packing_names_what_does_not_go_together() -> None:
@@ -293,6 +365,8 @@ def test_packing_names_what_does_not_go_together() -> None:
         packing.flip_bits(3, [True, False], None)
     with pytest.raises(ConfigError, match="1 means and 1 inverse deviations for 3 channels"):
         packing.pack_finish([1], 3, np.zeros(1, np.int32), CONSTANTS[1])
+    with pytest.raises(ConfigError, match="a colour map of 4 channels; the kernels mix up to 3"):
+        packing.pack_finish([1], 4, np.zeros(1, np.int32), None, maps=[1])
 
 
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
@@ -372,3 +446,17 @@ def test_finish_batch_on_a_gpu(cupy: Any, depth: int, dense: bool) -> None:
             stream.synchronize()
         for result, picture, h, v in zip(out.get(), base, hflip, vflip):
             assert same_bits(result, finished(picture, int(h) | 2 * int(v), given_constants, kind))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_warps_and_colours_on_a_gpu(cupy: Any, depth: int, channels: int) -> None:
+    base = np.stack([np.ascontiguousarray(noise(i, 130, 97, channels, depth).transpose(2, 0, 1)) for i in range(7)])
+    hflip, vflip = np.arange(7) % 2 == 1, np.arange(7) % 3 == 1
+    for seed in range(20):
+        warps, maps = changes(seed, 7, (130, 97), channels, depth)
+        on_device = cupy.asarray(warps), cupy.asarray(maps)
+        out = kernels.finish_batch(cupy.asarray(base), hflip=hflip, vflip=vflip, warps=on_device[0], maps=on_device[1])
+        for i, (result, h, v) in enumerate(zip(out.get(), hflip, vflip)):
+            assert same_bits(result, finished(base[i], int(h) | 2 * int(v), None, f"u{depth}", warps[i], maps[i]))
