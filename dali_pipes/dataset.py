@@ -21,12 +21,12 @@ import torch
 from torch.utils.data import Dataset, get_worker_info
 
 import cache
-from dali_pipes.arithmetic import copy_into, normalisation, normalise_into
 from dali_pipes.columns import TextColumn
 from dali_pipes.draws import Augment, draw
 from dali_pipes.epoch import SUBSTITUTE_TRIES
 from dali_pipes.errors import ConfigError, DecodeError, ManifestError
 from dali_pipes.fetch import Encoded, Failure, Fetcher, Item, Pixels
+from dali_pipes.finish import Finish
 from dali_pipes.manifest import Manifest
 from dali_pipes.recipe import Recipe
 from dali_pipes.rows import Table, check
@@ -87,9 +87,7 @@ class ImageDataset(Dataset[Output]):
             self.rows, self.manifest = samples, manifest_of_rows(samples, root)
         self.recipe = recipe
         self._on_error, self._seed = on_error, seed
-        self._constants = None
-        if recipe.normalisation is not None:
-            self._constants = normalisation(*recipe.normalisation, recipe.full_scale)
+        self._finish = Finish(recipe)
         # In shared memory: workers that live on from epoch to epoch see what set_epoch says.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._store = open_for_workers(cache_mode, cache_dir, cache_options)
@@ -224,14 +222,8 @@ class ImageDataset(Dataset[Output]):
 
     def _tensor(self, sample: int, image: Pixels) -> torch.Tensor:
         draws = draw(self.recipe.augment, self._seed, int(self._epoch[0]), np.array([sample], np.int64))
-        hflip, vflip = bool(draws.hflip[0]), bool(draws.vflip[0])
-        shape = (self.recipe.channels, self.recipe.height, self.recipe.width)
-        if self._constants is None:
-            out = torch.empty(shape, dtype=self.recipe.integer_dtype)
-            copy_into(out, image, hflip, vflip)
-        else:
-            out = torch.empty(shape, dtype=torch.float32)
-            normalise_into(out, image, *self._constants, hflip, vflip)
+        out = torch.empty(self._finish.shape, dtype=self._finish.dtype)
+        self._finish.write(out, image, self._finish.changes(draws), 0)
         return out
 
 

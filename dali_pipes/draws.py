@@ -1,16 +1,16 @@
 """Every random number of the product, as plain data drawn on the host.
 
 A number is a pure function of (seed, epoch, operation, sample): the 64-bit finaliser of SplitMix64 (Steele, Lea and
-Flood,
-"Fast splittable pseudorandom number generators", OOPSLA 2014) applied to a counter whose origin is the BLAKE2b hash of
-(seed, epoch, operation). No generator object exists, so nothing has to be saved to resume, a sample's draw does not
-depend on its batch, and the numbers do not change with the NumPy version.
+Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014) applied to a counter whose origin is the BLAKE2b
+hash of (seed, epoch, operation). No generator object exists, so nothing has to be saved to resume, a sample's draw
+does not depend on its batch, and the numbers do not change with the NumPy version.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,8 @@ from dali_pipes.errors import ConfigError
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
+
+Floats = npt.NDArray[np.float64]
 
 
 def random_bits(seed: int, epoch: int, operation: str, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
@@ -51,25 +53,94 @@ def uniform(seed: int, epoch: int, operation: str, samples: npt.NDArray[np.int64
 
 @dataclass(frozen=True)
 class Augment:
-    """What varies at random from epoch to epoch, applied after the cache.
+    """What varies at random from epoch to epoch, applied after the cache, in this order: flips, rotation with scale
+    and shift, colour. Nothing varies by default. Each number is drawn uniformly from its range.
 
     Attributes:
         horizontal_flip: probability in [0, 1] that a sample is mirrored left to right.
         vertical_flip: probability in [0, 1] that a sample is mirrored top to bottom.
+        rotation: largest angle either way about the centre, in degrees, 0 to 180.
+        scale: (smallest, largest) magnification about the centre, from 0.1 to 10.
+        shift: largest move either way, as a part of the height and of the width, 0 to 1.
+        brightness, contrast, saturation: largest deviation of a factor from 1, 0 to 9; no factor falls below 0.
+            Contrast is about the middle of the range of values.
+        hue: largest turn of the colour circle either way, in degrees, 0 to 180.
+
+    What comes from outside of the picture is black.
 
     Raises:
-        ConfigError: a probability outside [0, 1].
+        ConfigError: a number outside its range.
     """
 
     horizontal_flip: float = 0.0
     vertical_flip: float = 0.0
+    rotation: float = 0.0
+    scale: tuple[float, float] = (1.0, 1.0)
+    shift: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("horizontal_flip", "vertical_flip"):
-            value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not 0.0 <= value <= 1.0:
-                raise ConfigError(f"Augment({name}={value!r}): it is a probability; give a number from 0 to 1.")
-            object.__setattr__(self, name, float(value) + 0.0)  # no -0.0
+        for name, (most, what) in _LARGEST.items():
+            object.__setattr__(self, name, _number(name, getattr(self, name), 0.0, most, what))
+        pair = self.scale
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise ConfigError(f"Augment(scale={pair!r}): give (smallest, largest), each from 0.1 to 10.")
+        low, high = (_number("scale", value, 0.1, 10.0, "a magnification") for value in pair)
+        if low > high:
+            raise ConfigError(f"Augment(scale={pair!r}): give the smaller number first.")
+        object.__setattr__(self, "scale", (low, high))
+
+    @property
+    def warps(self) -> bool:
+        """Whether pixels come to lie between pixels: rotation, scale or shift."""
+        return self.rotation > 0 or self.scale != (1.0, 1.0) or self.shift > 0
+
+    @property
+    def mixes(self) -> bool:
+        """Whether the channels of a pixel are mixed: saturation or hue."""
+        return self.saturation > 0 or self.hue > 0
+
+    @property
+    def recolours(self) -> bool:
+        """Whether values change: brightness, contrast, saturation or hue."""
+        return self.brightness > 0 or self.contrast > 0 or self.mixes
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """(low, high) of each number that `Draws` holds besides the flips."""
+        return {
+            "angle": (-self.rotation, self.rotation),
+            "scale": self.scale,
+            "shift_y": (-self.shift, self.shift),
+            "shift_x": (-self.shift, self.shift),
+            "brightness": (max(0.0, 1.0 - self.brightness), 1.0 + self.brightness),
+            "contrast": (max(0.0, 1.0 - self.contrast), 1.0 + self.contrast),
+            "saturation": (max(0.0, 1.0 - self.saturation), 1.0 + self.saturation),
+            "hue": (-self.hue, self.hue),
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields that are not at their defaults, as plain values."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+
+
+_LARGEST = {
+    **dict.fromkeys(("horizontal_flip", "vertical_flip"), (1.0, "a probability")),
+    **dict.fromkeys(("rotation", "hue"), (180.0, "an angle in degrees")),
+    "shift": (1.0, "a part of the picture's sides"),
+    **dict.fromkeys(("brightness", "contrast", "saturation"), (9.0, "a deviation of a factor from 1")),
+}
+"""For each number: the largest allowed (the smallest is 0), and what it is."""
+
+
+def _number(name: str, value: Any, least: float, most: float, what: str) -> float:
+    if not isinstance(value, (int, float)) or not least <= value <= most:
+        raise ConfigError(f"Augment({name}={value!r}): it is {what}; give a number from {least:g} to {most:g}.")
+    return float(value) + 0.0  # no -0.0
 
 
 @dataclass(frozen=True)
@@ -77,20 +148,34 @@ class Draws:
     """The random decisions of one batch of N samples.
 
     Attributes:
-        hflip: bool[N], mirror left to right.
-        vflip: bool[N], mirror top to bottom.
+        hflip, vflip: bool[N], mirror left to right, top to bottom.
+        angle: float64[N], degrees counter-clockwise.
+        scale: float64[N], magnification.
+        shift_y, shift_x: float64[N], down and to the right, as parts of the height and width.
+        brightness, contrast, saturation: float64[N], factors.
+        hue: float64[N], degrees.
     """
 
     hflip: npt.NDArray[np.bool_]
     vflip: npt.NDArray[np.bool_]
+    angle: Floats
+    scale: Floats
+    shift_y: Floats
+    shift_x: Floats
+    brightness: Floats
+    contrast: Floats
+    saturation: Floats
+    hue: Floats
 
 
 def draw(augment: Augment | None, seed: int, epoch: int, samples: npt.NDArray[np.int64]) -> Draws:
-    """The draws of `samples` (int64[N]) in this epoch; all False without `augment`."""
-    if augment is None:
-        nothing = np.zeros(len(samples), np.bool_)
-        return Draws(nothing, nothing)
+    """The draws of `samples` (int64[N]) in this epoch; without `augment` those that change nothing."""
+    augment = augment or Augment()
+    numbers = {
+        name: low + (high - low) * uniform(seed, epoch, name, samples) for name, (low, high) in augment.ranges.items()
+    }
     return Draws(
         hflip=uniform(seed, epoch, "hflip", samples) < augment.horizontal_flip,
         vflip=uniform(seed, epoch, "vflip", samples) < augment.vertical_flip,
+        **numbers,
     )

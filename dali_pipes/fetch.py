@@ -320,7 +320,8 @@ class Fetcher:
         recipe, pixels = self._recipe, decoded.pixels
         native = recipe.parity == "fast" and not self._cached and recipe.depth == 8 and recipe.channels == 3
         if native and kind.dali:  # what DALI's CPU operators make of it; a cache holds portable base images only
-            return native_base(pixels, (recipe.height, recipe.width), recipe.fit, recipe.interpolation)
+            size = (recipe.height, recipe.width)
+            return native_base(pixels, size, recipe.fit, recipe.interpolation, recipe.emulate)
         if pixels.shape[2] == 3 and pixels.strides[2] == 0:  # one plane, repeated: resize it once
             one = base_image(pixels[..., :1], recipe.size, recipe.fit, recipe.interpolation)
             return np.repeat(one, 3, axis=0)

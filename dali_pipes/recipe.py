@@ -11,7 +11,7 @@ import json
 import math
 import os
 import sys
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +32,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "interpolation": ("bilinear", "bicubic"),
     "depth": (8, 16),
     "parity": ("exact", "fast"),
+    "emulate": ("dali-cpu", "dali-gpu"),
     "reduce": (False, True),
 }
 """What the fields with few values allow."""
@@ -63,6 +64,8 @@ class Recipe:
             when a sample is read, so that trying another one decodes nothing.
         augment: what varies at random per epoch, or None.
         parity: "exact": the same bits from every backend; "fast": DALI's native operators.
+        emulate: under "fast", whose arithmetic the PyTorch backend reproduces: "dali-cpu", or "dali-gpu" (unverified
+            on hardware; resizing and normalisation only).
         reduce: decode JPEG 2000 at its smallest resolution level that is still at least `size`: several times
             faster, with other pixels than a full decode, and so with cache entries of its own.
 
@@ -85,6 +88,7 @@ class Recipe:
     depth: int = 8
     augment: Augment | None = None
     parity: Literal["exact", "fast"] = "exact"
+    emulate: Literal["dali-cpu", "dali-gpu"] = "dali-cpu"
     reduce: bool = False
 
     def __post_init__(self) -> None:
@@ -97,8 +101,10 @@ class Recipe:
             raise ConfigError(
                 f"Recipe(window={self.window!r}): give a PercentileWindow, FixedWindow, VOIWindow or None."
             )
-        if self.augment is not None and not isinstance(self.augment, Augment):
-            raise ConfigError(f"Recipe(augment={self.augment!r}): give an Augment or None.")
+        if self.augment is not None:
+            self._check_augment(self.augment)
+        if self.emulate != "dali-cpu" and self.parity == "exact":
+            raise ConfigError(f"Recipe(emulate={self.emulate!r}): exact parity has one arithmetic; give parity='fast'.")
         object.__setattr__(self, "size", _size(self.size))
         object.__setattr__(self, "mean", _per_channel("mean", self.mean, self.channels))
         object.__setattr__(self, "std", _per_channel("std", self.std, self.channels))
@@ -106,6 +112,20 @@ class Recipe:
             raise ConfigError("Recipe: give both mean and std, or neither (integers out).")
         if isinstance(self.std, tuple) and min(self.std) <= 0:
             raise ConfigError(f"Recipe(std={self.std}): every std must be greater than 0.")
+
+    def _check_augment(self, augment: Augment) -> None:
+        if not isinstance(augment, Augment):
+            raise ConfigError(f"Recipe(augment={augment!r}): give an Augment or None.")
+        if augment.mixes and self.channels == 1:
+            raise ConfigError("Recipe(channels=1): gray has no saturation and no hue to vary; leave them at 0.")
+        if self.parity == "fast" and (augment.warps or augment.recolours):
+            if self.integer_dtype is torch.uint16:
+                raise ConfigError("Recipe(parity='fast'): DALI neither turns nor recolours 16-bit values; use 'exact'.")
+            if self.emulate == "dali-gpu":
+                raise ConfigError(
+                    "Recipe(emulate='dali-gpu'): of DALI's GPU operators only flips, resizing and "
+                    "normalisation have a twin; leave rotation, scale, shift and colour at their defaults."
+                )
 
     @property
     def height(self) -> int:
@@ -175,8 +195,10 @@ class Recipe:
             if name in plain:
                 plain[name] = list(plain[name])
         plain["window"] = "none" if self.window is None else self.window.as_dict()
+        if self.parity == "exact":
+            del plain["emulate"]
         if self.augment is not None:
-            plain["augment"] = asdict(self.augment)
+            plain["augment"] = self.augment.as_dict()
         return plain
 
     @classmethod

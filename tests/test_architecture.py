@@ -23,7 +23,8 @@ ALLOWED = {
     "dali_pipes.prefetch": set(),
     "dali_pipes.batch": set(),
     "dali_pipes.fetch": {"errors", "manifest", "recipe", "decode", "arithmetic", "cache"},
-    "dali_pipes.backends": {"errors", "recipe", "draws", "fetch", "buffers", "arithmetic", "decode"},
+    "dali_pipes.finish": {"errors", "recipe", "draws", "arithmetic"},
+    "dali_pipes.backends": {"errors", "recipe", "draws", "fetch", "finish", "buffers", "arithmetic", "decode"},
     "dali_pipes.epoch": {
         *("errors", "manifest", "recipe", "draws", "fetch", "prefetch", "batch", "backends"),
     },

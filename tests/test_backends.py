@@ -12,7 +12,7 @@ import dali_pipes as dp
 from dali_pipes import backends
 from dali_pipes.backends import select
 from dali_pipes.backends.graphs import Graph
-from dali_pipes.draws import Draws
+from dali_pipes.draws import Draws, draw
 from dali_pipes.errors import BackendError, ConfigError
 from dali_pipes.fetch import Encoded
 
@@ -26,7 +26,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 def still(count: int) -> Draws:
-    return Draws(np.zeros(count, np.bool_), np.zeros(count, np.bool_))
+    return draw(None, 0, 0, np.arange(count))
 
 
 def test_unknown_names_are_refused_with_the_list() -> None:

@@ -1,5 +1,6 @@
 """Random numbers: pure functions of their arguments, uniform, independent, and the same in every later version."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dali_pipes.draws import Augment, draw, random_bits, uniform
+from dali_pipes.draws import Augment, Draws, draw, random_bits, uniform
 from dali_pipes.errors import ConfigError
 
 MANY = np.arange(20_000, dtype=np.int64)
@@ -97,10 +98,68 @@ def test_nothing_varies_without_augment() -> None:
     drawn = draw(None, 1, 1, MANY[:5])
     assert drawn.hflip.dtype == np.bool_
     assert drawn.hflip.tolist() == drawn.vflip.tolist() == [False] * 5
+    for name, (low, high) in Augment().ranges.items():
+        assert low == high == float(name in ("scale", "brightness", "contrast", "saturation"))
+        assert getattr(drawn, name).tolist() == [low] * 5
 
 
-@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), float("inf")])
-@pytest.mark.parametrize("name", ["horizontal_flip", "vertical_flip"])
-def test_a_probability_outside_0_to_1_is_refused(name: str, value: float) -> None:
-    with pytest.raises(ConfigError, match=rf"Augment\({name}=.*from 0 to 1"):
-        Augment(**{name: value})
+EVERYTHING = Augment(0.5, 0.5, rotation=30, scale=(0.5, 2), shift=0.25, brightness=0.2, contrast=3, saturation=1, hue=9)
+
+
+def test_numbers_fill_their_ranges_and_do_not_hang_together() -> None:
+    drawn = draw(EVERYTHING, 1, 1, MANY)
+    assert set(EVERYTHING.ranges) == {f.name for f in dataclasses.fields(Draws)} - {"hflip", "vflip"}
+    for name, (low, high) in EVERYTHING.ranges.items():
+        values = getattr(drawn, name)
+        assert values.dtype == np.float64
+        assert low <= values.min() <= values.max() <= high
+        assert np.histogram(values, bins=4, range=(low, high))[0].min() > len(MANY) / 4.5
+    numbers = [getattr(drawn, f.name) for f in dataclasses.fields(Draws)]
+    correlation = np.corrcoef(np.stack(numbers).astype(np.float64)) - np.eye(len(numbers))
+    assert np.abs(correlation).max() < 0.03
+
+
+def test_ranges() -> None:
+    assert EVERYTHING.ranges == {
+        "angle": (-30, 30),
+        "scale": (0.5, 2),
+        "shift_y": (-0.25, 0.25),
+        "shift_x": (-0.25, 0.25),
+        "brightness": (0.8, 1.2),
+        "contrast": (0, 4),  # no factor below 0
+        "saturation": (0, 2),
+        "hue": (-9, 9),
+    }
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), float("inf"), "1", None])
+@pytest.mark.parametrize("name", ["horizontal_flip", "vertical_flip", "shift"])
+def test_a_number_outside_0_to_1_is_refused(name: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"Augment\({name}=.*from 0 to 1\."):
+        Augment(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("rotation", 181, "an angle in degrees; give a number from 0 to 180"),
+        ("hue", -1, "an angle in degrees; give a number from 0 to 180"),
+        ("brightness", 10, "from 0 to 9"),
+        ("contrast", -0.5, "from 0 to 9"),
+        ("saturation", float("nan"), "from 0 to 9"),
+        ("scale", 1.5, r"give \(smallest, largest\)"),
+        ("scale", (0.5, 1, 2), r"give \(smallest, largest\)"),
+        ("scale", (0, 1), "from 0.1 to 10"),
+        ("scale", (1, 11), "from 0.1 to 10"),
+        ("scale", (2, 1), "the smaller number first"),
+    ],
+)
+def test_other_ranges(name: str, value: object, words: str) -> None:
+    with pytest.raises(ConfigError, match=rf"Augment\({name}=.*{words}"):
+        Augment(**{name: value})  # type: ignore[arg-type]
+
+
+def test_plain_values_hold_what_is_not_at_its_default() -> None:
+    assert Augment().as_dict() == {}
+    assert Augment(1, scale=[1, 2]).as_dict() == {"horizontal_flip": 1.0, "scale": [1.0, 2.0]}  # type: ignore[arg-type]
+    assert Augment(**EVERYTHING.as_dict()) == EVERYTHING

@@ -43,6 +43,27 @@ RECIPES: dict[str, dict[str, Any]] = {
     "deep-windowed": {"size": (12, 10), "depth": 16, "mean": MEAN, "std": STD},
     "flips": {"size": (9, 14), "augment": dp.Augment(0.5, 0.5), "mean": MEAN, "std": STD},
     "flips-plain": {"size": (9, 14), "augment": dp.Augment(0.5, 0.5), "channels": 1},
+    "turns": {"size": (9, 14), "augment": dp.Augment(0.5, rotation=90, scale=(0.5, 2), shift=0.3)},
+    "colours": {
+        "size": (9, 14),
+        "augment": dp.Augment(brightness=0.3, saturation=0.9, hue=180),
+        "mean": MEAN,
+        "std": STD,
+    },
+    "everything": {
+        "size": (24, 17),
+        "augment": dp.Augment(0.5, 0.5, 180, (0.3, 3), 0.5, 0.9, 0.9, 2, 90),
+        "mean": MEAN,
+        "std": STD,
+    },
+    "everything-gray": {"size": 11, "channels": 1, "augment": dp.Augment(0.5, 0.5, 20, (0.9, 1.1), 0.1, 0.5, 0.5)},
+    "everything-deep": {
+        "size": (12, 10),
+        "depth": 16,
+        "window": None,
+        "augment": dp.Augment(0.5, 0.5, 9, brightness=0.5),
+    },
+    "everything-windowed": {"size": (12, 10), "depth": 16, "augment": dp.Augment(0.5, 0.5, 9, contrast=0.5, hue=3)},
 }
 
 

@@ -41,7 +41,15 @@ CHANGES: dict[str, tuple[dict[str, Any], bool]] = {
     "integers": ({"mean": None, "std": None}, False),
     "augment": ({"augment": dp.Augment(0.5)}, False),
     "augment-vertical": ({"augment": dp.Augment(0, 0.5)}, False),
+    "augment-rotation": ({"augment": dp.Augment(rotation=10)}, False),
+    "augment-scale": ({"augment": dp.Augment(scale=(0.9, 1))}, False),
+    "augment-shift": ({"augment": dp.Augment(shift=0.1)}, False),
+    "augment-brightness": ({"augment": dp.Augment(brightness=0.1)}, False),
+    "augment-contrast": ({"augment": dp.Augment(contrast=0.1)}, False),
+    "augment-saturation": ({"augment": dp.Augment(saturation=0.1)}, False),
+    "augment-hue": ({"augment": dp.Augment(hue=10)}, False),
     "parity": ({"parity": "fast"}, False),
+    "emulate": ({"parity": "fast", "emulate": "dali-gpu"}, False),
 }
 """Changes of `BASE`: all change pixels; the second value says whether they change cached base images too."""
 
@@ -62,6 +70,20 @@ windows = st.one_of(
     st.builds(dp.VOIWindow, st.integers(0, 9), st.sampled_from(["auto", "window", "lut"])),
 )
 probabilities = st.floats(0, 1)
+deviations = st.floats(0, 9)
+flips = st.builds(dp.Augment, probabilities, probabilities)
+augments = st.builds(
+    dp.Augment,
+    probabilities,
+    probabilities,
+    st.floats(0, 180),
+    st.tuples(st.floats(0.1, 1), st.floats(1, 10)),
+    probabilities,
+    deviations,
+    deviations,
+    deviations,
+    st.floats(0, 180),
+)
 sides = st.integers(1, 16384)
 
 
@@ -73,6 +95,7 @@ def recipes(draw: st.DrawFn) -> dp.Recipe:
     mean, std = draw(st.none() | means), None
     if mean is not None:
         std = draw(stds)
+    parity = draw(st.sampled_from(["exact", "fast"]))
     return dp.Recipe(
         size=draw(sides | st.tuples(sides, sides)),
         channels=channels,
@@ -82,8 +105,9 @@ def recipes(draw: st.DrawFn) -> dp.Recipe:
         std=std,
         interpolation=draw(st.sampled_from(["bilinear", "bicubic"])),
         depth=draw(st.sampled_from([8, 16])),
-        augment=draw(st.none() | st.builds(dp.Augment, probabilities, probabilities)),
-        parity=draw(st.sampled_from(["exact", "fast"])),
+        augment=draw(st.none() | (augments if (channels, parity) == (3, "exact") else flips)),
+        parity=parity,
+        emulate=draw(st.sampled_from(["dali-cpu", "dali-gpu"])) if parity == "fast" else "dali-cpu",
         reduce=draw(st.booleans()),
     )
 
@@ -202,6 +226,14 @@ def test_absent_fields_take_their_defaults() -> None:
         ({"window": "percentile"}, "give a PercentileWindow"),
         ({"window": (0, 1)}, "give a PercentileWindow"),
         ({"augment": {"horizontal_flip": 1}}, "give an Augment or None"),
+        ({"channels": 1, "augment": dp.Augment(hue=1)}, "gray has no saturation and no hue"),
+        ({"emulate": "dali-gpu"}, "give parity='fast'"),
+        ({"emulate": "gpu", "parity": "fast"}, "allowed are 'dali-cpu', 'dali-gpu'"),
+        (
+            {"parity": "fast", "depth": 16, "window": None, "augment": dp.Augment(rotation=1)},
+            "neither turns nor recolours 16-bit",
+        ),
+        ({"parity": "fast", "emulate": "dali-gpu", "augment": dp.Augment(brightness=0.1)}, "have a twin"),
         ({"mean": 0.5}, "both mean and std, or neither"),
         ({"std": 0.5}, "both mean and std, or neither"),
         ({"mean": 0.5, "std": 0}, "greater than 0"),

@@ -1,12 +1,13 @@
-"""The base image by DALI's own CPU arithmetic: what `parity="fast"` computes from a plain JPEG, without DALI.
+"""The base image by DALI's own arithmetic: what `parity="fast"` computes from a plain JPEG, without DALI.
 
 DALI's graph decodes to RGB, then runs
 
     resize(size, mode=MODES[fit], interp_type, antialias=True, max_size=max_size(size))
     crop(size, out_of_bounds_policy="pad", fill_values=0)      unless the fit is "stretch"
 
-and `native_base` runs the twins of these operators (`dali_cpu`). The sizes are DALI's: the side that the fit leaves
-open is rounded half up, where the portable contract takes the floor; the crop is centred, halves away from zero.
+and `native_base` runs the twins of these operators (`dali_cpu`, or `dali_gpu` for resizing as a GPU does). The sizes
+are DALI's: the side that the fit leaves open is rounded half up, where the portable contract takes the floor; the
+crop is centred, halves away from zero.
 
 `max_size` bounds the memory that a thin strip can ask for: under "crop" a picture of more than 32 times the target's
 aspect is covered only in part, black beside it. (The portable contract never computes what is cut off; DALI does.)
@@ -20,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dali_pipes.arithmetic import dali_cpu, dali_gpu
 from dali_pipes.arithmetic.dali.filters import Interpolation
 from dali_pipes.arithmetic.dali.placement import crop_offset
-from dali_pipes.arithmetic.dali.resize import resize
 from dali_pipes.arithmetic.dali.sampling import Mode
 from dali_pipes.errors import ConfigError
 
@@ -41,12 +42,17 @@ def max_size(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def native_base(
-    pixels: npt.NDArray[Any], size: tuple[int, int], fit: str, interpolation: str = "bilinear"
+    pixels: npt.NDArray[Any],
+    size: tuple[int, int],
+    fit: str,
+    interpolation: str = "bilinear",
+    emulate: str = "dali-cpu",
 ) -> npt.NDArray[np.uint8]:
-    """Bring a decoded JPEG to its base size with the bits of DALI's CPU operators.
+    """Bring a decoded JPEG to its base size with the bits of DALI's operators.
 
-    pixels: uint8 [H, W, 3], any strides, may be read-only. size: (height, width). Returns a new C-contiguous uint8
-    [3, h, w]. Raises ConfigError for another type or shape, an unknown fit or interpolation.
+    pixels: uint8 [H, W, 3], any strides, may be read-only. size: (height, width). emulate: "dali-cpu" or "dali-gpu"
+    (unverified on hardware). Returns a new C-contiguous uint8 [3, h, w]. Raises ConfigError for another type or
+    shape, an unknown fit or interpolation.
     """
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
         raise ConfigError(f"DALI's graph holds RGB, uint8 [H, W, 3], not {pixels.dtype} {list(pixels.shape)}")
@@ -55,7 +61,8 @@ def native_base(
             f"fit={fit!r}, interpolation={interpolation!r}: allowed are {', '.join(MODES)} "
             f"and {', '.join(INTERPOLATIONS)}"
         )
-    resized = resize(
+    operators = dali_gpu if emulate == "dali-gpu" else dali_cpu
+    resized = operators.resize(
         _tensor(pixels),
         size,
         interp_type=INTERPOLATIONS[interpolation],

@@ -1,9 +1,8 @@
 """DALI as a backend, on the CPU or on a GPU.
 
 One batch is fed, run and taken at a time, by a thread that works ahead of the training loop; so each output is the
-answer
-to the inputs just fed, an error belongs to one batch, and nothing is left in a queue when an epoch ends early. The
-number of each sample travels through the graph and is compared at the end.
+answer to the inputs just fed, an error belongs to one batch, and nothing is left in a queue when an epoch ends early.
+The number of each sample travels through the graph and is compared at the end.
 """
 
 from __future__ import annotations
@@ -22,9 +21,8 @@ from dali_pipes.backends.graphs import Graph, decodes
 from dali_pipes.draws import Draws
 from dali_pipes.errors import BackendError
 from dali_pipes.fetch import Encoded
+from dali_pipes.finish import Finish
 from dali_pipes.recipe import Recipe
-
-_NO_JPEG = np.zeros(1, np.uint8)
 
 
 class DaliBackend:
@@ -46,8 +44,7 @@ class DaliBackend:
         self.takes_encoded = decode and decodes(recipe)
         self._stream = torch.cuda.Stream(device_id) if device == "gpu" else None
         self._graph = Graph(recipe, device, self.takes_encoded, batch_size, threads, device_id)
-        self._flips = recipe.augment is not None or recipe.mean is None
-        self._no_image = np.zeros((recipe.channels, recipe.height, recipe.width), np.uint8)
+        self._finish = Finish(recipe)
         self._pipeline: Any = None
         self._process = os.getpid()
 
@@ -73,21 +70,14 @@ class DaliBackend:
         """Everything that the graph is fed, checked as a whole before any of it is."""
         if not self.takes_encoded and any(isinstance(item, Encoded) for item in items):
             raise BackendError(f"{self.name}: this graph takes base images, and was given a JPEG.")
-        images = [self._no_image if isinstance(item, Encoded) else item for item in items]
-        for i, image in enumerate(images):
-            if image.shape != self._no_image.shape or image.dtype != images[0].dtype or not image.flags.c_contiguous:
+        given = [item for item in items if not isinstance(item, Encoded)]
+        for image in given:
+            if image.shape != self._finish.shape or image.dtype != given[0].dtype or not image.flags.c_contiguous:
                 raise BackendError(
-                    f"{self.name}: base image {i} is {image.dtype}{list(image.shape)}; expected contiguous "
-                    f"{images[0].dtype}{list(self._no_image.shape)}, one dtype in a batch."
+                    f"{self.name}: a base image is {image.dtype}{list(image.shape)}; expected contiguous "
+                    f"{given[0].dtype}{list(self._finish.shape)}, one dtype in a batch."
                 )
-        # One array of N scalars is fed several times faster than a list of them.
-        inputs: dict[str, Any] = {"image": images, "sample": np.arange(len(items), dtype=np.int64)}
-        if self.takes_encoded:
-            inputs["jpeg"] = [item.data if isinstance(item, Encoded) else _NO_JPEG for item in items]
-            inputs["encoded"] = np.array([isinstance(item, Encoded) for item in items])
-        if self._flips:
-            inputs["hflip"], inputs["vflip"] = draws.hflip.astype(np.int32), draws.vflip.astype(np.int32)
-        return inputs
+        return self._graph.values(items, self._finish.changes(draws))
 
     def _take(self, count: int) -> torch.Tensor:
         if self._stream is None:
@@ -105,7 +95,9 @@ class DaliBackend:
 
     def close(self) -> None:
         """See `Backend.close`."""
-        if self._pipeline is not None and os.getpid() != self._process:
+        if os.getpid() == self._process:
+            self._graph.close()
+        elif self._pipeline is not None:
             # Its threads did not come along through the fork, and its destructor would wait for them for ever.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._pipeline))
         self._pipeline = None

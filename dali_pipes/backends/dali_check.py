@@ -4,7 +4,7 @@ The tests compare every operator with the versions in `VERIFIED_VERSIONS`. With 
 version, since the tests run without one, a handful of small images goes through the installed DALI before the first
 batch does:
 
-    "exact"   flips, normalisation and decoding, by the very graph that is about to be used, against the pixel contract
+    "exact"   what varies, normalisation and decoding, by graphs like those about to be used, against the pixel contract
     "fast"    on the CPU, the operators against their PyTorch twins, and decoding; on a GPU no bits are promised
 
 It takes some tenths of a second, once in a process.
@@ -18,21 +18,26 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 
-from dali_pipes.arithmetic import base_image, normalisation, normalise_into
+from dali_pipes.arithmetic import base_image
 from dali_pipes.arithmetic.dali.selfcheck import VERIFIED_VERSIONS, selfcheck
 from dali_pipes.arithmetic.native import native_base
 from dali_pipes.backends import dali_operators
 from dali_pipes.backends.graphs import Graph
 from dali_pipes.decode import DecodePolicy, decode, identify
-from dali_pipes.draws import Augment
+from dali_pipes.draws import Augment, draw
 from dali_pipes.errors import ParityError
+from dali_pipes.fetch import Encoded
+from dali_pipes.finish import Finish
 from dali_pipes.recipe import Recipe
 
 Array = npt.NDArray[Any]
 
 _SIZE = (13, 19)
+_COUNT = 6
+_VARIED = Augment(0.5, 0.5, 90, (0.5, 2.0), 0.3, 0.3, 0.3, 0.5, 60)
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -51,28 +56,29 @@ def check(parity: str, device: str, device_id: int | None = None) -> None:
             return
         selfcheck(version, dali_operators.run_operator)
     else:
-        _check_moves(version, device, device_id)
+        _check_finish(version, device, device_id)
     _check_decoding(version, parity, device, device_id)
 
 
-def _check_moves(version: str, device: str, device_id: int | None) -> None:
-    """`flip`, and what stands for normalisation, on bytes and 16-bit values."""
-    flips = [(0, 0), (1, 0), (0, 1), (1, 1)]
-    turned = {"hflip": [np.int32(h) for h, _ in flips], "vflip": [np.int32(v) for _, v in flips]}
+def _check_finish(version: str, device: str, device_id: int | None) -> None:
+    """What comes after the base image, operator by operator, on bytes and 16-bit values."""
     normalise = "normalize" if device == "cpu" else "subtraction and multiplication"
-    for depth in (8, 16):
-        images = [_noise((3, *_SIZE), depth, seed) for seed in range(len(flips))]
-        expected = [image[:, :: 1 - 2 * v, :: 1 - 2 * h] for image, (h, v) in zip(images, flips)]
-        plain = Recipe(size=_SIZE, window=None, depth=depth, augment=Augment(0.5, 0.5))
-        found = _run(Graph(plain, device, False, len(flips), 1, device_id), {"image": images, **turned})
-        _compare(version, "flip", found, expected)
-        scaled = Recipe(size=_SIZE, window=None, depth=depth, mean=_MEAN, std=_STD)
-        constants = normalisation(_MEAN, _STD, scaled.full_scale)
-        outputs = [np.empty(image.shape, np.float32) for image in images]
-        for output, image in zip(outputs, images):
-            normalise_into(output, image, *constants)
-        found = _run(Graph(scaled, device, False, len(flips), 1, device_id), {"image": images})
-        _compare(version, normalise, found, outputs)
+    operators: dict[str, dict[str, Any]] = {
+        "flip": {"augment": Augment(0.5, 0.5)},
+        "python_function": {"augment": _VARIED},
+        normalise: {"mean": _MEAN, "std": _STD},
+    }
+    for operator, parts in operators.items():
+        for depth in (8, 16):
+            recipe = Recipe(size=_SIZE, window=None, depth=depth, **parts)
+            images = [_noise((3, *_SIZE), depth, seed) for seed in range(_COUNT)]
+            finish = Finish(recipe)
+            changes = finish.changes(draw(recipe.augment, 0, 0, np.arange(_COUNT)))
+            expected = torch.empty((_COUNT, *finish.shape), dtype=finish.dtype)
+            for i, image in enumerate(images):
+                finish.write(expected[i], image, changes, i)
+            graph = Graph(recipe, device, False, _COUNT, 1, device_id)
+            _compare(version, operator, _run(graph, graph.values(images, changes)), list(expected.numpy()))
 
 
 def _check_decoding(version: str, parity: str, device: str, device_id: int | None) -> None:
@@ -82,27 +88,21 @@ def _check_decoding(version: str, parity: str, device: str, device_id: int | Non
     pixels = [decode(file, identify("check.jpg", file), 0, DecodePolicy()).pixels for file in files]
     make = native_base if parity == "fast" else base_image
     expected = [make(each, _SIZE, "stretch") for each in pixels]
-    still = [np.int32(0)] * len(files)
-    inputs: dict[str, list[Any]] = {
-        "image": [np.zeros((3, *_SIZE), np.uint8)] * len(files),
-        "jpeg": [np.frombuffer(file, np.uint8) for file in files],
-        "encoded": [np.bool_(True)] * len(files),
-        "hflip": still,
-        "vflip": still,
-    }
-    found = _run(Graph(recipe, device, True, len(files), 1, device_id), inputs)
+    graph = Graph(recipe, device, True, len(files), 1, device_id)
+    still = Finish(recipe).changes(draw(None, 0, 0, np.arange(len(files))))
+    found = _run(graph, graph.values([Encoded(np.frombuffer(file, np.uint8)) for file in files], still))
     _compare(version, "decoders.image", found, expected)
 
 
-def _run(graph: Graph, inputs: dict[str, list[Any]]) -> list[Array]:
+def _run(graph: Graph, inputs: dict[str, Any]) -> list[Array]:
     pipeline = graph.pipeline()
     pipeline.build()
-    count = len(inputs["image"])
-    for name, values in {**inputs, "sample": list(np.arange(count, dtype=np.int64))}.items():
+    for name, values in inputs.items():
         pipeline.feed_input(name, values, layout="CHW" if name == "image" else None)
     batch, _ = pipeline.run()
     batch = batch.as_cpu() if graph.device == "gpu" else batch
-    return [np.array(batch.at(i)) for i in range(count)]
+    graph.close()
+    return [np.array(batch.at(i)) for i in range(len(inputs["image"]))]
 
 
 def _compare(version: str, operator: str, found: list[Array], expected: list[Array]) -> None:

@@ -19,17 +19,22 @@ base image; `crop_mirror_normalize` rounds as the contract does); on a GPU the p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dali_pipes.arithmetic import base_image, normalisation
+from dali_pipes.arithmetic import normalisation
 from dali_pipes.arithmetic.native import INTERPOLATIONS, MODES, max_size
-from dali_pipes.decode.gray import luma
+from dali_pipes.backends.portable import PortableOnCpu, PortableOnGpu, varying
+from dali_pipes.fetch import Encoded
+from dali_pipes.finish import Changes
 from dali_pipes.recipe import Recipe
+
+Pixels = npt.NDArray[Any]
 
 
 def decodes(recipe: Recipe) -> bool:
@@ -61,6 +66,38 @@ class Graph:
     threads: int
     device_id: int | None = None
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of what has to be fed."""
+        found = ["image", "sample"]
+        if self.decode:
+            found += ["jpeg", "encoded"]
+        if self.recipe.augment is not None or self.recipe.mean is None:
+            # Without normalisation the flip is also the copy from the cache's memory into DALI's.
+            found += ["hflip", "vflip"]
+        return (*found, *varying(self.recipe))
+
+    def values(self, items: Sequence[Pixels | Encoded], changes: Changes) -> dict[str, Any]:
+        """What is fed for N samples, by input.
+
+        Args:
+            items: base images, or JPEGs in graphs that decode.
+            changes: what is done to each.
+        """
+        nothing = np.zeros((self.recipe.channels, self.recipe.height, self.recipe.width), np.uint8)
+        found: dict[str, Any] = {
+            "image": [nothing if isinstance(item, Encoded) else item for item in items],
+            # One array of N scalars is fed several times faster than a list of them.
+            "sample": np.arange(len(items), dtype=np.int64),
+            "jpeg": [item.data if isinstance(item, Encoded) else nothing.reshape(-1)[:1] for item in items],
+            "encoded": np.array([isinstance(item, Encoded) for item in items]),
+            "hflip": changes.hflip.astype(np.int32),
+            "vflip": changes.vflip.astype(np.int32),
+            "warp": changes.warp,
+            "colour": changes.colour,
+        }
+        return {name: found[name] for name in self.inputs}
+
     def pipeline(self) -> Any:
         """The DALI pipeline, not yet built."""
         from nvidia.dali import pipeline_def
@@ -76,6 +113,10 @@ class Graph:
         )
         return define()
 
+    def close(self) -> None:
+        """Ends the threads of the graph's Python functions."""
+        self._functions.close()
+
     def _outputs(self) -> Any:
         from nvidia.dali import fn, types
 
@@ -87,37 +128,60 @@ class Graph:
             encoded = fn.external_source(name="encoded", dtype=types.BOOL, ndim=0, batch=True)
             develop = self._native if self.recipe.parity == "fast" else self._portable
             batch = _either(encoded, lambda: develop(jpeg), lambda: batch)
-        if self.recipe.augment is not None or self.recipe.mean is None:
-            # Without normalisation this is also the copy from the cache's memory into DALI's.
+        if "hflip" in self.inputs:
             hflip = fn.external_source(name="hflip", dtype=types.INT32, ndim=0, batch=True)
             vflip = fn.external_source(name="vflip", dtype=types.INT32, ndim=0, batch=True)
             batch = fn.flip(batch, horizontal=hflip, vertical=vflip)
-        return self._normalised(batch), sample
+        return self._normalised(self._varied(batch)), sample
 
     def _portable(self, jpeg: Any) -> Any:
         """JPEG to base image by the portable contract: DALI's CPU decoder, then integers, on the batch's device."""
         from nvidia.dali import fn, types
 
         pixels = fn.decoders.image(jpeg, device="cpu", output_type=types.RGB)
-        if self.device == "gpu":
-            pixels, resample = pixels.gpu(), self._base_images_on_gpu
-        else:
-            resample = self._base_images
+        return self._integers(self._functions.base_images, pixels)
+
+    def _integers(self, function: Callable[..., Any], *inputs: Any) -> Any:
+        """The batch that one of `portable`'s functions makes, on the batch's device."""
+        from nvidia.dali import fn
+
         return fn.python_function(
-            pixels, device=self.device, function=resample, batch_processing=True, output_layouts="CHW"
+            *(each.gpu() if self.device == "gpu" else each for each in inputs),
+            device=self.device,
+            function=function,
+            batch_processing=True,
+            output_layouts="CHW",
         )
 
-    def _base_images(self, pictures: list[npt.NDArray[np.uint8]]) -> list[npt.NDArray[Any]]:
-        recipe = self.recipe
-        shaped = map(luma, pictures) if recipe.channels == 1 else pictures
-        return [base_image(pixels, recipe.size, recipe.fit, recipe.interpolation) for pixels in shaped]
+    def _varied(self, batch: Any) -> Any:
+        """Warp and colour: integers under exact parity, else DALI's operators, with the bits of `Finish.vary`."""
+        from nvidia.dali import fn, types
 
-    def _base_images_on_gpu(self, pictures: list[Any]) -> list[Any]:
-        from dali_pipes.arithmetic.kernels import base_images
+        recipe, augment = self.recipe, self.recipe.augment
+        inputs = {name: fn.external_source(name=name, batch=True) for name in varying(recipe)}
+        if augment is None or not inputs:
+            return batch
+        if recipe.parity == "exact":
+            return self._integers(self._functions.vary, batch, *inputs.values())
+        pixels = fn.transpose(batch, perm=[1, 2, 0], transpose_layout=False, output_layout="HWC")
+        if augment.warps:
+            matrix = inputs["warp"]
+            pixels = fn.warp_affine(pixels, matrix=matrix, fill_value=0, interp_type=types.INTERP_LINEAR)
+        if augment.recolours:
+            brightness, contrast, saturation, hue = (inputs["colour"][i] for i in range(4))
+            if augment.mixes:
+                pixels = fn.color_twist(
+                    pixels, brightness=brightness, contrast=contrast, saturation=saturation, hue=hue
+                )
+            else:
+                pixels = fn.brightness_contrast(pixels, brightness=brightness, contrast=contrast)
+        if recipe.normalisation is not None:  # DALI's operator for that takes either layout
+            return pixels
+        return fn.transpose(pixels, perm=[2, 0, 1], transpose_layout=False, output_layout="CHW")
 
-        recipe = self.recipe
-        size = (recipe.height, recipe.width)
-        return base_images(pictures, size, recipe.fit, recipe.interpolation, gray=recipe.channels == 1)
+    @cached_property
+    def _functions(self) -> PortableOnCpu | PortableOnGpu:
+        return PortableOnGpu(self.recipe) if self.device == "gpu" else PortableOnCpu(self.recipe, self.threads)
 
     def _native(self, jpeg: Any) -> Any:
         """JPEG to base image by DALI's own operators (nvJPEG on a GPU); on the CPU with the bits of `native_base`."""

@@ -13,16 +13,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dali_pipes.arithmetic import copy_into, normalisation, normalise_into
 from dali_pipes.buffers import BufferPool
 from dali_pipes.draws import Draws
 from dali_pipes.errors import BackendError
 from dali_pipes.fetch import Encoded
+from dali_pipes.finish import Changes, Finish
 from dali_pipes.recipe import Recipe
 
 
 class TorchBackend:
-    """Flips and normalises base images with PyTorch; see `Backend`.
+    """Finishes base images with PyTorch; see `Backend`.
 
     Args:
         recipe: what to compute.
@@ -33,36 +33,27 @@ class TorchBackend:
     takes_encoded = False
 
     def __init__(self, recipe: Recipe, *, threads: int) -> None:
-        self._constants = None
-        self._dtype = recipe.integer_dtype
-        if recipe.normalisation is not None:
-            self._constants = normalisation(*recipe.normalisation, recipe.full_scale)
-            self._dtype = torch.float32
-        self._shape = (recipe.channels, recipe.height, recipe.width)
+        self._finish = Finish(recipe)
         self._buffers = BufferPool()
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="dali-pipes-torch")
         self._share = threads
 
     def run(self, items: Sequence[npt.NDArray[Any] | Encoded], draws: Draws) -> torch.Tensor:
         """See `Backend.run`."""
-        batch = self._buffers.take((len(items), *self._shape), self._dtype)
+        batch = self._buffers.take((len(items), *self._finish.shape), self._finish.dtype)
+        changes = self._finish.changes(draws)
         parts = np.array_split(np.arange(len(items)), min(self._share, len(items)))
-        for done in [self._threads.submit(self._write, batch, items, draws, part.tolist()) for part in parts]:
+        for done in [self._threads.submit(self._write, batch, items, changes, part.tolist()) for part in parts]:
             done.result()
         return batch
 
-    def _write(self, batch: torch.Tensor, items: Sequence[Any], draws: Draws, part: list[int]) -> None:
+    def _write(self, batch: torch.Tensor, items: Sequence[Any], changes: Changes, part: list[int]) -> None:
         for i in part:
             image = items[i]
-            if isinstance(image, Encoded) or image.shape != self._shape:
-                raise BackendError(
-                    f"torch: base image {i} is {getattr(image, 'shape', 'encoded')}, expected {self._shape}."
-                )
-            hflip, vflip = bool(draws.hflip[i]), bool(draws.vflip[i])
-            if self._constants is None:
-                copy_into(batch[i], image, hflip, vflip)
-            else:
-                normalise_into(batch[i], image, *self._constants, hflip, vflip)
+            if isinstance(image, Encoded) or image.shape != self._finish.shape:
+                found = getattr(image, "shape", "encoded")
+                raise BackendError(f"torch: base image {i} is {found}, expected {self._finish.shape}.")
+            self._finish.write(batch[i], image, changes, i)
 
     def close(self) -> None:
         """See `Backend.close`."""

@@ -91,7 +91,7 @@ def explain(
     """
     if recipe.depth != 8:
         raise ConfigError("torchvision's usual pipeline holds bytes; compare with a recipe of depth 8.")
-    recipe = replace(recipe, augment=None)
+    recipe = replace(recipe, augment=None, emulate="dali-cpu")
     runs = {name: _Run(usual, recipe) for name, usual in pipelines.items()}
     stream = Stream(manifest, recipe, "torch", **{"batch_size": 16, **loading})
     try:

@@ -92,7 +92,7 @@ def base_of(usual: Usual, pixels: Array, kind: Kind, recipe: Recipe) -> Array:
     if usual.resize is None and usual.antialias:
         size = (recipe.height, recipe.width)
         if recipe.parity == "fast" and kind.dali and recipe.channels == 3:
-            return native_base(pixels, size, recipe.fit, recipe.interpolation)
+            return native_base(pixels, size, recipe.fit, recipe.interpolation, recipe.emulate)
         return base_image(pixels, size, recipe.fit, recipe.interpolation)
     place = geometry(pixels.shape[0], pixels.shape[1], (recipe.height, recipe.width), recipe.fit)
     if place.resized[0] * place.resized[1] > _MOST_PIXELS:

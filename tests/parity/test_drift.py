@@ -69,7 +69,8 @@ def test_fast_refuses_a_drifted_operator(unseen: None, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("operator", "drifts"),
     [
-        ("flip", lambda graph: graph.recipe.augment is not None),
+        ("flip", lambda graph: graph.recipe.augment is not None and not graph.recipe.augment.warps),
+        ("python_function", lambda graph: graph.recipe.augment is not None and graph.recipe.augment.warps),
         ("normalize", lambda graph: graph.recipe.mean is not None),
         ("decoders.image", lambda graph: graph.decode),
     ],

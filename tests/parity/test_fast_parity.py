@@ -1,5 +1,6 @@
 """`parity="fast"` on the CPU: plain PyTorch gives DALI's own bits."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,29 @@ def test_loaders_of_both_backends_agree(tmp_path: Path, fit: str, interpolation:
         size=(37, 52), fit=fit, interpolation=interpolation, parity="fast", augment=dp.Augment(0.5, 0.5), **IMAGENET
     )
     assert_same(outputs(manifest, recipe, "torch"), outputs(manifest, recipe, "dali-cpu"))
+
+
+@pytest.mark.parametrize("mode", ["none", "memory"])
+@pytest.mark.parametrize("normalised", [False, True])
+@pytest.mark.parametrize(
+    "augment",
+    [
+        dp.Augment(rotation=180),
+        dp.Augment(0.5, scale=(0.5, 2), shift=0.3),
+        dp.Augment(brightness=0.5, contrast=2),
+        dp.Augment(0.5, 0.5, 45, (0.7, 1.4), 0.2, 0.4, 0.4, 0.8, 120),
+    ],
+    ids=str,
+)
+def test_what_varies_is_what_dalis_operators_give(
+    tmp_path: Path, augment: dp.Augment, normalised: bool, mode: str
+) -> None:
+    manifest = mixed(tmp_path)
+    recipe = Recipe(size=(37, 300), parity="fast", augment=augment, **(IMAGENET if normalised else {}))
+    ours = outputs(manifest, recipe, "torch", cache_mode=mode)
+    assert_same(ours, outputs(manifest, recipe, "dali-cpu", cache_mode=mode))
+    still = outputs(manifest, replace(recipe, augment=None), "torch", cache_mode=mode)
+    assert sum(torch.equal(ours[i], still[i]) for i in ours) < len(ours) / 2  # they do vary
 
 
 @pytest.mark.parametrize("more", [{"channels": 1}, {"depth": 16}, {"depth": 16, "window": None}], ids=str)

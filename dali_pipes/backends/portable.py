@@ -1,0 +1,89 @@
+"""The portable arithmetic as Python functions that a DALI graph calls: lists of arrays in, a list of arrays out."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dali_pipes.arithmetic import base_image
+from dali_pipes.decode.gray import luma
+from dali_pipes.draws import Augment
+from dali_pipes.finish import Finish
+from dali_pipes.recipe import Recipe
+
+Pixels = npt.NDArray[Any]
+
+
+def varying(recipe: Recipe) -> tuple[str, ...]:
+    """The fields of `Changes`, besides the flips, that the recipe makes use of; the further inputs of `vary`."""
+    augment = recipe.augment or Augment()
+    return ("warp",) * augment.warps + ("colour",) * augment.recolours
+
+
+class PortableOnCpu:
+    """In PyTorch and NumPy, on threads of its own, for DALI calls from one.
+
+    Args:
+        recipe: what to compute.
+        threads: how many share a batch.
+    """
+
+    def __init__(self, recipe: Recipe, threads: int) -> None:
+        self._recipe = recipe
+        self._finish = Finish(recipe)
+        self._names = varying(recipe)
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="dali-pipes-graph")
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._threads.shutdown(wait=True)
+
+    def base_images(self, pictures: list[npt.NDArray[np.uint8]]) -> list[Pixels]:
+        """uint8 [H, W, 3] to base images [C, h, w]."""
+        return list(self._threads.map(self._base_image, pictures))
+
+    def _base_image(self, pixels: npt.NDArray[np.uint8]) -> Pixels:
+        recipe = self._recipe
+        shaped = luma(pixels) if recipe.channels == 1 else pixels
+        return base_image(shaped, recipe.size, recipe.fit, recipe.interpolation)
+
+    def vary(self, images: list[Pixels], *values: list[Pixels]) -> list[Pixels]:
+        """Warps and recolours flipped base images; `values` are those that `varying` names."""
+        given = dict(zip(self._names, values))
+        nothing = [None] * len(images)
+        return list(
+            self._threads.map(self._finish.vary, images, given.get("warp", nothing), given.get("colour", nothing))
+        )
+
+
+class PortableOnGpu:
+    """The same by CUDA kernels, of and to CuPy arrays on the device that is current.
+
+    Args:
+        recipe: what to compute.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._names = varying(recipe)
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+    def base_images(self, pictures: list[Any]) -> list[Any]:
+        """As `PortableOnCpu.base_images`."""
+        from dali_pipes.arithmetic.kernels import base_images
+
+        recipe = self._recipe
+        size = (recipe.height, recipe.width)
+        return base_images(pictures, size, recipe.fit, recipe.interpolation, gray=recipe.channels == 1)
+
+    def vary(self, images: list[Any], *values: list[Any]) -> list[Any]:
+        """As `PortableOnCpu.vary`."""
+        from dali_pipes.arithmetic.kernels import varied_images
+
+        given = dict(zip(self._names, values))
+        return varied_images(images, given.get("warp"), given.get("colour"))

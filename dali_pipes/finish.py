@@ -1,0 +1,133 @@
+"""From base images to a batch on the CPU, in PyTorch: what varies at random, then normalisation.
+
+    flip ──> affine warp ──> colour ──> normalise
+
+Under exact parity by the portable integer arithmetic; under fast parity by the twins of DALI's operators. `Finish`
+turns a batch's draws into what the arithmetic reads (`Changes`), the same for all backends, and applies it sample by
+sample.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dali_pipes.arithmetic import copy_into, dali_cpu, dali_gpu, normalisation, normalise_into
+from dali_pipes.arithmetic.affine import matrices, quantise, warp
+from dali_pipes.arithmetic.colour import colour_maps, recolour
+from dali_pipes.draws import Augment, Draws
+from dali_pipes.recipe import Recipe
+
+Pixels = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What is done to each of N base images, as the arithmetic reads it.
+
+    Attributes:
+        hflip, vflip: bool[N].
+        warp: fixed point, int64[N, 6] (`affine.quantise`); under fast parity float32[N, 2, 3], DALI's `matrix`;
+            None where nothing is turned, scaled or shifted.
+        colour: fixed point [N, C, C + 1] (`colour.colour_maps`); under fast parity float32[N, 4], brightness,
+            contrast, saturation and hue; None where no value changes.
+    """
+
+    hflip: npt.NDArray[np.bool_]
+    vflip: npt.NDArray[np.bool_]
+    warp: Pixels | None = None
+    colour: Pixels | None = None
+
+
+class Finish:
+    """What a recipe asks for after the cache, one sample at a time, in the calling thread.
+
+    Args:
+        recipe: decides everything.
+
+    Attributes:
+        shape: (C, H, W) of base images and outputs.
+        dtype: of outputs.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.shape = (recipe.channels, recipe.height, recipe.width)
+        self.dtype = recipe.integer_dtype if recipe.normalisation is None else torch.float32
+        self._recipe = recipe
+        self._augment = recipe.augment or Augment()
+        self._constants = None
+        if recipe.normalisation is not None:
+            self._constants = normalisation(*recipe.normalisation, recipe.full_scale)
+
+    def changes(self, draws: Draws) -> Changes:
+        """The draws of a batch, as the arithmetic reads them."""
+        warps = colours = None
+        exact = self._recipe.parity == "exact"
+        if self._augment.warps:
+            maps = matrices(self.shape[1:], draws.angle, draws.scale, draws.shift_y, draws.shift_x)
+            warps = quantise(maps) if exact else maps.astype(np.float32)
+        if self._augment.recolours:
+            factors = (draws.brightness, draws.contrast, draws.saturation, draws.hue)
+            colours = (
+                colour_maps(self.shape[0], self._recipe.full_scale, *factors)
+                if exact
+                else np.stack(factors, axis=1).astype(np.float32)
+            )
+        return Changes(draws.hflip, draws.vflip, warps, colours)
+
+    def write(self, out: torch.Tensor, image: Pixels, changes: Changes, i: int) -> None:
+        """Writes sample `i` of a batch.
+
+        Args:
+            out: `dtype` of `shape`, in main memory.
+            image: its base image, uint8 or uint16 of `shape`; may be read-only.
+            changes: the batch's.
+        """
+        hflip, vflip = bool(changes.hflip[i]), bool(changes.vflip[i])
+        if changes.warp is not None:  # looks the pixels up where the flips would have put them
+            image = image[:, :: -1 if vflip else 1, :: -1 if hflip else 1]
+            hflip = vflip = False
+        image = self.vary(image, *(None if each is None else each[i] for each in (changes.warp, changes.colour)))
+        if self._constants is None:
+            copy_into(out, image, hflip, vflip)
+        elif self._recipe.emulate == "dali-cpu":
+            normalise_into(out, image, *self._constants, hflip, vflip)
+        else:
+            out.copy_(self._normalised_as_on_gpu(image[:, :: -1 if vflip else 1, :: -1 if hflip else 1]))
+
+    def vary(self, image: Pixels, matrix: Pixels | None, colour: Pixels | None) -> Pixels:
+        """Warps and recolours one flipped base image.
+
+        Args:
+            image: uint8 or uint16 [C, H, W], any strides.
+            matrix, colour: one sample's part of `Changes.warp` and `Changes.colour`.
+
+        Returns:
+            The same type and shape; `image` itself where both are None.
+        """
+        if self._recipe.parity == "exact":
+            image = image if matrix is None else warp(image, matrix)
+            return image if colour is None else recolour(image, colour)
+        if matrix is None and colour is None:
+            return image
+        pixels = torch.from_numpy(image.transpose(1, 2, 0).copy())
+        if matrix is not None:
+            pixels = dali_cpu.warp_affine(pixels, matrix.tolist(), fill_value=0)
+        if colour is not None:
+            brightness, contrast, saturation, hue = colour.tolist()
+            if self._augment.mixes:
+                pixels = dali_cpu.color_twist(
+                    pixels, brightness=brightness, contrast=contrast, saturation=saturation, hue=hue
+                )
+            else:
+                pixels = dali_cpu.brightness_contrast(pixels, brightness=brightness, contrast=contrast)
+        return pixels.permute(2, 0, 1).numpy()
+
+    def _normalised_as_on_gpu(self, image: Pixels) -> torch.Tensor:
+        mean, std = self._recipe.normalisation or ((0.0,), (1.0,))
+        m, d = ((np.asarray(v) * self._recipe.full_scale).astype(np.float32).tolist() for v in (mean, std))
+        return dali_gpu.crop_mirror_normalize(torch.from_numpy(image.transpose(1, 2, 0).copy()), mean=m, std=d)
