@@ -15,6 +15,7 @@ aspect is covered only in part, black beside it. (The portable contract never co
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,9 @@ from dali_pipes.errors import ConfigError
 
 MODES: dict[str, Mode] = {"stretch": "stretch", "crop": "not_smaller", "pad": "not_larger"}
 """DALI's resize mode for each fit."""
+
+RESIZES: dict[str, Callable[..., torch.Tensor]] = {"dali-cpu": dali_cpu.resize, "dali-gpu": dali_gpu.resize}
+"""The twin of each device's operator."""
 
 INTERPOLATIONS: dict[str, Interpolation] = {"bilinear": "linear", "bicubic": "cubic"}
 """DALI's filter for each interpolation, by the names of `dali.filters`."""
@@ -52,17 +56,14 @@ def native_base(
 
     pixels: uint8 [H, W, 3], any strides, may be read-only. size: (height, width). emulate: "dali-cpu" or "dali-gpu"
     (unverified on hardware). Returns a new C-contiguous uint8 [3, h, w]. Raises ConfigError for another type or
-    shape, an unknown fit or interpolation.
+    shape, an unknown fit, interpolation or emulation.
     """
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
         raise ConfigError(f"DALI's graph holds RGB, uint8 [H, W, 3], not {pixels.dtype} {list(pixels.shape)}")
-    if fit not in MODES or interpolation not in INTERPOLATIONS:
-        raise ConfigError(
-            f"fit={fit!r}, interpolation={interpolation!r}: allowed are {', '.join(MODES)} "
-            f"and {', '.join(INTERPOLATIONS)}"
-        )
-    operators = dali_gpu if emulate == "dali-gpu" else dali_cpu
-    resized = operators.resize(
+    for given, allowed in ((fit, MODES), (interpolation, INTERPOLATIONS), (emulate, RESIZES)):
+        if given not in allowed:
+            raise ConfigError(f"{given!r} has no form in DALI; allowed are {', '.join(allowed)}")
+    resized = RESIZES[emulate](
         _tensor(pixels),
         size,
         interp_type=INTERPOLATIONS[interpolation],

@@ -26,6 +26,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     common.add_recipe(parser)
     parser.add_argument("--parity", choices=CHOICES["parity"], help="which promise to check (default: the recipe's)")
     parser.add_argument(
+        "--emulate",
+        choices=CHOICES["emulate"],
+        help="under fast parity: whose arithmetic PyTorch reproduces (default: the recipe's)",
+    )
+    parser.add_argument(
         "--against", choices=("torchvision",), help="also explain why the usual torchvision pipeline gives other pixels"
     )
     parser.add_argument(
@@ -49,7 +54,8 @@ def run(args: argparse.Namespace) -> int:
             "parity needs two backends, and only torch runs here: install DALI (dali-pipes doctor says how)"
         )
     manifest, recipe = common.manifest_of(args), common.recipe_of(args)
-    recipe = replace(recipe, parity=args.parity) if args.parity else recipe
+    chosen = {name: getattr(args, name) for name in ("parity", "emulate") if getattr(args, name)}
+    recipe = replace(recipe, **chosen)
     record = golden.load(args.replay, manifest, recipe) if args.replay else None
     recorder = golden.Recorder()
     verdict = _compare(args, manifest, recipe, names, recorder)

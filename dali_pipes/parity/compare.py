@@ -88,7 +88,7 @@ class Verdict:
         if difference.identical:
             return True
         gpu = self.parity == "fast" and difference.backend == "dali-gpu" and not difference.missing
-        return gpu and (stage == "normalise" or difference.largest <= GPU_BOUND)
+        return gpu and (stage in ("photometry", "normalise") or difference.largest <= GPU_BOUND)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""

@@ -10,7 +10,7 @@ from make_images import jpeg
 from parity_samples import manifest_of, mixed, noise, require_dali
 
 import dali_pipes as dp
-from dali_pipes.arithmetic import base_image
+from dali_pipes.arithmetic import base_image, dali_gpu
 from dali_pipes.arithmetic.native import native_base
 from dali_pipes.backends.dali import DaliBackend
 from dali_pipes.decode import DecodePolicy, decode, identify
@@ -97,6 +97,26 @@ def test_what_varies_is_what_dalis_operators_give(
     assert_same(ours, outputs(manifest, recipe, "dali-cpu", cache_mode=mode))
     still = outputs(manifest, replace(recipe, augment=None), "torch", cache_mode=mode)
     assert sum(torch.equal(ours[i], still[i]) for i in ours) < len(ours) / 2  # they do vary
+
+
+def test_emulating_a_gpu_resizes_as_its_operator(tmp_path: Path) -> None:
+    """Not run on a GPU: the twin is what its machine code says."""
+    manifest = mixed(tmp_path)
+    recipe = Recipe(size=(37, 52), parity="fast", emulate="dali-gpu", interpolation="bicubic")
+    found = outputs(manifest, recipe, "torch")
+    on_cpu = outputs(manifest, replace(recipe, emulate="dali-cpu"), "torch")
+    differ = 0
+    for i, image in found.items():
+        data = manifest.resolve(i).read_bytes()
+        kind = identify(manifest.paths[i], data)
+        if not kind.dali:
+            assert torch.equal(image, on_cpu[i])
+            continue
+        pixels = torch.from_numpy(decode(data, kind, 0, DecodePolicy()).pixels.copy())
+        expected = dali_gpu.resize(pixels, (37, 52), interp_type="cubic", mode="stretch")
+        assert torch.equal(image, expected.permute(2, 0, 1))
+        differ += not torch.equal(image, on_cpu[i])
+    assert differ
 
 
 @pytest.mark.parametrize("more", [{"channels": 1}, {"depth": 16}, {"depth": 16, "window": None}], ids=str)

@@ -26,6 +26,8 @@ RECIPES = {
     "bytes": Recipe(size=(24, 31)),
     "normalised": Recipe(size=(24, 31), **IMAGENET),
     "augmented": Recipe(size=24, augment=dp.Augment(0.5), **IMAGENET),
+    "varied": Recipe(size=(24, 31), augment=dp.Augment(0.5, 0.5, 90, (0.5, 2), 0.3, 0.3, 0.3, 0.5, 60), **IMAGENET),
+    "varied-gray": Recipe(size=24, channels=1, augment=dp.Augment(rotation=9, brightness=0.2, contrast=0.2)),
     "crop": Recipe(size=24, fit="crop", interpolation="bicubic"),
     "pad": Recipe(size=(24, 31), fit="pad", **IMAGENET),
     "gray": Recipe(size=24, channels=1, mean=0.4, std=0.2),
@@ -38,7 +40,9 @@ def _serializable(monkeypatch: pytest.MonkeyPatch) -> None:
     """DALI writes no graph that holds a Python function; an operator of the same kind stands in for it."""
     from nvidia.dali import fn
 
-    def planar(pixels, **_):
+    def planar(pixels, *numbers, **_):
+        if numbers:
+            return fn.flip(pixels)
         return fn.transpose(pixels, perm=[2, 0, 1], transpose_layout=False, output_layout="CHW")
 
     monkeypatch.setattr(fn, "python_function", planar)
@@ -111,6 +115,19 @@ def test_emulation_equals_hardware(place: int) -> None:
     expected = getattr(dali_gpu, probe.operator)(torch.from_numpy(probe.image()), **probe.arguments).numpy()
     assert found.dtype == expected.dtype
     assert np.array_equal(found, expected)
+
+
+@pytest.mark.gpu
+def test_pytorch_emulates_the_gpu_after_the_cache(tmp_path: Path) -> None:
+    """From cached base images on: nvJPEG, of which there is no twin, has no part in it."""
+    recipe = dataclasses.replace(FULL, parity="fast", emulate="dali-gpu")
+    found = {}
+    for backend in ("dali-gpu", "torch"):
+        with dp.Loader(
+            mixed(tmp_path), recipe, batch_size=4, backend=backend, on_error="skip", cache_mode="memory"
+        ) as loader:
+            found[backend] = torch.cat([batch.image.cpu() for batch in loader])
+    assert torch.equal(found["dali-gpu"], found["torch"])
 
 
 @pytest.mark.gpu
