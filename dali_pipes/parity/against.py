@@ -76,7 +76,7 @@ class Explanation:
 def explain(
     manifest: Manifest, recipe: Recipe, pipelines: Mapping[str, Usual] = USUAL, **loading: Any
 ) -> Iterator[int | tuple[Explanation, ...]]:
-    """Compares our pipeline with each of `pipelines`; flips are left out.
+    """Compares our pipeline with each of `pipelines`; what varies at random is left out.
 
     Yields the number of samples done after each, and the explanations at the end.
 

@@ -3,7 +3,7 @@
     decode      file to pixels; only plain JPEGs have more than one decoder (see `decoding`)
     window      stored values to 8 bits; one code, on the host, whatever the backend
     geometry    resize, crop or pad: the base image
-    photometry  what varies at random: flips
+    photometry  what varies at random
     normalise   the network's input
 
 The last three are run by a `Loader` each, with what comes after the stage left out of its recipe; so they are the very
