@@ -40,7 +40,9 @@ FRACTION = 40
 LONGEST_SIDE = 1 << 14
 _STEEPEST, _FARTHEST = 1 << 5, 1 << 21
 _BLOCK = 16384
-"""Output pixels at a time."""
+"""Output pixels at a time: scratch of 1.25 MiB. Smaller blocks would fit a core's second cache, but cost more calls."""
+_LANES = 4
+"""Lanes of 16 bits in a word."""
 
 _SINE = (1.0, -1 / 6, 1 / 120, -1 / 5040, 1 / 362880, -1 / 39916800, 1 / 6227020800, -1 / 1307674368000)
 _COSINE = (1.0, -1 / 2, 1 / 24, -1 / 720, 1 / 40320, -1 / 3628800, 1 / 479001600, -1 / 87178291200)
@@ -119,98 +121,108 @@ def warp(image: Pixels, coefficients: Longs) -> Pixels:
 
     image: uint8 or uint16 [C, H, W], sides up to 16384, any strides, may be read-only. coefficients: int64[6], a row of
     `quantise`. Returns a new C-contiguous array of the same type and shape. Runs in the calling thread, and lets go of
-    the GIL. Raises ConfigError for other types, shapes or coefficients.
+    the GIL; memory besides the result: 8 bytes a pixel (and channel of 16-bit samples), and about 1 MiB. Raises
+    ConfigError for other types, shapes or coefficients.
     """
     if image.ndim != 3 or image.dtype not in (np.uint8, np.uint16):
         raise ConfigError(f"warp takes uint8 or uint16 [C, H, W], not {image.dtype} {list(image.shape)}")
     channels, height, width = image.shape
     check_coefficients(height, width, coefficients)
+    bits = 8 * image.dtype.itemsize
+    together = 3 if bits == 8 and channels > 1 else 1
+    frames = [_framed(image[c : c + together]) for c in range(0, channels, together)]
     out = np.empty(image.shape, image.dtype)
-    group = 3 if image.dtype == np.uint8 and channels > 1 else 1
-    for first in range(0, channels, group):
-        _warp_group(image[first : first + group], coefficients, out[first : first + group])
+    along, down = _positions(coefficients, height, width, bits)
+    limits = np.array([width + 1, height + 1], np.uint64)[:, None, None] << np.uint64(FRACTION)
+    rows = max(1, _BLOCK // width)
+    scratch = np.empty((10, min(rows, height), width), np.int64)
+    for top in range(0, height, rows):
+        goal = out[:, top : top + rows]
+        block = scratch[:, : goal.shape[1]]
+        place, weights, index, left = block[:2], block[2:6].reshape(2, 2, -1, width), block[6:8], block[8:]
+        np.add(along, down[:, top : top + rows], out=place)
+        _split(place, limits, weights, bits)
+        _look_up(place, width + 2, index)
+        for first, words in zip(range(0, channels, together), frames):
+            # Every index is inside; "wrap" spares NumPy a buffered copy, and is its fastest mode.
+            np.take(words, index, out=left, mode="wrap")
+            right = np.take(words[1:], index, out=place, mode="wrap")
+            np.multiply(left, weights[0, 0], out=left)
+            np.multiply(right, weights[0, 1], out=right)
+            np.add(left, right, out=left)
+            if together == 1:
+                _store(_down(left, weights[1], 1 << (2 * bits - 1)), bits // 8, goal[first])
+            else:
+                _store_lanes(left, place, weights[1], goal[first : first + together])
     return out
 
 
-def _warp_group(image: Pixels, coefficients: Longs, out: Pixels) -> None:
-    """One channel, or up to three of bytes that share 64-bit words: lanes of 16 bits hold a byte times 256, and two
-    lanes of 32 bits a byte times 65536, so a multiplication serves several channels."""
-    _, height, width = image.shape
-    bits = 8 * image.dtype.itemsize
-    ax, bx, cx, ay, by, cy = coefficients.tolist()
-    half = 1 << (FRACTION - bits - 1)
-    words, stride = _framed(image)
-    right, below, across = words[1:], words[stride:], words[stride + 1 :]
-    columns = np.arange(width, dtype=np.int64)
-    along_x, along_y = ax * columns + (cx + half), ay * columns + (cy + half)
-    rows = max(1, _BLOCK // width)
-    scratch = np.empty((9, min(rows, height), width), np.int64)
-    for top in range(0, height, rows):
-        goal = out[:, top : top + rows]
-        x, y, qx, qy, index, upper, lower, a, b = scratch[:, : goal.shape[1]]
-        line = np.arange(top, top + goal.shape[1], dtype=np.int64)[:, None]
-        _position(along_x, bx * line, width, bits, x, qx)
-        _position(along_y, by * line, height, bits, y, qy)
-        np.multiply(y, stride, out=index)
-        np.add(index, x, out=index)
-        index += 2 * stride + 2
-        ux, uy = np.subtract(1 << bits, qx, out=x), np.subtract(1 << bits, qy, out=y)
-        # Every index is inside; "wrap" spares NumPy a buffered copy, and is its fastest mode.
-        for row, left_word, right_word in ((upper, words, right), (lower, below, across)):
-            np.take(left_word, index, out=row, mode="wrap")
-            np.take(right_word, index, out=a, mode="wrap")
-            _mix(row, a, ux, qx)
-        if len(image) == 1:
-            _mix(upper, lower, uy, qy)
-            np.add(upper, 1 << (2 * bits - 1), out=upper)
-            np.copyto(goal[0], np.right_shift(upper, 2 * bits, out=upper), casting="unsafe")
-        else:
-            _mix_lanes(upper, lower, uy, qy, a, b, goal)
+def _framed(image: Pixels) -> Longs:
+    """The picture as 64-bit words, one a pixel, framed by zeros: a row above, two below, a column on either side.
 
-
-def _framed(image: Pixels) -> tuple[Longs, int]:
-    """The picture as words in a frame of zeros two pixels wide, and the length of a row.
-
-    The frame's columns on the right are those on the left of the next row.
+    A word holds one sample, or three bytes in lanes of 16 bits, which hold them after a multiplication by 8 bits.
     """
     channels, height, width = image.shape
     stride = width + 2
-    words = np.zeros((height + 4) * stride + 2, np.int64)
-    inside = words[: (height + 4) * stride].reshape(-1, stride)[2:-2, 2:]
-    samples = inside.view(image.dtype).reshape(height, width, -1) if channels > 1 else inside[..., None]
+    words = np.zeros((height + 3) * stride + 1, "<i8")
+    inside = words[:-1].reshape(-1, stride)[1:-2, 1:-1].view("<u2")
     for c in range(channels):
-        samples[..., 2 * c if channels > 1 else 0] = image[c]
-    return words, stride
+        inside[:, c::_LANES] = image[c]
+    return words
 
 
-def _position(along: Longs, across: Longs, side: int, bits: int, whole: Longs, rest: Longs) -> None:
-    """Whole part and rounded fraction of a coordinate; beyond the frame it is the frame's."""
-    np.add(along, across, out=whole)
-    np.clip(whole, -2 << FRACTION, side << FRACTION, out=whole)
-    np.right_shift(whole, FRACTION - bits, out=rest)
-    np.bitwise_and(rest, (1 << bits) - 1, out=rest)
-    np.right_shift(whole, FRACTION, out=whole)
+def _positions(coefficients: Longs, height: int, width: int, bits: int) -> tuple[Longs, Longs]:
+    """Terms of (X, Y), to be added: int64[2, 1, W] and int64[2, H, 1]. They count from the frame's corner, and hold the
+    half that rounds the fraction."""
+    start = (1 << FRACTION) + (1 << (FRACTION - bits - 1))
+    terms = coefficients.reshape(2, 3)
+    along = terms[:, :1] * np.arange(width) + (terms[:, 2:] + start)
+    down = terms[:, 1:2] * np.arange(height)
+    return along[:, None, :], down[:, :, None]
 
 
-def _mix(a: Longs, b: Longs, u: Longs, q: Longs) -> None:
-    """a = a u + b q; b is lost."""
-    np.multiply(a, u, out=a)
-    np.multiply(b, q, out=b)
-    np.add(a, b, out=a)
+def _split(place: Longs, limits: npt.NDArray[np.uint64], weights: Longs, bits: int) -> None:
+    """Positions to whole pixels, in place, and weights (u, q) of either coordinate.
+
+    What lies outside of the frame goes to the frame's end, where all is 0; so do negative positions, as unsigned
+    numbers the largest.
+    """
+    unsigned = place.view(np.uint64)
+    np.minimum(unsigned, limits, out=unsigned)
+    u, q = weights[:, 0], weights[:, 1]
+    np.right_shift(place, FRACTION - bits, out=q)
+    np.bitwise_and(q, (1 << bits) - 1, out=q)
+    np.subtract(1 << bits, q, out=u)
+    np.right_shift(place, FRACTION, out=place)
 
 
-_EVEN = 0x0000FFFF_0000FFFF
+def _look_up(place: Longs, stride: int, index: Longs) -> None:
+    """Indices of p00 and p10 in the frame."""
+    x, y = place
+    upper, lower = index
+    np.multiply(y, stride, out=upper)
+    np.add(upper, x, out=upper)
+    np.add(upper, stride, out=lower)
 
 
-def _mix_lanes(upper: Longs, lower: Longs, u: Longs, q: Longs, a: Longs, b: Longs, goal: Pixels) -> None:
-    """The vertical step of three lanes: the first and the third by themselves, and the second as what the sum of all
-    has besides."""
-    np.bitwise_and(upper, _EVEN, out=a)
-    np.bitwise_and(lower, _EVEN, out=b)
-    _mix(a, b, u, q)
-    _mix(upper, lower, u, q)
-    np.subtract(upper, a, out=upper)
-    np.add(a, 0x00008000_00008000, out=a)
-    np.add(upper, 0x8000 << 16, out=upper)
-    for c, (word, shift) in enumerate(((a, 16), (upper, 32), (a, 48))[: len(goal)]):
-        np.copyto(goal[c], np.right_shift(word, shift, out=b), casting="unsafe")
+def _down(rows: Longs, weights: Longs, half: int) -> Longs:
+    """The vertical step: upper u + lower q + half, in the memory of the upper row."""
+    np.multiply(rows, weights, out=rows)
+    total: Longs = rows[0]
+    np.add(total, rows[1], out=total)
+    np.add(total, half, out=total)
+    return total
+
+
+def _store(words: Longs, lane: int, goal: Pixels) -> None:
+    np.copyto(goal, words.view("<u2")[:, lane::_LANES], casting="unsafe")
+
+
+def _store_lanes(rows: Longs, spare: Longs, weights: Longs, goal: Pixels) -> None:
+    """The vertical step of three lanes, which have to be 32 bits wide then: the first and the third by themselves, the
+    second as what the sum of all has besides."""
+    outer = _down(np.bitwise_and(rows, 0x0000FFFF_0000FFFF, out=spare), weights, 0x8000_0000_8000)
+    middle = _down(rows, weights, 0x8000_8000_8000)
+    np.subtract(middle, outer, out=middle)
+    for samples, words, lane in zip(goal, (outer, middle, outer), (1, 2, 3)):
+        _store(words, lane, samples)
