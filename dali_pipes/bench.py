@@ -41,7 +41,7 @@ from dali_pipes.recipe import Recipe
 PACKAGES = ("torch", "numpy", "nvidia-dali-cuda120", "nvidia-dali-cuda130", "simplejpeg", "imagecodecs", "pydicom")
 """Packages whose versions decide how fast things are."""
 
-SHARED = {"none": "nothing kept", "memory": "a copy each", "tiered": "disk shared"}
+SHARED = {"none": "nothing kept", "memory": "DataLoader workers do", "tiered": "disk shared"}
 """How several processes get along with a mode: "yes" for those that are not named."""
 
 _SAMPLE_SECONDS = 0.1

@@ -55,6 +55,14 @@ def test_good(table: Path, capsys: pytest.CaptureFixture[str], parity: str) -> N
     assert f'The promise of parity="{parity}" is kept.' in text
 
 
+def test_emulating_a_gpu_is_compared_with_a_gpu_only(
+    table: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(common, "present_backends", lambda: ["dali-cpu", "torch"])
+    assert cli.main(command(table, "--parity", "fast", "--emulate", "dali-gpu")) == common.LACKING
+    assert "only torch runs here" in capsys.readouterr().err
+
+
 def test_json(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(command(table, "--json", "--against", "torchvision")) == 0
     document = json.loads(capsys.readouterr().out)
