@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         names = [name for name in names if name != "dali-cpu"]
     if len(names) < 2 and not (args.against or args.record or args.replay):
         raise BackendError(
-            "parity needs two backends, and only torch runs here: install DALI, or take a machine with a GPU to compare "
+            "parity needs two backends, and only torch runs here: install DALI, or use a machine with a GPU to compare "
             'with emulate="dali-gpu" (dali-pipes doctor says what is missing)'
         )
     record = golden.load(args.replay, manifest, recipe) if args.replay else None
