@@ -74,18 +74,19 @@ def _interpolate(pixels: Pixels, size: Size, interpolation: Interpolation) -> Pi
 
 
 def _gray_horizontal(rows: Pixels, w: int, interpolation: Interpolation) -> Pixels:
-    height = len(rows)
-    band = -(-height // _LANES)
-    starts = [min(k * band, height - band) for k in range(_LANES)]
-    lanes = np.empty((band, rows.shape[1], _LANES), np.uint8)
-    for k, start in enumerate(starts):
-        lanes[..., k] = rows[start : start + band]
-    resized = _interpolate(lanes, (band, w), interpolation)
-    if height == band * _LANES:
+    height, width = rows.shape
+    step = height // _LANES
+    if not step:
+        return _interpolate(rows[..., None], (height, w), interpolation).reshape(height, w)
+    band = height - (_LANES - 1) * step  # the bands overlap where the height is no multiple of four
+    strides = (height * width, step * width, width, 1)
+    bands = as_tensor(np.ascontiguousarray(rows)).as_strided((1, _LANES, band, width), strides)
+    resized: Pixels = F.interpolate(bands, (band, w), mode=interpolation, antialias=True)[0].numpy()
+    if band == step:
         return resized.reshape(height, w)
     whole = np.empty((height, w), np.uint8)
-    for k, start in enumerate(starts):
-        whole[start : start + band] = resized[k]
+    for k in range(_LANES):
+        whole[k * step : k * step + band] = resized[k]
     return whole
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dali_pipes.decode.histogram import Codes, counts_of, interpolate, look_up, neighbours, percentiles
+from dali_pipes.decode.histogram import Codes, counts_of, interpolate, neighbours, percentiles
+from dali_pipes.decode.line import show
 from dali_pipes.decode.order import WORTH_IT, order_statistics
 from dali_pipes.decode.voi import (
     FixedWindow,
@@ -119,7 +120,7 @@ def choose(window: Window | None, candidates: Candidates) -> tuple[Window | VOIL
 def render(image: Coded, window: Window | None) -> tuple[Bytes, dict[str, Any]]:
     """uint8[H, W, 1] and the numbers of the window that was applied, as plain values."""
     table, told = window_table(image, window)
-    return (table if image.codes is None else look_up(table, image.codes))[..., None], told
+    return (table if image.codes is None else show(table, image.codes))[..., None], told
 
 
 def window_table(image: Coded, window: Window | None) -> tuple[Bytes, dict[str, Any]]:

@@ -1,5 +1,7 @@
 """VOI windows (PS3.3 C.11.2) and percentiles, by hand and against NumPy."""
 
+from unittest import mock
+
 import make_images as make
 import numpy as np
 import pytest
@@ -10,10 +12,12 @@ from pydicom.pixels import apply_voi
 from pydicom.sequence import Sequence
 from rules import row, shown
 
-from dali_pipes.decode import FixedWindow, PercentileWindow, VOIWindow, window_from_dict
+from dali_pipes.decode import FixedWindow, PercentileWindow, VOIWindow, order, window_from_dict
 from dali_pipes.decode.coded import Coded, image_percentiles
 from dali_pipes.decode.histogram import counts_of, look_up, neighbours, percentiles
+from dali_pipes.decode.line import line_of, show
 from dali_pipes.decode.order import order_statistics
+from dali_pipes.decode.voi import apply_function, stretch, to_uint8
 from dali_pipes.errors import ConfigError, WindowError
 
 AUTO = VOIWindow()
@@ -148,7 +152,7 @@ def test_percentiles_are_numpys_to_the_last_bit(numbers, q):
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.5, 1.0, 50.0, 99.5]), st.sampled_from([1, 30, 900, 60000]))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=100)
 def test_the_search_for_percentiles_equals_the_histogram(seed, low, spread):
     rng = np.random.default_rng(seed)
     codes = np.clip(rng.normal(rng.integers(0, 4096), spread, (300, 200)), 0, 65535).astype(np.uint16)
@@ -156,7 +160,8 @@ def test_the_search_for_percentiles_equals_the_histogram(seed, low, spread):
     codes.sort(axis=int(rng.integers(0, 2)))  # rows that tell little about the whole
     ranks = sorted({rank for q in (low, 99.9) for rank in neighbours(codes.size, q)})
     flat = np.sort(codes.reshape(-1))
-    found = order_statistics(codes, ranks, 65536)
+    with mock.patch.object(order, "_SAMPLE", int(rng.choice([100, 5000]))), mock.patch.object(order, "_PIECE", 10_007):
+        found = order_statistics(codes, ranks, 65536)
     assert found is None or found == {rank: flat[rank] for rank in ranks}
 
 
@@ -179,6 +184,43 @@ def test_look_up_equals_indexing(size):
     table = np.random.default_rng(size).integers(0, 256, 4096).astype(np.uint8)
     codes = (np.arange(size) * 7919 % 4096).astype(np.uint16)
     assert np.array_equal(look_up(table, codes), table[codes])
+
+
+@given(
+    st.sampled_from([8, 10, 12, 16]),
+    st.tuples(st.floats(-0.5, 1.5), st.floats(0.001, 2)),
+    st.booleans(),
+    st.integers(0, 3),
+    st.sampled_from([np.uint8, np.uint16]),
+)
+@settings(deadline=None, max_examples=200)
+def test_lines_equal_looking_up(bits, place, invert, padding, dtype):
+    n = 1 << min(bits, 8 * np.dtype(dtype).itemsize)
+    low = round(place[0] * n)
+    table = stretch(np.arange(n, dtype=np.float64), low, low + max(place[1] * n, 1))
+    table = 255 - table if invert else table
+    table[:padding] = 0
+    line = line_of(table)
+    codes = np.random.default_rng(bits).integers(0, n, (300, 7)).astype(dtype)
+    assert line is None or np.array_equal(line.at(codes), look_up(table, codes))
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 2017), (120.37, 3071.5), (0, 4095), (1023, 1279), (4000, 4095)])
+@pytest.mark.parametrize("invert", [False, True])
+def test_windows_of_twelve_bits_are_lines(low, high, invert):
+    table = stretch(np.arange(4096, dtype=np.float64), low, high)
+    assert line_of(255 - table if invert else table) is not None
+
+
+def test_what_is_no_line_is_looked_up():
+    codes = np.arange(1 << 18, dtype=np.uint32).astype(np.uint16).reshape(512, 512) & 4095
+    x = np.arange(4096, dtype=np.float64)
+    sigmoid = to_uint8(apply_function(x, 2000, 900, "sigmoid"))
+    for table in (sigmoid, np.zeros(4096, np.uint8), (x % 256).astype(np.uint8), (x > 99).astype(np.uint8) * 255):
+        assert line_of(table) is None
+        assert np.array_equal(show(table, codes), table[codes])
+    bright = stretch(x, 500, 3000)
+    assert np.array_equal(show(bright, codes[:, ::-1]), bright[codes[:, ::-1]])
 
 
 def test_windows_survive_plain_data():
