@@ -44,12 +44,14 @@ _BLOCK = 16384
 _LANES = 4
 """Lanes of 16 bits in a word."""
 
-_SINE = (1.0, -1 / 6, 1 / 120, -1 / 5040, 1 / 362880, -1 / 39916800, 1 / 6227020800, -1 / 1307674368000)
-_COSINE = (1.0, -1 / 2, 1 / 24, -1 / 720, 1 / 40320, -1 / 3628800, 1 / 479001600, -1 / 87178291200)
+_SINE = (1.0, -1 / 6, 1 / 120, -1 / 5040, 1 / 362880, -1 / 39916800, 1 / 6227020800, -1 / 1307674368000, 0.0)
+_COSINE = (
+    *(1.0, -1 / 2, 1 / 24, -1 / 720, 1 / 40320, -1 / 3628800, 1 / 479001600, -1 / 87178291200, 1 / 20922789888000),
+)
 
 
 def turn(degrees: Doubles) -> tuple[Doubles, Doubles]:
-    """Cosine and sine of angles in degrees, float64: exact at quarter turns, within 3e-16 elsewhere, the same bits on
+    """Cosine and sine of angles in degrees, float64: exact at quarter turns, within 2e-16 elsewhere, the same bits on
     every platform. Taylor series of what remains of the angle beside whole quarter turns."""
     quarters = np.rint(degrees / 90.0)
     x = (degrees - quarters * 90.0) * (np.pi / 180.0)
