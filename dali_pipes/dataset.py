@@ -223,7 +223,7 @@ class ImageDataset(Dataset[Output]):
     def _tensor(self, sample: int, image: Pixels) -> torch.Tensor:
         draws = draw(self.recipe.augment, self._seed, int(self._epoch[0]), np.array([sample], np.int64))
         out = torch.empty(self._finish.shape, dtype=self._finish.dtype)
-        self._finish.write(out, image, self._finish.changes(draws), 0)
+        self._finish.write(out.numpy(), image, self._finish.changes(draws), 0)
         return out
 
 

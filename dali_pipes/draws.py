@@ -171,11 +171,20 @@ class Draws:
 def draw(augment: Augment | None, seed: int, epoch: int, samples: npt.NDArray[np.int64]) -> Draws:
     """The draws of `samples` (int64[N]) in this epoch; without `augment` those that change nothing."""
     augment = augment or Augment()
-    numbers = {
-        name: low + (high - low) * uniform(seed, epoch, name, samples) for name, (low, high) in augment.ranges.items()
-    }
+
+    # What does not vary is not drawn: most recipes vary little, and the warm path is short.
+    def flips(name: str, probability: float) -> npt.NDArray[np.bool_]:
+        if not probability:
+            return np.zeros(len(samples), np.bool_)
+        return uniform(seed, epoch, name, samples) < probability
+
+    def numbers(name: str, low: float, high: float) -> Floats:
+        if low == high:
+            return np.full(len(samples), low)
+        return low + (high - low) * uniform(seed, epoch, name, samples)
+
     return Draws(
-        hflip=uniform(seed, epoch, "hflip", samples) < augment.horizontal_flip,
-        vflip=uniform(seed, epoch, "vflip", samples) < augment.vertical_flip,
-        **numbers,
+        hflip=flips("hflip", augment.horizontal_flip),
+        vflip=flips("vflip", augment.vertical_flip),
+        **{name: numbers(name, *ends) for name, ends in augment.ranges.items()},
     )

@@ -79,11 +79,11 @@ class Finish:
             )
         return Changes(draws.hflip, draws.vflip, warps, colours)
 
-    def write(self, out: torch.Tensor, image: Pixels, changes: Changes, i: int) -> None:
+    def write(self, out: Pixels, image: Pixels, changes: Changes, i: int) -> None:
         """Writes sample `i` of a batch.
 
         Args:
-            out: `dtype` of `shape`, in main memory.
+            out: `dtype` of `shape`.
             image: its base image, uint8 or uint16 of `shape`; may be read-only.
             changes: the batch's.
         """
@@ -91,13 +91,14 @@ class Finish:
         if changes.warp is not None:  # looks the pixels up where the flips would have put them
             image = image[:, :: -1 if vflip else 1, :: -1 if hflip else 1]
             hflip = vflip = False
-        image = self.vary(image, *(None if each is None else each[i] for each in (changes.warp, changes.colour)))
+        if changes.warp is not None or changes.colour is not None:
+            image = self.vary(image, *(None if each is None else each[i] for each in (changes.warp, changes.colour)))
         if self._constants is None:
             copy_into(out, image, hflip, vflip)
         elif self._recipe.emulate == "dali-cpu":
             normalise_into(out, image, *self._constants, hflip, vflip)
         else:
-            out.copy_(self._normalised_as_on_gpu(image[:, :: -1 if vflip else 1, :: -1 if hflip else 1]))
+            out[...] = self._normalised_as_on_gpu(image[:, :: -1 if vflip else 1, :: -1 if hflip else 1])
 
     def vary(self, image: Pixels, matrix: Pixels | None, colour: Pixels | None) -> Pixels:
         """Warps and recolours one flipped base image.
@@ -127,7 +128,8 @@ class Finish:
                 pixels = dali_cpu.brightness_contrast(pixels, brightness=brightness, contrast=contrast)
         return pixels.permute(2, 0, 1).numpy()
 
-    def _normalised_as_on_gpu(self, image: Pixels) -> torch.Tensor:
+    def _normalised_as_on_gpu(self, image: Pixels) -> Pixels:
         mean, std = self._recipe.normalisation or ((0.0,), (1.0,))
         m, d = ((np.asarray(v) * self._recipe.full_scale).astype(np.float32).tolist() for v in (mean, std))
-        return dali_gpu.crop_mirror_normalize(torch.from_numpy(image.transpose(1, 2, 0).copy()), mean=m, std=d)
+        pixels = torch.from_numpy(image.transpose(1, 2, 0).copy())
+        return dali_gpu.crop_mirror_normalize(pixels, mean=m, std=d).numpy()

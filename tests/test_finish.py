@@ -32,7 +32,7 @@ def finished(recipe: dp.Recipe, images: np.ndarray, drawn: Draws) -> torch.Tenso
     changes = finish.changes(drawn)
     out = torch.empty((len(images), *finish.shape), dtype=finish.dtype)
     for i, image in enumerate(images):
-        finish.write(out[i], image, changes, i)
+        finish.write(out[i].numpy(), image, changes, i)
     return out
 
 

@@ -74,11 +74,11 @@ def _check_finish(version: str, device: str, device_id: int | None) -> None:
             images = [_noise((3, *_SIZE), depth, seed) for seed in range(_COUNT)]
             finish = Finish(recipe)
             changes = finish.changes(draw(recipe.augment, 0, 0, np.arange(_COUNT)))
-            expected = torch.empty((_COUNT, *finish.shape), dtype=finish.dtype)
+            expected = torch.empty((_COUNT, *finish.shape), dtype=finish.dtype).numpy()
             for i, image in enumerate(images):
                 finish.write(expected[i], image, changes, i)
             graph = Graph(recipe, device, False, _COUNT, 1, device_id)
-            _compare(version, operator, _run(graph, graph.values(images, changes)), list(expected.numpy()))
+            _compare(version, operator, _run(graph, graph.values(images, changes)), list(expected))
 
 
 def _check_decoding(version: str, parity: str, device: str, device_id: int | None) -> None:

@@ -41,19 +41,19 @@ class TorchBackend:
     def run(self, items: Sequence[npt.NDArray[Any] | Encoded], draws: Draws) -> torch.Tensor:
         """See `Backend.run`."""
         batch = self._buffers.take((len(items), *self._finish.shape), self._finish.dtype)
-        changes = self._finish.changes(draws)
+        out, changes = batch.numpy(), self._finish.changes(draws)  # a tensor's items cost more than a small copy
         parts = np.array_split(np.arange(len(items)), min(self._share, len(items)))
-        for done in [self._threads.submit(self._write, batch, items, changes, part.tolist()) for part in parts]:
+        for done in [self._threads.submit(self._write, out, items, changes, part.tolist()) for part in parts]:
             done.result()
         return batch
 
-    def _write(self, batch: torch.Tensor, items: Sequence[Any], changes: Changes, part: list[int]) -> None:
+    def _write(self, out: npt.NDArray[Any], items: Sequence[Any], changes: Changes, part: list[int]) -> None:
         for i in part:
             image = items[i]
             if isinstance(image, Encoded) or image.shape != self._finish.shape:
                 found = getattr(image, "shape", "encoded")
                 raise BackendError(f"torch: base image {i} is {found}, expected {self._finish.shape}.")
-            self._finish.write(batch[i], image, changes, i)
+            self._finish.write(out[i], image, changes, i)
 
     def close(self) -> None:
         """See `Backend.close`."""
