@@ -59,6 +59,12 @@ def test_the_twins_benchmark_runs() -> None:
     assert "identical" in run("benchmarks/micro_dali_twins.py", "--tiny", "--repeats", "1")
 
 
+def test_the_benchmark_of_augmentation_runs(tmp_path: Path) -> None:
+    out = run("benchmarks/micro_augment.py", "--tiny", "--json", str(tmp_path / "augment.json"))
+    assert set(json.loads((tmp_path / "augment.json").read_text())["median_ms"]) >= {"warp", "DALI warp_affine"}
+    assert "recolour, all" in out
+
+
 def test_bench_command_measures_modes_on_ones_own_data(tmp_path: Path) -> None:
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
     (tmp_path / "rows.csv").write_text("path,label\na.png,0\n")
