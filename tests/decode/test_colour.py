@@ -75,6 +75,22 @@ def test_ybr_partial_422_native():
     assert rgb(make.dicom(row(16, 235, 128, 128), **ds)).tolist() == [[[0, 0, 0], [255, 255, 255]]]
 
 
+def test_ybr_partial_420_native():
+    # Rows in pairs: Y Y Cb Cr for two pixels of the upper one, Y only in the lower one. Y = 16 is black, 235 white. Red
+    # is Y = 81, Cb = 90, Cr = 240: 75.7, -43.3 and 127.5 of 255, so R = 75.7 + 1.402 * 127.5 = 254.4, G = -0.5, B = -1.
+    # Its Y = 128 in the lower row adds (128 - 81) * 255 / 219 = 54.7: 309, 54.2, 53.8.
+    upper, lower = [16, 235, 128, 128, 81, 81, 90, 240], [235, 16, 81, 128]
+    ds = {"Rows": 2, "Columns": 4, "SamplesPerPixel": 3, "PlanarConfiguration": 0, "NumberOfFrames": 2}
+    ds["PhotometricInterpretation"] = "YBR_PARTIAL_420"
+    data = make.dicom(row(*[16, 16, 128, 128] * 2, *[16] * 4, *upper, *lower), **ds)
+    assert not rgb(data, 0).any()
+    black, white, red = [0, 0, 0], [255, 255, 255], [254, 0, 0]
+    assert rgb(data, 1).tolist() == [[black, white, red, red], [white, black, red, [255, 54, 54]]]
+    for odd in ({"Rows": 3}, {"Columns": 5}):
+        with pytest.raises(DecodeError, match="needs an even number of"):
+            rgb(make.dicom(row(*upper, *lower, *upper), **{**ds, **odd}))
+
+
 def test_reversible_and_irreversible_transforms_of_jpeg_2000():
     import imagecodecs
 

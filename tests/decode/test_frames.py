@@ -189,3 +189,11 @@ def test_a_stack_that_ends_early():
     with pytest.raises(TruncatedError):
         values(data[:-10], 4)
     assert (values(data[:-10], 0) == 10).all()
+
+
+def test_a_jpeg_ls_frame_without_its_end_is_no_endless_search():
+    # CharLS may go on looking for the marker behind the data, for ever.
+    frame = make.encode(STACK[0], "jls", 8)
+    data = make.dicom(STACK[0], "jls", frames=[frame.rstrip(b"\0")[:-2]])
+    with pytest.raises(TruncatedError, match="the JPEG-LS frame has no end marker"):
+        values(data)

@@ -34,6 +34,30 @@ def test_one_bit_pixels_come_least_significant_first():
     assert values(data, 1).tolist() == [[1, 0, 1, 1, 0]]
 
 
+@pytest.mark.parametrize("syntax", ["explicit", "implicit", "deflated", "big"])
+def test_twelve_allocated_bits_follow_each_other_without_gaps(syntax):
+    # Half bytes, the lowest first: 0x123 is 3 2 1, 0xABC is C B A. So 0x23 0xC1 0xAB hold both; three samples of the
+    # first frame take 36 bits, and the second frame begins in the upper half of the fifth byte.
+    packed = row(0x23, 0xC1, 0xAB, 0xFF, 0x1F, 0x00, 0x02, 0x00, 0x80, 0x00)
+    if syntax == "big":  # bytes of big-endian words come in swapped pairs
+        packed = packed.reshape(-1, 2)[:, ::-1].reshape(1, -1)
+    ds = {"Rows": 1, "Columns": 3, "BitsAllocated": 12, "BitsStored": 12, "NumberOfFrames": 2}
+    data = make.dicom(packed, syntax, **ds)
+    assert values(data, 0).tolist() == [[0x123, 0xABC, 0xFFF]]
+    assert values(data, 1).tolist() == [[0x001, 0x002, 0x800]]
+    signed = make.dicom(packed, syntax, **ds, PixelRepresentation=1)
+    assert values(signed, 0).tolist() == [[0x123, 0xABC - 4096, -1]]
+    # 8 bits stored, high bit 11: 0x123 >> 4 = 0x12.
+    assert values(make.dicom(packed, syntax, **{**ds, "BitsStored": 8, "HighBit": 11})).tolist() == [[0x12, 0xAB, 0xFF]]
+    with pytest.raises(TruncatedError, match="frame 2 needs 14 bytes"):
+        values(make.dicom(packed, syntax, **{**ds, "NumberOfFrames": 3}), 2)
+
+
+def test_twelve_allocated_bits_are_for_native_pixel_data():
+    with pytest.raises(DecodeError, match="12 in native pixel data"):
+        values(make.dicom(row(1, 2, dtype=np.uint16), "rle", BitsAllocated=12, BitsStored=12))
+
+
 def test_thirty_two_bits():
     assert values(make.dicom(row(0xFFFFFFFF, 7, dtype=np.uint32))).tolist() == [[4294967295, 7]]
     assert values(make.dicom(row(-5, 7, dtype=np.int32))).tolist() == [[-5, 7]]
@@ -92,7 +116,7 @@ def test_every_lossless_syntax_gives_the_values_back(syntax, dtype, bits):
     [
         ({"Rows": 0}, "at least 1"),
         ({"SamplesPerPixel": 2}, "2 samples per pixel"),
-        ({"BitsAllocated": 12}, "Bits Allocated"),
+        ({"BitsAllocated": 24}, "Bits Allocated"),
         ({"BitsStored": 9}, "Bits Stored 9"),
         ({"HighBit": 3}, "High Bit 3"),
         ({"NumberOfFrames": -1}, "at least 1"),

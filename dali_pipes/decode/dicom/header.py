@@ -190,8 +190,10 @@ def _checked(
         raise DecodeError(f"DICOM image of {rows} x {columns}: both must be at least 1 (0028,0010; 0028,0011)")
     if samples not in (1, 3):
         raise DecodeError(f"DICOM image of {samples} samples per pixel (0028,0002): 1 and 3 are read")
-    if allocated not in (1, 8, 16, 32, *([64] if floats else [])):
-        raise DecodeError(f"Bits Allocated (0028,0100) is {allocated}: 1, 8, 16 and 32 are read")
+    if allocated not in (1, 8, 16, 32, *([64] if floats else []), *([] if syntax.encapsulated else [12])):
+        raise DecodeError(
+            f"Bits Allocated (0028,0100) is {allocated}: 1, 8, 16 and 32 are read, and 12 in native pixel data"
+        )
     if not 1 <= stored <= allocated or not stored - 1 <= high < allocated:
         raise DecodeError(
             f"Bits Stored {stored} and High Bit {high} do not fit in {allocated} Bits Allocated (0028,0100 to 0102)"

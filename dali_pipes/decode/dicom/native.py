@@ -1,5 +1,10 @@
 """Native (uncompressed) pixel data to samples (PS3.5 8.1 and Annex D, PS3.3 C.7.6.3.1.2 to .4): one frame, the others
 untouched.
+
+Two old forms are read too. Samples of 12 allocated bits follow each other without gaps, the least significant bit
+first (today PS3.5 8.1.1 allows 1 and multiples of 8 only). YBR_PARTIAL_420 has its rows in pairs: the upper one is laid
+out as in YBR_PARTIAL_422, the lower one, for which C.7.6.3.1.2 sites no Cb and Cr, holds Y only (today it is for
+video).
 """
 
 from __future__ import annotations
@@ -10,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dali_pipes.decode.dicom.header import Header
-from dali_pipes.errors import DecodeError, TruncatedError, UnsupportedError
+from dali_pipes.errors import DecodeError, TruncatedError
 
-_SUBSAMPLED = {"YBR_FULL_422": 2, "YBR_PARTIAL_422": 2}
+_SUBSAMPLED = ("YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420")
 
 
 def native_samples(header: Header, frame: int) -> NDArray[Any]:
@@ -25,7 +30,7 @@ def native_samples(header: Header, frame: int) -> NDArray[Any]:
     if (last + 7) // 8 > available:
         raise TruncatedError(f"frame {frame} needs {(last + 7) // 8} bytes of pixel data; {available} are there")
     begin, end = first // 8, (last + 7) // 8
-    words = not header.syntax.little and header.pixel_vr == "OW" and header.allocated <= 8
+    words = not header.syntax.little and header.pixel_vr == "OW" and header.allocated < 16
     raw = memoryview(header.data)[header.pixels_at :]
     if words:  # bytes come in swapped pairs (PS3.5 D.1): take whole pairs and swap them back
         even = raw[begin - begin % 2 : end + end % 2]
@@ -42,30 +47,51 @@ def frame_bits(header: Header) -> int:
     if header.photometric in _SUBSAMPLED and header.samples == 3:
         if header.columns % 2:
             raise DecodeError(f"{header.photometric} needs an even number of columns, the image has {header.columns}")
-        return pixels * 2 * header.allocated
-    if header.photometric == "YBR_PARTIAL_420" and header.samples == 3:
-        raise UnsupportedError(
-            "native YBR_PARTIAL_420 has no defined layout (PS3.3 C.7.6.3.1.2): it occurs in video only"
-        )
+        if header.photometric != "YBR_PARTIAL_420":
+            return pixels * 2 * header.allocated
+        if header.rows % 2:
+            raise DecodeError(f"{header.photometric} needs an even number of rows, the image has {header.rows}")
+        return pixels * 3 // 2 * header.allocated
     return pixels * header.samples * header.allocated
 
 
 def shape_samples(part: bytes | memoryview, header: Header, skip: int = 0) -> NDArray[Any]:
-    """[rows, columns, samples] from a frame's bytes (`skip`: bits to leave out at the front of 1-bit data)."""
+    """[rows, columns, samples] from a frame's bytes (`skip`: bits to leave out in front where samples have 1 or 12)."""
     shape = (header.rows, header.columns, header.samples)
     if header.allocated == 1:
         bits = np.unpackbits(np.frombuffer(part, np.uint8), bitorder="little")
         return bits[skip : skip + header.rows * header.columns * header.samples].reshape(shape)
-    order = "<" if header.syntax.little else ">"
-    kind = "f" if header.is_float else "u"
-    flat = np.frombuffer(part, np.dtype(f"{order}{kind}{header.allocated // 8}"))
-    if not flat.dtype.isnative:
-        flat = flat.astype(flat.dtype.newbyteorder("="))
+    if header.allocated == 12:
+        flat = _twelve_bits(np.frombuffer(part, np.uint8), skip)
+    else:
+        order = "<" if header.syntax.little else ">"
+        kind = "f" if header.is_float else "u"
+        flat = np.frombuffer(part, np.dtype(f"{order}{kind}{header.allocated // 8}"))
+        if not flat.dtype.isnative:
+            flat = flat.astype(flat.dtype.newbyteorder("="))
     if header.photometric in _SUBSAMPLED and header.samples == 3:
-        return _spread_422(flat, header.rows, header.columns)
+        spread = _spread_420 if header.photometric == "YBR_PARTIAL_420" else _spread_422
+        return spread(flat, header.rows, header.columns)
     if header.planar == 1 and header.samples == 3:
         return np.ascontiguousarray(flat.reshape(header.samples, *shape[:2]).transpose(1, 2, 0))
     return flat.reshape(shape)
+
+
+def _twelve_bits(packed: NDArray[np.uint8], skip: int) -> NDArray[np.uint16]:
+    """uint16 of each three half bytes, the lowest first; `skip`, 0 or 4: bits before the first sample."""
+    halves = np.stack([packed & 15, packed >> 4], axis=-1).reshape(-1)[skip // 4 :]
+    low, middle, high = halves[: halves.size // 3 * 3].reshape(-1, 3).T.astype(np.uint16)
+    samples: NDArray[np.uint16] = low | middle << 4 | high << 8
+    return samples
+
+
+def _spread_420(flat: NDArray[Any], rows: int, columns: int) -> NDArray[Any]:
+    """A row of Y1 Y2 Cb Cr for each pair of pixels, then a row of Y: each block of four takes its Cb and Cr."""
+    pairs = flat.reshape(rows // 2, 3 * columns)
+    upper = _spread_422(pairs[:, : 2 * columns].reshape(-1), rows // 2, columns)
+    out = np.repeat(upper, 2, axis=0)
+    out[1::2, :, 0] = pairs[:, 2 * columns :]
+    return out
 
 
 def _spread_422(flat: NDArray[Any], rows: int, columns: int) -> NDArray[Any]:

@@ -166,7 +166,8 @@ def charls(frame: bytes, header: Header) -> Samples:
     """JPEG-LS; planes come one after the other where the stream is not interleaved."""
     from jpeg_ls.CharLS import decode_pixel_data
 
-    _jpeg_header(frame, header)
+    if not _jpeg_header(frame, header).ended:  # CharLS would look for one without end
+        raise TruncatedError("the JPEG-LS frame has no end marker")
     plain, info = decode_pixel_data(frame)
     dtype = np.uint8 if info["bits_per_sample"] <= 8 else np.uint16
     flat, count = np.frombuffer(plain, dtype), info["components"]
