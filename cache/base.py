@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import threading
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
@@ -51,22 +49,6 @@ class Options:
     def access(self) -> Access:
         """Modes and group of what the store writes."""
         return Access.of(self.shared_group)
-
-
-class ProcessLock:
-    """A lock that a forked child finds free, whoever held it in the parent at the fork."""
-
-    def __init__(self) -> None:
-        self._lock, self._pid = threading.RLock(), os.getpid()
-
-    def __enter__(self) -> None:
-        pid = os.getpid()
-        if pid != self._pid:
-            self._lock, self._pid = threading.RLock(), pid
-        self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
 
 
 class BaseStore:

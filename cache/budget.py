@@ -11,8 +11,8 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 
-from .base import ProcessLock
 from .files import Folder
+from .lock import ProcessLock
 
 QUARANTINE = "quarantine"  # the folder of damaged entries
 _EXACT = 1 << 20
@@ -24,9 +24,7 @@ def charge(size: int) -> int:
 
 
 class Budget:
-    """.
-
-    Eeps ``folder`` within ``limit`` bytes by calling ``remove(stem)`` (-> whether it was there) on the oldest
+    """Keeps ``folder`` within ``limit`` bytes by calling ``remove(stem)`` (-> whether it was there) on the oldest
     entries.
 
     A stem is ``"shard/<32 hex digits>"``; files whose name does not begin so count, but are never removed.

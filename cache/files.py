@@ -228,9 +228,15 @@ class Folder:
         if done != len(record):
             raise OSError(f"only {done} of {len(record)} bytes were appended to {name!r}")
 
-    def touch(self, name: str) -> None:
-        """Marks a file as used now."""
-        now = time.time_ns()  # the kernel's own clock is too coarse to order two uses
+    def sync(self, name: str) -> None:
+        """Waits until a file, and the names in the folder, are on disk."""
+        with self.open(name) as fd:
+            os.fsync(fd)
+        os.fsync(self.handle())
+
+    def touch(self, name: str, when: int | None = None) -> None:
+        """Marks a file as used now, or ``when`` (ns)."""
+        now = when or time.time_ns()  # the kernel's own clock is too coarse to order two uses
         with self._parent(name) as (parent, base):
             os.utime(base, ns=(now, now), dir_fd=parent, follow_symlinks=False)
 

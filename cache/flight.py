@@ -21,11 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from .base import Array, ProcessLock
+from .base import Array
 from .errors import StoreConfigError
 from .files import Folder
 from .integrity import read_only, storable
 from .key import Key
+from .lock import ProcessLock
 from .owner import Owner, me
 
 LEASE = 300.0  # longer than any decode may take

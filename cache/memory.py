@@ -13,10 +13,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from .base import Array, BaseStore, Options, ProcessLock
+from .base import Array, BaseStore, Options
 from .errors import StoreConfigError
 from .integrity import read_only, storable
 from .key import Key
+from .lock import ProcessLock
 
 OVERHEAD = 256  # bytes that an entry costs beside its payload: key, array object, table slot
 

@@ -8,7 +8,7 @@ written by one process only, the one that made it. Tokens are random.
   That record is the publication: whoever dies before it has published nothing.
 - get: a look-up and an index into a read-only map. The first time, the payload is read and checked.
 - delete, replacement, a slot whose bytes are wrong: a record in the ``.del`` journal. A segment whose slots are all
-  dead is unlinked.
+  dead is unlinked. The first two are made under the folder's lock, which shuts out merging (:mod:`cache.compact`).
 - A byte budget evicts whole segments, the least recently used first, and counts every segment at its full size.
 
 Segments are opened for each write and never created by it, so one that was evicted is noticed, and on a network
@@ -22,16 +22,29 @@ import os
 import secrets
 from typing import Any
 
-from .base import Array, BaseStore, Options, ProcessLock
+from .base import Array, BaseStore, Options
+from .compact import Compactor
 from .errors import IntegrityError
 from .files import Folder, is_tagged, tag
 from .integrity import checksum, payload, storable
-from .journal import JournalReader, is_journal
+from .journal import JournalReader
 from .key import Key
+from .lock import ProcessLock, exclusive
 from .npyformat import header
 from .pin import PinnedMapping
 from .segment import DATA, LARGEST, SLOT_BITS, Segment, capacity
-from .slots import DEAD, ENTRY, RECORD, SEALED, SLOT_MASK, SlotIndex, header_record, journal_owner, record
+from .slots import (
+    RECORD,
+    SLOT_MASK,
+    SlotIndex,
+    dead_record,
+    entry_record,
+    header_record,
+    is_left,
+    orphans,
+    sealed_record,
+    segment_files,
+)
 
 
 class PackedStore(BaseStore):
@@ -67,7 +80,7 @@ class PackedStore(BaseStore):
     def _become_writer(self) -> None:
         """Forgets what belongs to the parent process: a child never writes into its segments or journals."""
         self._pid = os.getpid()
-        self._open: dict[tuple[str, tuple[int, ...]], tuple[Segment, list[int]]] = {}  # and its free slots
+        self._open: dict[tuple[str, tuple[int, ...]], Segment] = {}
         self._made: dict[tuple[str, tuple[int, ...]], int] = {}
         self._tomb_name = ""
 
@@ -103,7 +116,10 @@ class PackedStore(BaseStore):
                 self._use(segment)
                 view: Array = segment.map()[slot, ...]
                 return view
-            if why != "gone":
+            if why == "gone":
+                with self._lock:
+                    self._refresh()  # it may have been merged into another
+            else:
                 self._bury(segment, slot, key.digest)
                 self._refuse(key, why)
             place = self._index.get(key.digest)
@@ -154,10 +170,9 @@ class PackedStore(BaseStore):
             grown, gone = self._entries.poll()
         except FileNotFoundError:
             return  # a read-only cache that is not there yet
-        for _, records in buried:
-            records = records[records["kind"] == DEAD]
-            for token, slot, digest in records[["token", "slot", "key"]].tolist():
-                self._slots.kill(f"{token:016x}", slot, digest)
+        for name, records in buried:
+            if self._slots.bury(records):
+                self._tombs.complete.add(name)
         for token in gone:
             self._forget(token)
         for token, records in grown:
@@ -167,7 +182,7 @@ class PackedStore(BaseStore):
     def _forget(self, token: str) -> None:
         """Drops a segment that is no longer there, and stops writing to it."""
         segment = self._slots.forget(token)
-        for kind in [kind for kind, (mine, _) in self._open.items() if mine is segment]:
+        for kind in [kind for kind, mine in self._open.items() if mine is segment]:
             del self._open[kind]
 
     # -- writing -------------------------------------------------------------------------------------------------------
@@ -179,29 +194,28 @@ class PackedStore(BaseStore):
             if self._pid != os.getpid():
                 self._become_writer()
             self._refresh()
-            old = self._slots.slots_of(key.digest)
-            if any(segment.sums.get(slot) == total for segment, slot in old):
-                for segment, slot in old:
-                    if segment.sums.get(slot) != total:  # a replacement that was cut short
+            old = {segment.sums.get(slot) for segment, slot in self._slots.slots_of(key.digest)}
+        if total not in old:
+            for attempt in (1, 2):
+                try:
+                    self._write(key, array, total)
+                    break
+                except FileNotFoundError:  # our segment was evicted between two puts: take a new one
+                    if attempt == 2:
+                        raise
+        if old - {total}:  # a replacement, or one that was cut short
+            with self._lock, exclusive(self._folder):
+                self._refresh()
+                for segment, slot in self._slots.slots_of(key.digest):
+                    if segment.sums.get(slot) in old - {total}:
                         self._bury(segment, slot, key.digest)
-                return
-        for attempt in (1, 2):
-            try:
-                self._write(key, array, total)
-                break
-            except FileNotFoundError:  # our segment was evicted between two puts: take a new one
-                if attempt == 2:
-                    raise
-        with self._lock:
-            for segment, slot in old:
-                self._bury(segment, slot, key.digest)
 
     def _write(self, key: Key, array: Array, total: bytes) -> None:
         kind = (array.dtype.str, array.shape)
         with self._lock:
-            segment, free = self._open.get(kind) or self._make_segment(array)
-            slot = free.pop()
-            if not free:
+            segment = self._open.get(kind) or self._make_segment(array)
+            slot = segment.take()
+            if segment.is_full:
                 self._open.pop(kind, None)
         try:
             self._folder.write_at(segment.name, DATA + slot * array.nbytes, payload(array))
@@ -211,10 +225,10 @@ class PackedStore(BaseStore):
             raise
         except OSError:
             with self._lock:
-                free.append(slot)  # nothing was published: the slot can be used again
-                self._open.setdefault(kind, (segment, free))
+                segment.give_back(slot)
+                self._open.setdefault(kind, segment)
             raise
-        published = record(ENTRY, key.digest, int(segment.token, 16), slot, total)
+        published = entry_record(segment.token, slot, key.digest, total)
         with self._lock:
             try:
                 self._folder.append(segment.token + ".idx", published)
@@ -226,10 +240,10 @@ class PackedStore(BaseStore):
                 segment.trusted.add(slot)
             segment.unpublished -= 1
             if not segment.unpublished:
-                self._seal(segment)
+                self._seal(segment.token + ".idx")
         self._use(segment)
 
-    def _make_segment(self, array: Array) -> tuple[Segment, list[int]]:
+    def _make_segment(self, array: Array) -> Segment:
         kind = (array.dtype.str, array.shape)
         number = self._made.get(kind, 0)
         budget = self.options.disk_bytes
@@ -254,20 +268,17 @@ class PackedStore(BaseStore):
         segment = self._slots.segment(token)
         segment.describe(array.dtype, array.shape, slots)
         self._made[kind] = number + 1
-        self._open[kind] = segment, list(range(slots - 1, -1, -1))
-        return self._open[kind]
+        self._open[kind] = segment
+        return segment
 
-    def _seal(self, segment: Segment) -> None:
-        """Says that the segment's journal will not grow any more."""
-        self._folder.append(segment.token + ".idx", record(SEALED, bytes(16), int(segment.token, 16), 0, bytes(16)))
+    def _seal(self, journal: str) -> None:
+        """Says that a journal will not grow any more."""
+        if journal:
+            self._folder.append(journal, sealed_record(journal[:16]))
 
     def _evict(self, budget: int, keep: str = "") -> None:
         """Unlinks least recently used segments until all of them fit into ``budget`` bytes."""
-        found = []
-        for name in self._folder.names():
-            status = self._folder.status(name) if is_journal(name, ".npy") else None
-            if status is not None:
-                found.append((status.st_mtime_ns, status.st_size, name[:16]))
+        found = [(status.st_mtime_ns, status.st_size, token) for token, status in segment_files(self._folder)]
         total = sum(size for _, size, _ in found)
         for _, size, token in sorted(found):
             if total <= budget:
@@ -283,7 +294,7 @@ class PackedStore(BaseStore):
         self._forget(token)
 
     def _delete(self, key: Key) -> bool:
-        with self._lock:
+        with self._lock, exclusive(self._folder):
             self._refresh()
             found = self._slots.slots_of(key.digest)
             for segment, slot in found:
@@ -308,7 +319,7 @@ class PackedStore(BaseStore):
                 self._folder.publish(name, [header_record(name[:16])], replace=False)
                 self._tomb_name = name
             try:
-                self._folder.append(self._tomb_name, record(DEAD, digest, int(segment.token, 16), slot, bytes(16)))
+                self._folder.append(self._tomb_name, dead_record(segment.token, slot, digest))
             except OSError:
                 self._tomb_name = ""
                 raise
@@ -322,10 +333,7 @@ class PackedStore(BaseStore):
         in one that is not, which CUDA refuses to copy. Call it again, at every epoch say. 0 without CUDA.
         """
         with self._lock:
-            ended = [token for token in self._slots.numbers if self._is_left(token)]
-            with contextlib.suppress(OSError):
-                self._refresh()  # afterwards: the last records of a writer that has just died are known too
-            for token in sorted(self._entries.complete.union(ended) & self._slots.numbers.keys() - self._locked.keys()):
+            for token in sorted(self._ended() - self._locked.keys()):
                 segment = self._segments[self._slots.numbers[token]]
                 try:
                     lock = PinnedMapping(segment.map()[: self._slots.used(token)])
@@ -336,29 +344,18 @@ class PackedStore(BaseStore):
                 self._locked[token] = lock
             return sum(lock.array.nbytes for lock in self._locked.values())
 
-    def _is_left(self, token: str) -> bool:
-        """Whether the writer of a segment is known to be dead."""
+    def _ended(self) -> set[str]:
+        """Segments that will not grow any more, all of whose entries are known."""
+        left = {token for token in self._slots.numbers if is_left(self._folder, token + ".idx")}
         with contextlib.suppress(OSError):
-            maker = journal_owner(self._folder, token + ".idx")
-            return maker is not None and maker.alive() is False
-        return False
+            self._refresh()  # afterwards: the last records of a writer that has just died are known too
+        return (self._entries.complete | left) & self._slots.numbers.keys()
 
     # -- upkeep --------------------------------------------------------------------------------------------------------
 
     def orphans(self) -> list[str]:
-        """What dead processes left half made: temporary files, and journals and segments without each other."""
-        try:
-            names = set(self._folder.names())
-        except FileNotFoundError:
-            return []
-        found = [name for name in names if self._folder.is_orphan(name)]
-        for name in names:
-            token = name[:16]
-            if is_journal(name, ".npy") and token + ".idx" not in names and self._folder.status(token + ".idx") is None:
-                found.append(name)  # journals are made first and removed first
-            elif is_journal(name, ".idx") and token + ".npy" not in names and self._maker_is_dead(name):
-                found.append(name)
-        return found
+        """What dead processes left half made."""
+        return orphans(self._folder)
 
     def sweep(self) -> int:
         """Removes the orphans; how many there were."""
@@ -371,17 +368,20 @@ class PackedStore(BaseStore):
             self._evict(self.options.disk_bytes)
         return self.evicted - before
 
-    def _maker_is_dead(self, journal: str) -> bool:
-        maker = journal_owner(self._folder, journal)
-        return maker is None or maker.alive() is False
+    def compact(self, dry_run: bool = False) -> int:
+        """Merges small segments (see :mod:`cache.compact`); how many fewer there are, or would be."""
+        with self._lock:
+            work = Compactor(self._folder, self._slots, self._refresh, self._unlink, self.options.disk_bytes)
+            try:
+                return work.merge(self._ended(), dry_run or self.options.read_only)
+            except OSError as error:
+                self._failed("merge segments", error)
+                return 0
 
     def _extra_stats(self) -> dict[str, Any]:
         with self._lock:
             self._refresh()
-            size = 0
-            for name in self._folder.names():
-                status = self._folder.status(name) if is_journal(name, ".npy") else None
-                size += status.st_blocks * 512 if status else 0
+            size = sum(status.st_blocks * 512 for _, status in segment_files(self._folder))
             number = len(self._slots.numbers)
             return {"entries": len(self._index), "bytes": size, "budget": self.options.disk_bytes, "segments": number}
 
@@ -390,9 +390,9 @@ class PackedStore(BaseStore):
             return
         super().close()
         if self._pid == os.getpid() and is_tagged(self._root):
-            for segment, _ in self._open.values():
-                with contextlib.suppress(OSError):  # unsealed, its journal is looked at again and again: no more
-                    self._seal(segment)
+            for name in [*(segment.token + ".idx" for segment in self._open.values()), self._tomb_name]:
+                with contextlib.suppress(OSError):  # unsealed, a journal is looked at again and again: no more
+                    self._seal(name)
         for lock in self._locked.values():
             lock.close()
         self._index, self._open, self._locked = {}, {}, {}

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from .base import ProcessLock
 from .errors import EntryError
 from .files import Access, Folder, tag
 from .journal import JournalReader, seal
 from .key import Key, default_secret
+from .lock import ProcessLock
 
 LOG = logging.getLogger(__name__)
 RECORD = np.dtype([("key", "V16"), ("source", "V8"), ("names", "V2"), ("parts", "V3", 10), ("check", "<u8")])

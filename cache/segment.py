@@ -40,12 +40,30 @@ class Segment:
         self.shape: tuple[int, ...] = ()  # of one entry
         self.slots = self.entry_bytes = 0
         self.unpublished = 0  # slots that this process, its writer, has still to fill
+        self._taken = 0  # slots that were taken, in their order
+        self._given_back: list[int] = []
         self.refused = ""  # why nothing of this segment can be served
 
     def describe(self, dtype: np.dtype[Any], shape: tuple[int, ...], slots: int) -> None:
         """Sets what the header says."""
         self.dtype, self.shape, self.slots, self.unpublished = dtype, shape, slots, slots
         self.entry_bytes = nbytes(dtype, shape)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every slot is taken."""
+        return self._taken == self.slots and not self._given_back
+
+    def take(self) -> int:
+        """A slot to fill, that nobody else will."""
+        if self._given_back:
+            return self._given_back.pop()
+        self._taken += 1
+        return self._taken - 1
+
+    def give_back(self, slot: int) -> None:
+        """A slot that was taken, and of which nothing was published."""
+        self._given_back.append(slot)
 
     def read_header(self) -> None:
         """Reads and checks the header once. Raises IntegrityError if this is not a segment of ours."""

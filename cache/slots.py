@@ -7,12 +7,15 @@ put it at once.
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from .files import Folder
-from .journal import seal
+from .journal import is_journal, seal, valid
 from .owner import Owner, me
 from .segment import SLOT_BITS, Segment
 
@@ -26,6 +29,21 @@ SLOT_MASK = (1 << SLOT_BITS) - 1
 def record(kind: int, digest: bytes, token: int, slot: int, total: bytes) -> bytes:
     """One sealed record of a journal."""
     return seal(kind.to_bytes(8, "little") + digest + token.to_bytes(8, "little") + slot.to_bytes(8, "little") + total)
+
+
+def entry_record(token: str, slot: int, digest: bytes, total: bytes) -> bytes:
+    """Publishes a slot."""
+    return record(ENTRY, digest, int(token, 16), slot, total)
+
+
+def dead_record(token: str, slot: int, digest: bytes) -> bytes:
+    """Buries a slot."""
+    return record(DEAD, digest, int(token, 16), slot, bytes(16))
+
+
+def sealed_record(token: str) -> bytes:
+    """The last record of a journal: it will not grow any more."""
+    return record(SEALED, bytes(16), int(token, 16), 0, bytes(16))
 
 
 def header_record(token: str) -> bytes:
@@ -42,6 +60,53 @@ def journal_owner(folder: Folder, name: str) -> Owner | None:
         return None
     host, start = int.from_bytes(data[8:16], "little"), int.from_bytes(data[16:24], "little")
     return Owner(host, int.from_bytes(data[32:40], "little"), start)
+
+
+def is_left(folder: Folder, name: str) -> bool:
+    """Whether the writer of a journal is known to be dead."""
+    with contextlib.suppress(OSError):
+        maker = journal_owner(folder, name)
+        return maker is not None and maker.alive() is False
+    return False
+
+
+def read_records(folder: Folder, name: str) -> np.ndarray[Any, Any]:
+    """The valid records of a journal."""
+    data = folder.read(name)
+    records = np.frombuffer(data, RECORD, len(data) // RECORD.itemsize)
+    good: np.ndarray[Any, Any] = records[valid(records)]
+    return good
+
+
+def segment_files(folder: Folder) -> Iterator[tuple[str, os.stat_result]]:
+    """(token, stat) of every segment in the folder."""
+    for name in folder.names():
+        status = folder.status(name) if is_journal(name, ".npy") else None
+        if status is not None:
+            yield name[:16], status
+
+
+def orphans(folder: Folder) -> list[str]:
+    """What dead processes left half made: temporary files, journals and segments without each other or any entry."""
+    try:
+        names = set(folder.names())
+    except FileNotFoundError:
+        return []
+    found = [name for name in names if folder.is_orphan(name)]
+    for name in names:
+        segment, journal = name[:16] + ".npy", name[:16] + ".idx"
+        if is_journal(name, ".npy") and journal not in names and folder.status(journal) is None:
+            found.append(name)  # journals are made first and removed first
+        elif is_journal(name, ".idx") and (segment not in names or _is_empty(folder, name)):
+            maker = journal_owner(folder, name)
+            if maker is None or maker.alive() is False:
+                found += [name for name in (journal, segment) if name in names]
+    return found
+
+
+def _is_empty(folder: Folder, journal: str) -> bool:
+    status = folder.status(journal)
+    return status is not None and status.st_size <= RECORD.itemsize
 
 
 class SlotIndex:
@@ -75,6 +140,16 @@ class SlotIndex:
             self.segments.append(Segment(self._folder, token))
         return self.segments[number]
 
+    def entries(self, tokens: set[str]) -> dict[str, list[tuple[int, bytes]]]:
+        """(slot, digest) of every entry in some segments."""
+        found: dict[str, list[tuple[int, bytes]]] = {}
+        for digest, first in self.places.items():
+            for place in (first, *self._copies.get(digest, [])):
+                token = self.segments[place >> SLOT_BITS].token
+                if token in tokens:
+                    found.setdefault(token, []).append((place & SLOT_MASK, digest))
+        return found
+
     def slots_of(self, digest: bytes) -> list[tuple[Segment, int]]:
         """Every place of a key; the first is the one that is read."""
         first = self.places.get(digest)
@@ -95,6 +170,13 @@ class SlotIndex:
                 if self.places.setdefault(digest, place) != place:
                     self._copies.setdefault(digest, []).append(place)
         return bool(np.any(own & (records["kind"] == SEALED)))
+
+    def bury(self, records: np.ndarray[Any, Any]) -> bool:
+        """Takes in new records of a journal of dead slots; whether it is complete now."""
+        dead = records[records["kind"] == DEAD]
+        for token, slot, digest in dead[["token", "slot", "key"]].tolist():
+            self.kill(f"{token:016x}", slot, digest)
+        return bool(np.any(records["kind"] == SEALED))
 
     def publish(self, segment: Segment, slot: int, digest: bytes, total: bytes) -> None:
         """Notes a slot that this process has just written; it is read from now on."""

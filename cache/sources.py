@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from .base import ProcessLock
 from .errors import StoreConfigError
 from .files import Access, Folder, tag
 from .journal import JournalReader, seal
 from .key import default_secret
+from .lock import ProcessLock
 
 LOG = logging.getLogger(__name__)
 RECORD = np.dtype(

@@ -19,6 +19,7 @@ from .files import TAG_NAME, Folder, is_tagged
 from .flight import left_behind
 from .journal import RECORD
 from .key import Key
+from .packed import PackedStore
 from .parts import PartsLedger
 
 _SEGMENT = re.compile(r"[0-9a-f]{16}\.(npy|idx|del)")
@@ -143,30 +144,38 @@ def _left_beside(path: str) -> list[str]:
 def gc(directory: str | os.PathLike[str], disk_bytes: int | None = None, dry_run: bool = False) -> dict[str, Any]:
     """Removes what nobody needs.
 
-    Orphans, quarantined entries, stale claims, and entries beyond ``disk_bytes`` (per mode, oldest first).
+    Orphans, quarantined entries, stale claims, and entries beyond ``disk_bytes`` (per mode, oldest first); then
+    merges small segments of the pinned mode, which others may go on using meanwhile.
 
-    Gives ``orphans``, ``quarantined``, ``evicted`` and ``freed`` bytes; with ``dry_run`` nothing is removed and
-    ``evicted`` is 0.
+    Gives ``orphans``, ``quarantined``, ``evicted``, ``merged`` (by how many segments there are fewer) and ``freed``
+    bytes; with ``dry_run`` nothing is changed and ``evicted`` is 0.
     """
     path = _require_cache(directory)
     kinds = _sorted(path)
     stores = list(_stores(path, Options(read_only=True)))
     left = _left_beside(path)
     orphans = len(left) + sum(len(orphans_of(store)) for store in stores)
+    merged = sum(_compact(store, dry_run=True) for store in stores)
     for store in stores:
         store.close()
     before = _total(path)
     evicted = 0
     if not dry_run:
+        merged = 0
         for store in _stores(path, Options(disk_bytes=disk_bytes)):  # opening sweeps the orphans
             if disk_bytes is not None:
                 evicted += store.trim()  # type: ignore[attr-defined]
+            merged += _compact(store)
             store.close()
         for name in [*left, *(name for name, _ in kinds["quarantined"])]:
             _delete(path, name)
     freed = sum(size for _, size in kinds["quarantined"]) if dry_run else before - _total(path)
-    done = {"orphans": orphans, "quarantined": len(kinds["quarantined"]), "evicted": evicted, "freed": freed}
-    return {"directory": path, "dry_run": dry_run, **done}
+    done = {"orphans": orphans, "quarantined": len(kinds["quarantined"]), "evicted": evicted, "merged": merged}
+    return {"directory": path, "dry_run": dry_run, **done, "freed": freed}
+
+
+def _compact(store: BaseStore, dry_run: bool = False) -> int:
+    return store.compact(dry_run) if isinstance(store, PackedStore) else 0
 
 
 def purge(directory: str | os.PathLike[str], keys: list[Key] | None = None, dry_run: bool = True) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         (
             "gc",
             _gc,
-            "remove what nobody needs: leftovers, damaged entries, entries beyond a budget",
+            "remove what nobody needs: leftovers, damaged entries, entries beyond a budget; merge small segments",
         ),
         ("purge", _purge, "remove entries: all, or those of some samples; only says what it would do without --yes"),
     ):
@@ -46,7 +46,7 @@ def add(parser: argparse.ArgumentParser) -> None:
             made.add_argument(
                 "--disk-bytes", type=int, help="remove the least recently used entries beyond this, by mode"
             )
-            made.add_argument("--dry-run", action="store_true", help="remove nothing")
+            made.add_argument("--dry-run", action="store_true", help="change nothing")
         elif name == "purge":
             made.add_argument("--all", action="store_true", help="every entry")
             made.add_argument(
@@ -125,7 +125,8 @@ def _gc(args: argparse.Namespace) -> int:
     found = upkeep.gc(args.directory, disk_bytes=args.disk_bytes, dry_run=args.dry_run)
     verb = "would be removed" if args.dry_run else "removed"
     text = f"{found['orphans']} leftovers, {found['quarantined']} damaged and {found['evicted']} old entries {verb}, "
-    common.show(args, found, f"{text}{common.size(found['freed'])}.")
+    merged = f"segments: {found['merged']} fewer"
+    common.show(args, found, f"{text}{common.size(found['freed'])}; {merged}.")
     return common.GOOD
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,6 +12,9 @@ import pytest
 
 import cache
 from cache import Key, Store, open_store
+
+MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
+"""Where tests make folders by the thousand; None: where temporary files are."""
 
 # Every mode in every way it can be opened: (name, mode, arguments).
 WAYS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -34,12 +39,16 @@ WAYS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+@functools.lru_cache(1000)
 def value(number: int, shape: tuple[int, ...] = (3, 8, 9), dtype: str = "uint8") -> np.ndarray[Any, Any]:
-    """An array that is a function of its arguments."""
+    """An array that is a function of its arguments. Read-only."""
     rng = np.random.default_rng(number)
-    return rng.integers(0, 256, (*shape, np.dtype(dtype).itemsize), dtype=np.uint8).view(dtype)[..., 0]
+    array = rng.integers(0, 256, (*shape, np.dtype(dtype).itemsize), dtype=np.uint8).view(dtype)[..., 0]
+    array.flags.writeable = False
+    return array
 
 
+@functools.lru_cache(10_000)
 def key(number: int) -> Key:
     """The key of ``value(number)``."""
     return Key.of(number=number)

@@ -72,7 +72,7 @@ class TestStore:
         assert store.get(key(1)) is None
 
     def test_an_entry_is_a_copy_and_read_only(self, opened: Open, way: str) -> None:
-        store, given = opened(way), value(1)
+        store, given = opened(way), value(1).copy()
         store.put(key(1), given)
         given[:] = 0
         found = store.get(key(1))

@@ -128,7 +128,7 @@ def test_works_without_a_store_that_keeps(tmp_path: Path) -> None:
 
 
 def test_a_result_is_not_the_callers_array(tmp_path: Path) -> None:
-    given = value(1)
+    given = value(1).copy()
     array, _ = SingleFlight(open_store("memory")).get_or_put(key(1), lambda: given)
     assert given.flags.writeable
     assert not array.flags.writeable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import tempfile
 from typing import Any
@@ -12,12 +13,17 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from cache import open_store
-from tests.cache.conftest import WAYS, coherent, key, persistent, value
+from cache import Key, open_store
+from tests.cache.conftest import MEMORY, WAYS, coherent, key, persistent, value
 
-numbers = st.integers(0, 5)
-shapes = st.sampled_from([(3, 4, 5), (1, 2, 2), (3,), (0, 2)])
-dtypes = st.sampled_from(["uint8", "uint16", "float32"])
+SHAPES, DTYPES = [(3, 4, 5), (1, 2, 2), (3,), (0, 2)], ["uint8", "uint16", "float32"]
+KEYS = [key(number) for number in range(6)]
+WHICH = (0, 1)
+
+# One choice an operation: most of an example's time is Hypothesis drawing.
+kinds = st.sampled_from([*itertools.product(range(3), SHAPES, DTYPES)])
+at = st.sampled_from([*itertools.product(KEYS, WHICH)])
+which = st.sampled_from(WHICH)
 
 
 class Machine(RuleBasedStateMachine):
@@ -27,8 +33,8 @@ class Machine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.directory = tempfile.mkdtemp()
-        self.model: dict[int, np.ndarray[Any, Any]] = {}
+        self.directory = tempfile.mkdtemp(dir=MEMORY)
+        self.model: dict[Key, np.ndarray[Any, Any]] = {}
         self.keep = self.way in persistent()
         self.stores = [self.open() for _ in range(2 if self.way in coherent() else 1)]
 
@@ -36,32 +42,37 @@ class Machine(RuleBasedStateMachine):
         mode, arguments = WAYS[self.way]
         return open_store(mode, self.directory if self.keep else None, strict=True, **arguments)
 
-    @rule(number=numbers, seed=numbers, shape=shapes, dtype=dtypes, which=st.integers(0, 1))
-    def put(self, number: int, seed: int, shape: tuple[int, ...], dtype: str, which: int) -> None:
-        self.model[number] = value(seed, shape, dtype)
-        self.stores[which % len(self.stores)].put(key(number), self.model[number])
+    def store(self, which: int) -> Any:
+        return self.stores[which % len(self.stores)]
 
-    @rule(number=numbers, which=st.integers(0, 1))
-    def get(self, number: int, which: int) -> None:
-        store = self.stores[which % len(self.stores)]
-        store.keys()  # an instance may serve what another has replaced or deleted until it looks again
-        found = store.get(key(number))
-        wanted = self.model.get(number)
+    @rule(at=at, kind=kinds)
+    def put(self, at: tuple[Key, int], kind: tuple[int, tuple[int, ...], str]) -> None:
+        entry, which = at
+        self.model[entry] = value(*kind)
+        self.store(which).put(entry, self.model[entry])
+
+    @rule(at=at)
+    def get(self, at: tuple[Key, int]) -> None:
+        entry, which = at
+        self.store(which).keys()  # an instance may serve what another has replaced or deleted until it looks again
+        found = self.store(which).get(entry)
+        wanted = self.model.get(entry)
         assert (found is None) == (wanted is None)
         if wanted is not None:
             assert found is not None
             assert (found.dtype, found.shape, found.tobytes()) == (wanted.dtype, wanted.shape, wanted.tobytes())
 
-    @rule(number=numbers, which=st.integers(0, 1))
-    def delete(self, number: int, which: int) -> None:
-        assert self.stores[which % len(self.stores)].delete(key(number)) == (self.model.pop(number, None) is not None)
+    @rule(at=at)
+    def delete(self, at: tuple[Key, int]) -> None:
+        entry, which = at
+        assert self.store(which).delete(entry) == (self.model.pop(entry, None) is not None)
 
-    @rule(which=st.integers(0, 1))
+    @rule(which=which)
     def keys(self, which: int) -> None:
-        assert set(self.stores[which % len(self.stores)].keys()) == {key(number) for number in self.model}
+        assert set(self.store(which).keys()) == set(self.model)
 
     @precondition(lambda self: self.keep)
-    @rule(which=st.integers(0, 1))
+    @rule(which=which)
     def reopen(self, which: int) -> None:
         which %= len(self.stores)
         self.stores[which].close()
@@ -85,7 +96,7 @@ def run(way: str, examples: int) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_every_store_is_a_dict(way: str) -> None:
-    run(way, 40)
+    run(way, 500)
 
 
 @pytest.mark.slow

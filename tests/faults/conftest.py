@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from cache import DISK_MODES, Store
-from tests.cache.conftest import key, value
+from tests.cache.conftest import MEMORY, key, value
 
 MODES = [*DISK_MODES]
 SHAPES = [(3, 8, 9), (1, 5, 5), (40,)]
@@ -20,6 +22,13 @@ SHAPES = [(3, 8, 9), (1, 5, 5), (40,)]
 def wanted(number: int) -> np.ndarray[Any, Any]:
     """The value of a key, in a shape that depends on it too."""
     return value(number, SHAPES[number % 3])
+
+
+@pytest.fixture
+def memory_path() -> Iterator[Path]:
+    """A temporary folder in memory, where there is such a filesystem."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as path:
+        yield Path(path)
 
 
 def right_or_missing(store: Store, numbers: range) -> int:

@@ -25,9 +25,9 @@ NUMBERS = [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EMFILE, errno.EROFS, err
 
 def use(store: Store) -> None:
     flight = SingleFlight(store)
-    for number in range(3):
+    for number in range(2):
         store.put(key(number), wanted(number))
-        right_or_missing(store, range(3))
+        right_or_missing(store, range(2))
     found, _ = flight.get_or_put(key(3), lambda: wanted(3))
     assert found.tobytes() == wanted(3).tobytes()
     store.delete(key(1))
@@ -36,52 +36,54 @@ def use(store: Store) -> None:
     store.stats()
 
 
-@pytest.mark.parametrize("number", NUMBERS, ids=[errno.errorcode[number] for number in NUMBERS])
-@pytest.mark.parametrize("mode", MODES)
-def test_every_call_fails(mode: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each call fails alone, with ENOSPC and with one of the others; each seventh together with all that follow."""
-    every = 1 if number == errno.ENOSPC else 5  # the other five share the calls out among them
-    every *= 4 if mode == "tensor-disk" else 1  # whose calls are those of npy
-    at, failed = max(1, NUMBERS.index(number)), 0
-    while True:
-        refusing = Refusing(at, number, forever=at % 7 == 0)
-        directory = tmp_path / str(at)
-        with monkeypatch.context() as patch:
-            patch.setattr(cache.files, "os", Os(refusing))
-            store = open_store(mode, directory, disk_bytes=64 << 20)
-            use(store)
-            failed += store.stats()["errors"] > 0
-            store.close()
-        store = open_store(mode, directory, strict=True)
+def fail(mode: str, directory: Path, refusing: Refusing, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Uses a new cache while calls fail, and then again while none does; how many failures it counted."""
+    with monkeypatch.context() as patch:
+        patch.setattr(cache.files, "os", Os(refusing))
+        store = open_store(mode, directory, disk_bytes=64 << 20)
+        use(store)
+        failed: int = store.stats()["errors"]
+        store.close()
+    with open_store(mode, directory, strict=True) as store:
         right_or_missing(store, range(4))
         for each in range(4):
             store.put(key(each), wanted(each))
         assert right_or_missing(store, range(4)) == 4
-        store.close()
-        shutil.rmtree(directory)
-        if refusing.count < at:
-            break
-        at += every
-    assert at > 30
-    assert failed > 1
+    shutil.rmtree(directory)
+    return failed
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=[errno.errorcode[number] for number in NUMBERS])
+@pytest.mark.parametrize("mode", MODES)
+def test_every_call_fails(mode: str, number: int, memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call fails alone; each seventh also together with all that follow."""
+    at = failed = 0
+    refusing = Refusing(0, number)
+    while refusing.count >= at:
+        at += 1
+        refusing = Refusing(at, number)
+        failed += fail(mode, memory_path / "once", refusing, monkeypatch) > 0
+        if at % 7 == 0:
+            failed += fail(mode, memory_path / "forever", Refusing(at, number, forever=True), monkeypatch) > 0
+    assert at > 100
+    assert failed > at / 3
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_when_strict_only_our_errors_come_out(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    at, raised = 1, 0
-    while True:
+def test_when_strict_only_our_errors_come_out(mode: str, memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = raised = 0
+    refusing = Refusing(0, errno.EIO)
+    while refusing.count >= at:
+        at += 1
         refusing = Refusing(at, errno.EIO)
         with monkeypatch.context() as patch:
             patch.setattr(cache.files, "os", Os(refusing))
             try:
-                with open_store(mode, tmp_path / str(at), strict=True) as store:
+                with open_store(mode, memory_path / str(at), strict=True) as store:
                     use(store)
             except CacheError:
                 raised += 1
-        if refusing.count < at:
-            break
-        at += 3
-    assert raised > 10
+    assert raised > at / 3
 
 
 @pytest.fixture

@@ -123,7 +123,7 @@ def test_a_killed_data_loader_worker(die_at: int, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"exited unexpectedly|killed"):
         list(loader)
     batches = torch.cat(list(loader))
-    assert torch.equal(batches, torch.stack([torch.from_numpy(value(number)) for number in range(24)]))
+    assert torch.equal(batches, torch.stack([torch.from_numpy(value(number).copy()) for number in range(24)]))
     assert list((tmp_path / "cache" / "claims").iterdir()) == []
 
 

@@ -19,14 +19,20 @@ from tests.faults.pictures import RECIPE, make_set, start
 
 
 def resident() -> int:
-    """Bytes of memory of this process that no other shares."""
-    fields = dict(line.split(":") for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:])
-    return sum(int(fields[name].split()[0]) for name in ("Private_Clean", "Private_Dirty")) << 10
+    """Bytes of memory of this process that are not those of a file.
+
+    Not the private bytes of ``smaps``: pages of a shared library, 50 MB of DALI's, count as private as soon as the
+    last other process that uses it ends.
+    """
+    fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    return int(fields["RssAnon"].split()[0]) << 10
 
 
-def measure() -> tuple[int, int, int]:
+def measure() -> tuple[int, int, int, int]:
+    """Bytes, descriptors, threads, and memory maps of files."""
     gc.collect()
-    return resident(), len(os.listdir("/proc/self/fd")), threading.active_count()
+    maps = sum("/" in line for line in Path("/proc/self/maps").read_text().splitlines())
+    return resident(), len(os.listdir("/proc/self/fd")), threading.active_count(), maps
 
 
 def epochs_of_one_loader(loader: dp.Loader, first: int, count: int) -> None:
@@ -45,7 +51,7 @@ def soak(manifest: dp.Manifest, folder: Path, backend: str, warm_up: int, epochs
     options: dict[str, Any] = {"batch_size": 8, "shuffle": True, "num_workers": 2}
     with dp.Loader(manifest, RECIPE, backend=backend, cache_mode="pinned", cache_dir=folder, **options) as loader:
         epochs_of_one_loader(loader, 0, warm_up)
-        memory, handles, threads = measure()
+        memory, handles, threads, maps = measure()
         done, end = 0, time.monotonic() + seconds
         while done < epochs or time.monotonic() < end:
             epochs_of_one_loader(loader, warm_up + done, 30)
@@ -56,6 +62,7 @@ def soak(manifest: dp.Manifest, folder: Path, backend: str, warm_up: int, epochs
     assert stats["decoded"] == len(manifest)
     assert after[1] <= handles + 1, "a pipe of an iteration that is just ending"
     assert after[2] <= threads + 1
+    assert after[3] <= maps
     assert after[0] <= memory * 1.01 + (1 << 20)
 
 
@@ -73,13 +80,14 @@ def reopen(manifest: dp.Manifest, folder: Path, backend: str, warm_up: int, load
 
     for number in range(warm_up):
         use(number)
-    memory, handles, threads = measure()
+    memory, handles, threads, maps = measure()
     for number in range(loaders):
         use(number)
     after = measure()
     print(f"{backend}: {loaders} loaders; bytes {memory} -> {after[0]}, descriptors {handles} -> {after[1]}")  # noqa: T201
     assert after[1] <= handles + 1
     assert after[2] <= threads + 1
+    assert after[3] <= maps
     assert after[0] <= memory * 1.01 + (loaders << 15) + (2 << 20)
 
 

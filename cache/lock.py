@@ -1,0 +1,72 @@
+"""Locks: one for the threads of a process, and one for the processes that change a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Iterator
+
+from .files import Folder
+
+PATIENCE = 10.0  # seconds; what is done under the lock takes milliseconds
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EBADF, errno.EINVAL, errno.ENOSYS)
+
+
+class ProcessLock:
+    """A lock that a forked child finds free, whoever held it in the parent at the fork."""
+
+    def __init__(self) -> None:
+        self._lock, self._pid = threading.RLock(), os.getpid()
+
+    def __enter__(self) -> None:
+        pid = os.getpid()
+        if pid != self._pid:
+            self._lock, self._pid = threading.RLock(), pid
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+@contextlib.contextmanager
+def exclusive(folder: Folder) -> Iterator[bool]:
+    """Holds the folder against all others that use this; False where its filesystem has no locks.
+
+    The kernel lets go of it when the holder is killed. Raises TimeoutError when another holds it too long.
+    """
+    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder.handle())  # a lock of its own
+    try:
+        held = _acquire(fd, folder.path)
+        try:
+            yield held
+        finally:
+            if held:
+                fcntl.flock(fd, fcntl.LOCK_UN)  # said aloud: a child forked meanwhile has the descriptor too
+    finally:
+        os.close(fd)
+
+
+def _acquire(fd: int, path: str) -> bool:
+    end = time.monotonic() + PATIENCE
+    while not (found := _try(fd)):
+        if time.monotonic() > end:
+            raise TimeoutError(errno.ETIMEDOUT, f"another process has locked {path} for {PATIENCE:g} s")
+        time.sleep(0.001)
+    return found == "held"
+
+
+def _try(fd: int) -> str:
+    """ "held", "no locks here", or nothing while another holds it."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return ""
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return "no locks here"
+    return "held"

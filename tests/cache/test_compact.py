@@ -1,0 +1,244 @@
+"""Merging of small packed segments: what it merges, what it leaves, and what it must survive."""
+
+from __future__ import annotations
+
+import errno
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cache.compact
+import cache.files
+import cache.lock
+from cache import Store, StoreIOError, open_store, upkeep
+from cache.lock import exclusive
+from tests.cache.conftest import key, value
+from tests.faults.conftest import in_child, kill, right_or_missing, wanted
+
+RUNS, EACH = 6, 12
+NUMBERS = range(RUNS * EACH)
+
+
+def short_runs(directory: Path, runs: int = RUNS, step: int = 1, **options: Any) -> None:
+    """Many runs that each put a few entries, of three shapes (of one, if ``step`` is 3), and end."""
+    for run in range(runs):
+        with open_store("pinned", directory, strict=True, **options) as store:
+            for number in range(run * EACH, (run + 1) * EACH, step):
+                store.put(key(number), wanted(number))
+
+
+def segments(directory: Path) -> list[Path]:
+    return sorted((directory / "pinned").glob("*.npy"))
+
+
+def compact(store: Store, dry_run: bool = False) -> int:
+    return store.compact(dry_run)  # type: ignore[attr-defined,no-any-return]
+
+
+def all_there(directory: Path, numbers: range = NUMBERS) -> None:
+    with open_store("pinned", directory, strict=True, verify="always") as store:
+        assert right_or_missing(store, numbers) == len(numbers)
+        assert store.stats()["entries"] == len(numbers)
+
+
+def test_many_short_runs_become_one_segment_a_shape(tmp_path: Path) -> None:
+    short_runs(tmp_path)
+    before = segments(tmp_path)
+    assert len(before) == 3 * RUNS
+    assert upkeep.gc(tmp_path, dry_run=True)["merged"] == 3 * (RUNS - 1)
+    assert segments(tmp_path) == before
+    assert upkeep.gc(tmp_path)["merged"] == 3 * (RUNS - 1)
+    assert len(segments(tmp_path)) == 3
+    assert {file.suffix for file in (tmp_path / "pinned").iterdir()} == {".npy", ".idx"}
+    for file in segments(tmp_path):
+        assert len(np.load(file, mmap_mode="r", allow_pickle=False)) == RUNS * EACH / 3, "no slot is empty"
+    all_there(tmp_path)
+    assert upkeep.gc(tmp_path)["merged"] == 0, "and it stays so"
+
+
+def test_it_frees_what_is_dead(tmp_path: Path) -> None:
+    with open_store("pinned", tmp_path, strict=True) as store:
+        for number in range(100):
+            store.put(key(number), value(number, (10_000,)))
+        for number in range(90):
+            store.delete(key(number))
+    found = upkeep.gc(tmp_path)
+    assert found["freed"] > 800_000
+    assert not list((tmp_path / "pinned").glob("*.del")), "those who are buried there are gone"
+    with open_store("pinned", tmp_path, strict=True) as store:
+        assert set(store.keys()) == {key(number) for number in range(90, 100)}
+        assert store.get(key(95)).tobytes() == value(95, (10_000,)).tobytes()  # type: ignore[union-attr]
+
+
+def test_a_segment_that_is_being_filled_is_left_alone(tmp_path: Path) -> None:
+    short_runs(tmp_path, 2)
+    with open_store("pinned", tmp_path, strict=True) as writer:
+        writer.put(key(24), wanted(24))
+        (mine,) = set(segments(tmp_path)) - sealed(tmp_path)
+        assert upkeep.gc(tmp_path)["merged"] == 3
+        assert mine.exists()
+        for number in range(25, 36):
+            writer.put(key(number), wanted(number))
+        assert right_or_missing(writer, range(36)) == 36
+    all_there(tmp_path, range(36))
+
+
+def sealed(directory: Path) -> set[Path]:
+    with open_store("pinned", directory, read_only=True) as store:
+        store.keys()
+        done = store._entries.complete  # type: ignore[attr-defined]
+    return {file for file in segments(directory) if file.stem in done}
+
+
+def test_large_segments_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache.compact, "LARGEST", 4 * EACH // 3 * wanted(0).nbytes)
+    short_runs(tmp_path)
+    upkeep.gc(tmp_path)
+    there = segments(tmp_path)
+    assert 3 < len(there) < 3 * RUNS
+    for _ in range(2):
+        upkeep.gc(tmp_path)
+        assert segments(tmp_path) == there
+    all_there(tmp_path)
+
+
+def test_a_budget_is_kept(tmp_path: Path) -> None:
+    short_runs(tmp_path)
+    used = upkeep.stats(tmp_path)["bytes"]
+    assert upkeep.gc(tmp_path, disk_bytes=64 << 20)["merged"] > 0
+    assert sum(file.stat().st_size for file in segments(tmp_path)) <= 64 << 20
+    assert upkeep.stats(tmp_path)["bytes"] <= used
+    with open_store("pinned", tmp_path, disk_bytes=64 << 20, strict=True) as store:
+        right_or_missing(store, NUMBERS)
+
+
+def test_no_room_for_both_copies(tmp_path: Path) -> None:
+    def add(numbers: range) -> None:
+        for number in numbers:
+            with open_store("pinned", tmp_path, strict=True) as store:
+                store.put(key(number), value(number, (100,)))
+
+    budget = 40_000  # a segment of one entry takes two blocks of 4096
+    add(range(5))
+    with open_store("pinned", tmp_path, disk_bytes=budget) as store:
+        assert compact(store) == 0, "they take all of it"
+        assert len(store.keys()) == 5
+        store.delete(key(4))
+        assert compact(store) == 3
+        assert set(store.keys()) == {key(number) for number in range(4)}
+
+
+def test_a_store_that_was_open_before_finds_what_moved(tmp_path: Path) -> None:
+    short_runs(tmp_path)
+    with (
+        open_store("pinned", tmp_path, strict=True) as cold,
+        open_store("pinned", tmp_path, strict=True) as warm,
+        open_store("pinned", tmp_path, strict=True, read_only=True) as reader,
+    ):
+        assert right_or_missing(warm, NUMBERS) == len(NUMBERS)
+        held = [warm.get(key(number)) for number in NUMBERS]
+        upkeep.gc(tmp_path)
+        for store in (cold, warm, reader):
+            assert right_or_missing(store, NUMBERS) == len(NUMBERS)
+            assert store.stats()["corrupt"] == store.stats()["errors"] == 0
+        assert warm.delete(key(3))
+        assert not cold.delete(key(3))
+        cold.put(key(4), wanted(4 + 3))
+        assert warm.get(key(4)) is None or warm.keys()
+        assert warm.get(key(4)).tobytes() == wanted(7).tobytes()  # type: ignore[union-attr]
+        for number, found in zip(NUMBERS, held):
+            assert found is not None
+            assert found.tobytes() == wanted(number).tobytes()
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, work: Callable[[], None]) -> None:
+    """Does ``work`` each time a copy is made and has not been published."""
+    real = cache.compact.exclusive
+
+    def after_the_copy(folder: Any) -> Any:
+        work()
+        return real(folder)
+
+    monkeypatch.setattr(cache.compact, "exclusive", after_the_copy)
+
+
+def test_what_is_deleted_or_replaced_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    short_runs(tmp_path)
+    with open_store("pinned", tmp_path, strict=True) as other:
+
+        def work() -> None:
+            other.delete(key(1))
+            other.put(key(2), wanted(2 + 3))
+            other.put(key(200), wanted(200))
+            for number in range(3, RUNS * EACH, 3):  # all of one segment
+                if number < EACH:
+                    other.delete(key(number))
+
+        meanwhile(monkeypatch, work)
+        assert upkeep.gc(tmp_path)["merged"] > 0
+        gone = {1, 3, 6, 9}
+        for each in (other, open_store("pinned", tmp_path, strict=True)):
+            assert set(each.keys()) == {key(number) for number in [*NUMBERS, 200] if number not in gone}
+            assert each.get(key(2)).tobytes() == wanted(5).tobytes()  # type: ignore[union-attr]
+            assert each.get(key(4)).tobytes() == wanted(4).tobytes()  # type: ignore[union-attr]
+
+
+def test_everything_is_purged_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    short_runs(tmp_path)
+    meanwhile(monkeypatch, lambda: upkeep.purge(tmp_path, dry_run=False) and None)
+    assert upkeep.gc(tmp_path)["merged"] == 0
+    with open_store("pinned", tmp_path, strict=True) as store:
+        assert store.keys() == []
+    assert segments(tmp_path) == []
+
+
+def test_keyed_checksums_and_damage_travel_unchanged(tmp_path: Path) -> None:
+    short_runs(tmp_path, secret=b"k" * 32)
+    with segments(tmp_path)[0].open("r+b") as file:
+        file.seek(4096 + 5)
+        file.write(b"\xff\x00\xff")
+    assert upkeep.verify(tmp_path, secret=b"k" * 32)["corrupt"] == 1
+    upkeep.gc(tmp_path)
+    found = upkeep.verify(tmp_path, secret=b"k" * 32)
+    assert (found["entries"], found["corrupt"], found["orphans"]) == (len(NUMBERS) - 1, 1, 0)
+
+
+def test_a_folder_that_cannot_be_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    short_runs(tmp_path)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(cache.lock.fcntl, "flock", refuse)
+    before = segments(tmp_path)
+    with open_store("pinned", tmp_path, strict=True) as store, pytest.raises(StoreIOError, match="cannot be locked"):
+        compact(store)
+    assert segments(tmp_path) == before
+    with open_store("pinned", tmp_path, strict=True) as store:
+        assert store.delete(key(1)), "deletions need no lock where nothing is merged"
+
+
+def test_whoever_holds_the_lock_too_long_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    short_runs(tmp_path, 1)
+    monkeypatch.setattr(cache.lock, "PATIENCE", 0.02)
+    with open_store("pinned", tmp_path, strict=True) as store, open_store("pinned", tmp_path) as other:
+        with exclusive(other._folder) as held:  # type: ignore[attr-defined]
+            assert held
+            with pytest.raises(StoreIOError, match="another process has locked"):
+                store.delete(key(1))
+            assert store.get(key(1)) is not None
+            store.put(key(50), wanted(50))
+        assert store.delete(key(1))
+
+
+def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
+    short_runs(tmp_path, 1)
+    with open_store("pinned", tmp_path, strict=True) as store:
+        with exclusive(store._folder):  # type: ignore[attr-defined]
+            child = in_child(signal.pause)
+        assert store.delete(key(1))
+        kill(child)
