@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from dali_pictures import Picture, Random, picture
-from dali_runner import run_operator
+from dali_runner import require_dali, run_operator
 
 TORCH = {
     "uint8": torch.uint8,
@@ -67,9 +68,25 @@ def differences(graph: Graph, count: int, seed: int) -> list[str]:
     return lines
 
 
-def per_graph(graphs: Sequence[Graph], total: int) -> int:
-    """Cases a graph so that all graphs of an operator make at least `total`."""
-    return -(-total // len(graphs))
+def identical(*operators: Sequence[Graph]) -> tuple[Callable[..., None], Callable[..., None]]:
+    """Two tests of a module, the second one slow: every bit of at least `CI_CASES` and of `ALL_CASES` cases of each
+    operator, given as its graphs, which share the cases."""
+    cases = [
+        pytest.param(graph, len(graphs), id=f"{graph.operator}-{graph}") for graphs in operators for graph in graphs
+    ]
+
+    @pytest.mark.parametrize(("graph", "graphs"), cases)
+    def at_once(graph: Graph, graphs: int) -> None:
+        require_dali()
+        assert differences(graph, -(-CI_CASES // graphs), seed=1) == []
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(("graph", "graphs"), cases)
+    def at_length(graph: Graph, graphs: int) -> None:
+        require_dali()
+        assert differences(graph, -(-ALL_CASES // graphs), seed=2) == []
+
+    return at_once, at_length
 
 
 def as_floats(value: Any) -> tuple[float, ...]:

@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from dali_cases import ALL_CASES, CI_CASES, Arguments, Graph, differences, per_graph
+from dali_cases import Arguments, Graph, identical
 from dali_pictures import Picture, Random, picture, single
-from dali_runner import require_dali
 
 from dali_pipes.arithmetic import dali_cpu
 from dali_pipes.errors import ConfigError
@@ -51,20 +50,7 @@ LIGHT = tuple(
     for draw in (light, light_about)
 )
 TWIST = tuple(Graph("color_twist", depth, 3, twist, twisted, make=small) for depth in ("uint8", "float32"))
-CASES = [(graph, group) for group in (LIGHT, TWIST) for graph in group]
-
-
-@pytest.mark.parametrize(("graph", "group"), CASES, ids=lambda v: f"{v.operator}-{v}" if isinstance(v, Graph) else "")
-def test_identical(graph: Graph, group: tuple[Graph, ...]) -> None:
-    require_dali()
-    assert differences(graph, per_graph(group, CI_CASES), seed=1) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("graph", "group"), CASES, ids=lambda v: f"{v.operator}-{v}" if isinstance(v, Graph) else "")
-def test_identical_at_length(graph: Graph, group: tuple[Graph, ...]) -> None:
-    require_dali()
-    assert differences(graph, per_graph(group, ALL_CASES), seed=2) == []
+test_identical, test_identical_at_length = identical(LIGHT, TWIST)
 
 
 def test_refusals() -> None:

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dali_cases import ALL_CASES, CI_CASES, TORCH, Arguments, Graph, as_floats, differences, per_graph
+from dali_cases import TORCH, Arguments, Graph, as_floats, identical
 from dali_pictures import Picture, Random, crop_position, picture, side_lengths
-from dali_runner import require_dali
 
 from dali_pipes.arithmetic import dali_cpu
 from dali_pipes.errors import ConfigError
@@ -116,17 +115,7 @@ GRAPHS = (
 )
 
 
-@pytest.mark.parametrize("graph", GRAPHS, ids=str)
-def test_identical(graph: Graph) -> None:
-    require_dali()
-    assert differences(graph, per_graph(GRAPHS, CI_CASES), seed=1) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("graph", GRAPHS, ids=str)
-def test_identical_at_length(graph: Graph) -> None:
-    require_dali()
-    assert differences(graph, per_graph(GRAPHS, ALL_CASES), seed=2) == []
+test_identical, test_identical_at_length = identical(GRAPHS)
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from dali_cases import ALL_CASES, CI_CASES, TORCH, Arguments, Graph, differences, per_graph
+from dali_cases import TORCH, Arguments, Graph, identical
 from dali_pictures import Picture, Random, crop_position, picture
-from dali_runner import require_dali
 
 from dali_pipes.arithmetic import dali_cpu
 from dali_pipes.errors import ConfigError
@@ -56,20 +55,7 @@ CASTS = tuple(
     for channels in (1, 3)
     for dtype in ("uint8", "uint16", "int16", "float16", "float32")
 )
-CASES = [(graph, group) for group in (CROPS, FLIPS, CASTS) for graph in group]
-
-
-@pytest.mark.parametrize(("graph", "group"), CASES, ids=lambda v: f"{v.operator}-{v}" if isinstance(v, Graph) else "")
-def test_identical(graph: Graph, group: tuple[Graph, ...]) -> None:
-    require_dali()
-    assert differences(graph, per_graph(group, CI_CASES), seed=1) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("graph", "group"), CASES, ids=lambda v: f"{v.operator}-{v}" if isinstance(v, Graph) else "")
-def test_identical_at_length(graph: Graph, group: tuple[Graph, ...]) -> None:
-    require_dali()
-    assert differences(graph, per_graph(group, ALL_CASES), seed=2) == []
+test_identical, test_identical_at_length = identical(CROPS, FLIPS, CASTS)
 
 
 def test_crop_offsets_round_halves_up() -> None:

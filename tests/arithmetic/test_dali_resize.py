@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dali_cases import ALL_CASES, CI_CASES, TORCH, Arguments, Graph, as_floats, differences, per_graph
+from dali_cases import TORCH, Arguments, Graph, as_floats, differences, identical
 from dali_pictures import Picture, Random, picture, side_lengths
 from dali_runner import require_dali
 from hypothesis import given
@@ -117,17 +117,7 @@ GRAPHS = (
 )
 
 
-@pytest.mark.parametrize("graph", GRAPHS, ids=str)
-def test_identical(graph: Graph) -> None:
-    require_dali()
-    assert differences(graph, per_graph(GRAPHS, CI_CASES), seed=1) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("graph", GRAPHS, ids=str)
-def test_identical_at_length(graph: Graph) -> None:
-    require_dali()
-    assert differences(graph, per_graph(GRAPHS, ALL_CASES), seed=2) == []
+test_identical, test_identical_at_length = identical(GRAPHS)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])

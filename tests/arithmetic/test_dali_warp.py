@@ -5,9 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dali_cases import ALL_CASES, CI_CASES, Arguments, Graph, differences, per_graph
+from dali_cases import Arguments, Graph, identical
 from dali_pictures import Picture, Random, picture, single
-from dali_runner import require_dali
 
 from dali_pipes.arithmetic import dali_cpu
 from dali_pipes.errors import ConfigError
@@ -77,20 +76,7 @@ TURNS = tuple(
     for draw, keep in ((turn, {}), (turn, {"keep_size": True}), (turn_onto, {}))
     for fill in FILLS
 )
-CASES = [(graph, group) for group in (WARPS, TURNS) for graph in group]
-
-
-@pytest.mark.parametrize(("graph", "group"), CASES, ids=lambda v: f"{v.operator}-{v}" if isinstance(v, Graph) else "")
-def test_identical(graph: Graph, group: tuple[Graph, ...]) -> None:
-    require_dali()
-    assert differences(graph, per_graph(group, CI_CASES), seed=1) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("graph", "group"), CASES, ids=lambda v: f"{v.operator}-{v}" if isinstance(v, Graph) else "")
-def test_identical_at_length(graph: Graph, group: tuple[Graph, ...]) -> None:
-    require_dali()
-    assert differences(graph, per_graph(group, ALL_CASES), seed=2) == []
+test_identical, test_identical_at_length = identical(WARPS, TURNS)
 
 
 def test_the_canvas_of_a_quarter_turn_swaps_the_sides() -> None:
