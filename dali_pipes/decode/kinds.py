@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import imagecodecs
 import PIL
 import simplejpeg
 from PIL import features
@@ -32,7 +33,7 @@ def kind_of_tag(tag: str) -> Kind:
     if tag in FORMATS:
         library = {
             "webp": f" libwebp {features.version('webp')}",
-            "tiff": f" libtiff {features.version('libtiff')} {turbo}",
+            "tiff": f" libtiff {features.version('libtiff')} {turbo}, imagecodecs {imagecodecs.tiff_version()}",
         }
         return Kind(tag, f"raster {RULES}, {pillow}{library.get(tag, '')}", in_threads=True)
     if tag in BY_TAG:

@@ -3,7 +3,8 @@
 Colour: `convert("RGB")`; alpha is dropped, not composited (the stored colour is kept, as Pillow and torchvision do);
 palettes are looked up; one bit becomes 0 and 255. 16 bits are kept: gray at depth 8 goes through the policy's window
 where it has one that applies to bare images, else y = floor(x / 257 + 0.5); colour of 16 bits always takes the latter.
-At depth 16, 8-bit sources give x * 257. Animated or multi-page files: one frame is read.
+At depth 16, 8-bit sources give x * 257. Animated or multi-page files: one frame is read. Colour of 16 bits, which
+Pillow would cut to 8, comes from imagecodecs (PNG; TIFF in RGB); TIFFs are turned upright, as Pillow does.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import Any
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from dali_pipes.decode.coded import Coded, render
 from dali_pipes.decode.gray import luma, luma16
@@ -25,6 +27,17 @@ from dali_pipes.errors import DecodeError, LimitError, TruncatedError, Unsupport
 
 FORMATS = {"png": "PNG", "tiff": "TIFF", "webp": "WEBP", "bmp": "BMP", "gif": "GIF", "pnm": "PPM"}
 RASTER = {"source": "raster"}
+
+# What the Orientation of a TIFF asks for: the same moves as in PIL.ImageOps.exif_transpose.
+_UPRIGHT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    2: np.fliplr,
+    3: lambda a: np.rot90(a, 2),
+    4: np.flipud,
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a, 2).transpose(1, 0, 2),
+    8: np.rot90,
+}
 
 
 def decode_raster(data: bytes | memoryview, tag: str, frame: int, policy: DecodePolicy) -> Decoded:
@@ -48,16 +61,17 @@ def narrow(pixels: NDArray[np.uint16], window: Window | None) -> NDArray[np.uint
 
 
 def _read(data: bytes | memoryview, tag: str, frame: int, policy: DecodePolicy) -> NDArray[Any]:
-    deep = _deep_colour(data, tag)
     try:
         with Image.open(io.BytesIO(data), formats=[FORMATS[tag]]) as image:
-            policy.limits.check_frame(image.height, image.width, 6 if deep else 4)
+            policy.limits.check_frame(image.height, image.width, 4)
             if frame < 0 or frame >= getattr(image, "n_frames", 1):
                 raise DecodeError(f"frame {frame} was asked for; the {tag} image has {getattr(image, 'n_frames', 1)}")
-            if deep and frame == 0:
-                return np.asarray(deep(bytes(data)))[..., :3]
             image.seek(frame)
-            return _pixels(image)
+            deep = _is_deep(image, data, frame)
+            policy.limits.check_frame(image.height, image.width, 8 if deep else 4)  # pages may differ in size
+            if not deep:
+                return _pixels(image)
+            return _deep_png(data) if tag == "png" else _deep_tiff(data, image, frame)
     except Image.DecompressionBombError as error:
         raise LimitError(f"{tag} image: {error}") from None
     except UnidentifiedImageError:
@@ -84,8 +98,23 @@ def _pixels(image: Image.Image) -> NDArray[Any]:
     return pixels[..., None] if gray else pixels
 
 
-def _deep_colour(data: bytes | memoryview, tag: str) -> Callable[[bytes], Any] | None:
-    """A decoder that keeps 16 bits per channel where a PNG has them in colour (Pillow would cut them to 8)."""
-    if tag == "png" and data[24:26] in (b"\x10\x02", b"\x10\x06"):
-        return imagecodecs.png_decode
-    return None
+def _is_deep(image: Image.Image, data: bytes | memoryview, frame: int) -> bool:
+    """Whether it is colour of 16 bits, with or without alpha, that Pillow would cut to 8."""
+    if image.format == "PNG":
+        return frame == 0 and data[24:26] in (b"\x10\x02", b"\x10\x06")
+    if not isinstance(image, TiffImageFile) or image.mode not in ("RGB", "RGBA", "RGBX"):
+        return False
+    return set(image.tag_v2.get(ExifTags.Base.BitsPerSample, ())) == {16}
+
+
+def _deep_png(data: bytes | memoryview) -> NDArray[Any]:
+    pixels: NDArray[Any] = imagecodecs.png_decode(bytes(data))
+    return pixels[..., :3]
+
+
+def _deep_tiff(data: bytes | memoryview, image: TiffImageFile, page: int) -> NDArray[Any]:
+    stored: NDArray[Any] = imagecodecs.tiff_decode(bytes(data), index=page)
+    pixels: NDArray[Any] = _UPRIGHT.get(image.tag_v2.get(ExifTags.Base.Orientation, 1), np.asarray)(stored)
+    if pixels.ndim != 3 or pixels.shape[:2] != (image.height, image.width) or pixels.dtype != np.uint16:
+        raise DecodeError(f"could not decode the tiff image: its 16-bit colours came as {pixels.dtype} {pixels.shape}")
+    return pixels[..., :3]

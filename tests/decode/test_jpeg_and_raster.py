@@ -1,13 +1,14 @@
 """JPEG, PNG, TIFF and the rest against Pillow; what is refused, and by which name."""
 
 import io
+import struct
 
 import make_images as make
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from dali_pipes.decode import DecodePolicy, FixedWindow, Limits, VOIWindow, decode, identify, sniff_file
 from dali_pipes.decode.gray import luma, luma16
@@ -148,6 +149,64 @@ def test_sixteen_bit_colour_png_keeps_its_bits():
     data = bytes(imagecodecs.png_encode(np.ascontiguousarray(deep)))
     assert np.array_equal(through(data, depth=16), deep)
     assert np.array_equal(through(data), np.floor(deep / 257 + 0.5))
+
+
+def deep_tiff(pages, order="<", orientation=1):
+    """An uncompressed TIFF of uint16 [H, W, 3 or 4] pages, written by hand."""
+    out = bytearray({"<": b"II", ">": b"MM"}[order] + struct.pack(order + "HI", 42, 0))
+    link = 4
+    for page in pages:
+        height, width, samples = page.shape
+        bits, strip = len(out), len(out) + 2 * samples
+        out += struct.pack(f"{order}{samples}H", *[16] * samples) + page.astype(f"{order}u2").tobytes()
+        tags = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, samples, bits), (259, 4, 1, 1), (262, 4, 1, 2)]
+        tags += [(273, 4, 1, strip), (274, 4, 1, orientation), (277, 4, 1, samples), (278, 4, 1, height)]
+        tags += [(279, 4, 1, page.nbytes), *([(338, 4, 1, 2)] if samples == 4 else [])]
+        struct.pack_into(order + "I", out, link, len(out))
+        out += struct.pack(order + "H", len(tags)) + b"".join(struct.pack(order + "HHII", *tag) for tag in tags)
+        link = len(out)
+        out += bytes(4)
+    return bytes(out)
+
+
+DEEP = np.stack([WIDE, WIDE[::-1], WIDE[:, ::-1], WIDE // 2], -1)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("samples", [3, 4])
+def test_sixteen_bit_colour_tiff_keeps_its_bits(order, samples):
+    data = deep_tiff([DEEP[..., :samples]], order)
+    assert np.array_equal(through(data, depth=16), DEEP[..., :3])
+    assert np.array_equal(through(data), np.floor(DEEP[..., :3] / 257 + 0.5))
+    assert np.array_equal(through(data, channels=1, depth=16), luma16(DEEP[..., :3]))
+
+
+@pytest.mark.parametrize("compression", ["lzw", "deflate", "zstd"])
+def test_compressed_sixteen_bit_colour_tiff(compression):
+    import imagecodecs
+
+    data = bytes(imagecodecs.tiff_encode(np.ascontiguousarray(DEEP[..., :3]), compression=compression))
+    assert np.array_equal(through(data, depth=16), DEEP[..., :3])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_deep_tiffs_are_turned_as_pillow_turns_them(orientation):
+    upright = through(deep_tiff([DEEP[..., :3]], orientation=orientation), depth=16)
+    plain = Image.fromarray((DEEP[..., :3] >> 8).astype(np.uint8))
+    plain.getexif()[ExifTags.Base.Orientation] = orientation
+    assert np.array_equal(upright >> 8, np.asarray(ImageOps.exif_transpose(plain)))
+
+
+def test_pages_of_a_deep_tiff():
+    data = deep_tiff([DEEP[..., :3], DEEP[:5, :4, :3]])
+    decoded = decode(data, identify("", data), 1, DecodePolicy(depth=16))
+    assert np.array_equal(decoded.pixels, DEEP[:5, :4, :3])
+    small = DecodePolicy(limits=Limits(pixels=DEEP.shape[0] * DEEP.shape[1]))
+    larger = deep_tiff([DEEP[:5, :4, :3], np.tile(DEEP[..., :3], (2, 1, 1))])
+    with pytest.raises(LimitError, match=r"Limits.pixels"):
+        decode(larger, identify("", larger), 1, small)
+    with pytest.raises(DecodeError):
+        through(data[:-200])
 
 
 def test_pages_and_frames():
