@@ -74,10 +74,11 @@ def matrices(size: tuple[int, int], angle: Doubles, scale: Doubles, shift_y: Dou
     size: (height, width) of input and output. angle: float64[N], degrees counter-clockwise. scale: float64[N], above
     0; at 2.0 things look twice as large. shift_y, shift_x: float64[N], in parts of the height and width; positive
     moves the picture down and right. Returns float64[N, 2, 3] for positions (x, y) with pixel centres at halves: what
-    DALI's `warp_affine(inverse_map=True)` takes as `matrix`. Raises ConfigError for numbers that are not finite, or a
-    scale that is not positive.
+    DALI's `warp_affine(inverse_map=True)` takes as `matrix`. Raises ConfigError for sides that `warp` does not take,
+    numbers that are not finite, and scales that are not positive.
     """
     height, width = size
+    _check_sides(height, width)
     given = [np.asarray(values, np.float64) for values in (angle, scale, shift_y, shift_x)]
     angle, scale, shift_y, shift_x = given
     if not all(np.isfinite(values).all() for values in given) or not (scale > 0).all():
@@ -109,10 +110,12 @@ def quantise(maps: Doubles) -> Longs:
     return np.rint(whole).astype(np.int64).reshape(-1, 6)
 
 
-def check_coefficients(height: int, width: int, coefficients: Longs) -> None:
-    """Raise ConfigError unless sides and coefficients (int64[6]) are within the bounds that exclude overflow."""
+def _check_sides(height: int, width: int) -> None:
     if max(height, width) > LONGEST_SIDE or min(height, width) < 1:
         raise ConfigError(f"warp takes pictures with sides of 1 to {LONGEST_SIDE} pixels, not {height} x {width}")
+
+
+def _check_coefficients(coefficients: Longs) -> None:
     limits = np.array([_STEEPEST, _STEEPEST, _FARTHEST] * 2, np.int64) << FRACTION
     if coefficients.dtype != np.int64 or coefficients.shape != (6,) or (np.abs(coefficients) > limits).any():
         raise ConfigError(f"coefficients are {coefficients!r}; they must be a row of what quantise returns, int64[6]")
@@ -129,7 +132,8 @@ def warp(image: Pixels, coefficients: Longs) -> Pixels:
     if image.ndim != 3 or image.dtype not in (np.uint8, np.uint16):
         raise ConfigError(f"warp takes uint8 or uint16 [C, H, W], not {image.dtype} {list(image.shape)}")
     channels, height, width = image.shape
-    check_coefficients(height, width, coefficients)
+    _check_sides(height, width)
+    _check_coefficients(coefficients)
     bits = 8 * image.dtype.itemsize
     together = 3 if bits == 8 and channels > 1 else 1
     frames = [_framed(image[c : c + together]) for c in range(0, channels, together)]

@@ -96,7 +96,7 @@ def _mixing(saturation: Doubles, hue: Doubles) -> Doubles:
     return mixing
 
 
-def check_map(channels: int, full_scale: int, colours: Longs) -> None:
+def _check_map(channels: int, full_scale: int, colours: Longs) -> None:
     """Raise ConfigError unless a map (int64[C, C + 1]) fits the picture and the bounds that exclude overflow."""
     bits = precision(full_scale)
     fits = colours.dtype == np.int64 and colours.shape == (channels, channels + 1)
@@ -120,7 +120,7 @@ def recolour(image: Pixels, colours: Longs) -> Pixels:
     """
     if image.ndim != 3 or image.dtype not in (np.uint8, np.uint16):
         raise ConfigError(f"recolour takes uint8 or uint16 [C, H, W], not {image.dtype} {list(image.shape)}")
-    check_map(len(image), int(np.iinfo(image.dtype).max), colours)
+    _check_map(len(image), int(np.iinfo(image.dtype).max), colours)
     out = np.empty(image.shape, image.dtype)
     alike = np.eye(len(image), dtype=np.int64) * colours[0, 0]
     by_itself = (colours[:, :-1] == alike).all() and (colours[:, -1] == colours[0, -1]).all()

@@ -1,6 +1,7 @@
 """Affine warps against the plainest int64 form, the float64 reading, whole turns and moves, and DALI's warp_affine."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -92,6 +93,14 @@ def test_pictures_of_several_blocks_and_other_channels(depth: int, channels: int
     strip = planes(1, 1, LONGEST_SIDE, channels, depth)
     by = coefficients((1, LONGEST_SIDE), 0.0, 1.1, 0.0, 0.3)
     assert np.array_equal(warp(strip, by), reference(strip, by))
+
+
+def test_threads_do_not_disturb_each_other() -> None:
+    image = planes(2, 150, 170, 3, 8)
+    moves = [coefficients((150, 170), 10.0 * k, 1.0 + k / 50) for k in range(24)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda by: warp(image, by), moves))
+    assert all(np.array_equal(out, warp(image, by)) for out, by in zip(together, moves))
 
 
 def test_the_ends_of_the_bounds_do_not_overflow() -> None:
@@ -212,6 +221,8 @@ def test_refusals() -> None:
         warp(image.astype(np.float32), by)
     with pytest.raises(ConfigError, match="sides of 1 to 16384 pixels, not 1 x 16385"):
         warp(np.zeros((1, 1, LONGEST_SIDE + 1), np.uint8), by)
+    with pytest.raises(ConfigError, match="sides of 1 to 16384 pixels, not 20000 x 4"):
+        matrices((20000, 4), zero, one, zero, zero)
     for bad in (by * 33, by[:5], by.astype(np.int32)):
         with pytest.raises(ConfigError, match="a row of what quantise returns"):
             warp(image, bad)

@@ -6,21 +6,9 @@ import numpy as np
 import pytest
 import torch
 from arithmetic_pictures import noise
-from kernel_runner import (
-    CONSTANTS,
-    HostCuPy,
-    changes,
-    finished,
-    same_bits,
-)
+from kernel_runner import CONSTANTS, HostCuPy, changes, finished, same_bits
 
-from dali_pipes.arithmetic import (
-    base_image,
-    gray,
-    kernels,
-    normalisation,
-    packing,
-)
+from dali_pipes.arithmetic import base_image, gray, kernels, normalisation, packing
 from dali_pipes.errors import ConfigError
 
 

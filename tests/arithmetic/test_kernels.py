@@ -14,25 +14,9 @@ import torch
 from arithmetic_pictures import channel_counts, fits, modes, noise, seeds
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_runner import (
-    CONSTANTS,
-    SOURCE,
-    changes,
-    finish_on_cpu,
-    finished,
-    pointer,
-    resize_on_cpu,
-    same_bits,
-)
+from kernel_runner import CONSTANTS, SOURCE, changes, finish_on_cpu, finished, pointer, resize_on_cpu, same_bits
 
-from dali_pipes.arithmetic import (
-    Fit,
-    base_image,
-    gray,
-    kernels,
-    normalisation,
-    packing,
-)
+from dali_pipes.arithmetic import Fit, base_image, gray, kernels, normalisation, packing
 from dali_pipes.arithmetic.tables import Interpolation
 
 

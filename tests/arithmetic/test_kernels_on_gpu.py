@@ -8,13 +8,7 @@ import torch
 from arithmetic_pictures import noise
 from kernel_runner import CONSTANTS, changes, finished, same_bits
 
-from dali_pipes.arithmetic import (
-    Fit,
-    base_image,
-    gray,
-    kernels,
-    normalisation,
-)
+from dali_pipes.arithmetic import Fit, base_image, gray, kernels, normalisation
 from dali_pipes.arithmetic.tables import Interpolation
 
 
