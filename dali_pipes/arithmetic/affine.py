@@ -44,7 +44,7 @@ _BLOCK = 16384
 _LANES = 4
 """Lanes of 16 bits in a word."""
 
-_SINE = (1.0, -1 / 6, 1 / 120, -1 / 5040, 1 / 362880, -1 / 39916800, 1 / 6227020800, -1 / 1307674368000, 0.0)
+_SINE = (1.0, -1 / 6, 1 / 120, -1 / 5040, 1 / 362880, -1 / 39916800, 1 / 6227020800, -1 / 1307674368000)
 _COSINE = (
     *(1.0, -1 / 2, 1 / 24, -1 / 720, 1 / 40320, -1 / 3628800, 1 / 479001600, -1 / 87178291200, 1 / 20922789888000),
 )
@@ -56,16 +56,19 @@ def turn(degrees: Doubles) -> tuple[Doubles, Doubles]:
     quarters = np.rint(degrees / 90.0)
     x = (degrees - quarters * 90.0) * (np.pi / 180.0)
     square = x * x
-    cosine, sine = np.zeros_like(x), np.zeros_like(x)
-    for of_cosine, of_sine in zip(_COSINE[::-1], _SINE[::-1]):
-        cosine = cosine * square + of_cosine
-        sine = sine * square + of_sine
-    sine = sine * x
+    cosine, sine = _polynomial(square, _COSINE), x * _polynomial(square, _SINE)
     which = np.mod(quarters, 4.0).astype(np.int64)
     return (
         np.choose(which, [cosine, -sine, -cosine, sine]),
         np.choose(which, [sine, cosine, -sine, -cosine]),
     )
+
+
+def _polynomial(x: Doubles, coefficients: tuple[float, ...]) -> Doubles:
+    total = np.zeros_like(x)
+    for coefficient in reversed(coefficients):
+        total = total * x + coefficient
+    return total
 
 
 def matrices(size: tuple[int, int], angle: Doubles, scale: Doubles, shift_y: Doubles, shift_x: Doubles) -> Doubles:
@@ -117,7 +120,8 @@ def _check_sides(height: int, width: int) -> None:
 
 def _check_coefficients(coefficients: Longs) -> None:
     limits = np.array([_STEEPEST, _STEEPEST, _FARTHEST] * 2, np.int64) << FRACTION
-    if coefficients.dtype != np.int64 or coefficients.shape != (6,) or (np.abs(coefficients) > limits).any():
+    fits = coefficients.dtype == np.int64 and coefficients.shape == (6,)
+    if not fits or (coefficients > limits).any() or (coefficients < -limits).any():
         raise ConfigError(f"coefficients are {coefficients!r}; they must be a row of what quantise returns, int64[6]")
 
 

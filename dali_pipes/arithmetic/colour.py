@@ -97,14 +97,13 @@ def _mixing(saturation: Doubles, hue: Doubles) -> Doubles:
 
 
 def _check_map(channels: int, full_scale: int, colours: Longs) -> None:
-    """Raise ConfigError unless a map (int64[C, C + 1]) fits the picture and the bounds that exclude overflow."""
-    bits = precision(full_scale)
+    """Raise ConfigError unless a map fits the picture and the bounds that exclude overflow."""
+    unit = 1 << precision(full_scale)
     fits = colours.dtype == np.int64 and colours.shape == (channels, channels + 1)
-    if (
-        not fits
-        or (np.abs(colours[:, :channels]).sum(axis=1) > _HEAVIEST << bits).any()
-        or (np.abs(colours[:, channels]) > _FARTHEST * full_scale << bits).any()
-    ):
+    if fits:
+        sizes = np.abs(colours.astype(np.float64)) / unit  # int64 has one number without a positive counterpart
+        fits = bool((sizes[:, :-1].sum(axis=1) <= _HEAVIEST).all() and (sizes[:, -1] <= _FARTHEST * full_scale).all())
+    if not fits:
         raise ConfigError(
             f"a colour map is {colours.dtype} {list(colours.shape)}: {colours.tolist()}; for {channels} channels up to "
             f"{full_scale} it must be a map that colour_maps({channels}, {full_scale}, ...) returns"

@@ -223,6 +223,6 @@ def test_refusals() -> None:
         warp(np.zeros((1, 1, LONGEST_SIDE + 1), np.uint8), by)
     with pytest.raises(ConfigError, match="sides of 1 to 16384 pixels, not 20000 x 4"):
         matrices((20000, 4), zero, one, zero, zero)
-    for bad in (by * 33, by[:5], by.astype(np.int32)):
+    for bad in (by * 33, by * -33, np.full(6, -1 << 63), by[:5], by.astype(np.int32)):
         with pytest.raises(ConfigError, match="a row of what quantise returns"):
             warp(image, bad)

@@ -194,6 +194,13 @@ def test_refusals() -> None:
     image = np.zeros((3, 4, 4), np.uint8)
     with pytest.raises(ConfigError, match=r"recolour takes uint8 or uint16 \[C, H, W\], not int64"):
         recolour(image.astype(np.int64), colours(3, 8))
-    for bad in (colours(1, 8), colours(3, 16) << 3, colours(3, 8).astype(np.int32)):
+    least = np.full((3, 4), -1 << 63)
+    for bad in (
+        colours(1, 8),
+        colours(3, 16) << 3,
+        least,
+        least * np.eye(3, 4, 3, int),
+        colours(3, 8).astype(np.int32),
+    ):
         with pytest.raises(ConfigError, match=r"must be a map that colour_maps\(3, 255, ...\) returns"):
             recolour(image, bad)
