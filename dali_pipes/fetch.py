@@ -84,8 +84,13 @@ def key_parts(
         "frame": frame,
         "decoder": decoder,
         "arithmetic": ARITHMETIC_VERSION,
-        **recipe.base_parts,
+        **_base_parts(recipe),
     }
+
+
+@functools.lru_cache(maxsize=16)
+def _base_parts(recipe: Recipe) -> dict[str, Any]:
+    return recipe.base_parts
 
 
 class Fetcher:

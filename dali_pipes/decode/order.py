@@ -39,11 +39,13 @@ def order_statistics(codes: Codes, ranks: Sequence[int], size: int) -> dict[int,
     flat = codes.reshape(-1)
     brackets = _brackets(flat, ranks, size)
     counted = {b: np.zeros(b.last - b.first + 2, np.int64) for b in brackets.values()}  # those below, and each inside
+    highest = {bracket: max(r for r in ranks if brackets[r] == bracket) for bracket in counted}
     mask = np.empty(min(_PIECE, flat.size), np.bool_)
     for start in range(0, flat.size, _PIECE):
         piece = flat[start : start + _PIECE]
         for bracket, counts in counted.items():  # all of them while the piece is in the processor's cache
-            _count(piece, bracket, counts, mask[: piece.size])
+            if bracket.last or counts[1] <= highest[bracket]:  # or it is known already: the background is 0
+                _count(piece, bracket, counts, mask[: piece.size])
     found = {}
     for rank, bracket in brackets.items():
         upto = np.cumsum(counted[bracket])

@@ -29,23 +29,24 @@ def main(socket_fd: int, memory_fd: int) -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold pixels
+    memory = Memory(memory_fd)
     with socket.socket(fileno=socket_fd) as sock:
         try:
             send(sock, {"ready": True})
             while True:
-                send(sock, answer(receive(sock), memory_fd))
+                send(sock, answer(receive(sock), memory))
         except (Gone, OSError):
             return
 
 
-def answer(request: dict[str, Any], memory_fd: int) -> dict[str, Any]:
+def answer(request: dict[str, Any], memory: Memory) -> dict[str, Any]:
     """The reply to one request; the pixels are in the memory file."""
     try:
         limit(request["seconds"], request["memory_bytes"])
         view = mapped(request["path"])
         policy = policy_from_dict(request["policy"])
         done = decode_distinct(view, Kind.from_tag(request["tag"]), request["frame"], policy)
-        publish(done.pixels, memory_fd)
+        memory.publish(done.pixels)
         return {
             "dtype": done.pixels.dtype.str,
             "shape": done.pixels.shape,
@@ -72,15 +73,20 @@ def mapped(path: str) -> memoryview:
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
-def publish(pixels: np.ndarray[Any, Any], memory_fd: int) -> None:
-    """Copy the pixels to the start of the memory file."""
-    if os.fstat(memory_fd).st_size < pixels.nbytes:
-        os.ftruncate(memory_fd, pixels.nbytes)
-    _add_memory(pixels.nbytes)
-    with mmap.mmap(memory_fd, pixels.nbytes) as shared:
-        out = np.frombuffer(shared, pixels.dtype, pixels.size)
-        np.copyto(out, pixels.reshape(-1))
-        del out  # or the map could not be closed
+class Memory:
+    """The memory file. It stays mapped: its pages are given once, not for every image anew."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._map: mmap.mmap | None = None
+
+    def publish(self, pixels: np.ndarray[Any, Any]) -> None:
+        """Copy the pixels to the start of the file, which grows as needed."""
+        if self._map is None or len(self._map) < pixels.nbytes:
+            os.ftruncate(self._fd, pixels.nbytes)
+            _add_memory(pixels.nbytes)
+            self._map = mmap.mmap(self._fd, pixels.nbytes)
+        np.copyto(np.frombuffer(self._map, pixels.dtype, pixels.size), pixels.reshape(-1))
 
 
 def limit(seconds: float, memory_bytes: int) -> None:
