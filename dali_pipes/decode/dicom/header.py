@@ -133,7 +133,7 @@ def _read_elements(data: bytes | memoryview, start: int, syntax: Syntax) -> tupl
     try:
         dataset = read_dataset(
             reader,  # type: ignore[arg-type]
-            syntax.implicit,
+            _implicit(data, start, syntax),
             syntax.little,
             stop_when=lambda tag, vr, length: tag in PIXEL_TAGS,
             specific_tags=list(WANTED),
@@ -147,6 +147,15 @@ def _read_elements(data: bytes | memoryview, start: int, syntax: Syntax) -> tupl
             f"the DICOM data set is damaged at about byte {reader.tell()}: {type(error).__name__}"
         ) from None
     return dataset, reader.tell()
+
+
+def _implicit(data: bytes | memoryview, start: int, syntax: Syntax) -> bool:
+    """Whether the elements leave out their VR: as the first of them shows, for some writers state another syntax.
+
+    pydicom finds out the same way, and warns about it where nobody can tell which file is meant.
+    """
+    vr = bytes(data[start + 4 : start + 6])
+    return not (vr.isalpha() and vr.isupper()) if len(vr) == 2 else syntax.implicit
 
 
 def _pixel_element(data: bytes | memoryview, at: int, syntax: Syntax) -> tuple[int, str, int, int | None]:
