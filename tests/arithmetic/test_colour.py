@@ -151,15 +151,17 @@ def test_results_saturate() -> None:
     assert not recolour(values, colours(1, 8, 0.0, 3.0)).any()
 
 
+@settings(max_examples=300)
 @given(seeds, mild, mild, mild, st.floats(-180.0, 180.0))
 def test_near_dalis_color_twist(seed: int, brightness: float, contrast: float, saturation: float, hue: float) -> None:
-    """DALI's I and Q of gray are a thousandth of it, not 0: up to 2 levels a unit of `b c s`, and the rounding."""
+    """DALI's I and Q of gray are a thousandth of it, not 0, so the matrices differ: by up to 1.25 levels a unit of
+    `b c (1 + s)`. And both round."""
     image = planes(seed, 11, 13, 3, 8)
     out = recolour(image, colours(3, 8, brightness, contrast, saturation, hue))
     pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(1, 2, 0)))
     twisted = dali_cpu.color_twist(pixels, brightness=brightness, contrast=contrast, saturation=saturation, hue=hue)
     gap = np.abs(out - twisted.numpy().transpose(2, 0, 1).astype(np.int64))
-    assert gap.max() <= 1 + 2 * brightness * contrast * saturation
+    assert gap.max() <= 1.5 + 1.25 * brightness * contrast * (1 + saturation)
 
 
 @given(seeds, channel_counts, mild, mild)
