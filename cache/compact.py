@@ -194,11 +194,16 @@ class Compactor:
         names = self._folder.names()
         there = {int(name[:16], 16) for name in names if is_journal(name, ".idx")}
         for name in names:
-            if is_journal(name, ".del"):
-                records = read_records(self._folder, name)
-                buried = records["token"][records["kind"] == DEAD]
-                if there.isdisjoint(buried.tolist()) and (SEALED in records["kind"] or is_left(self._folder, name)):
-                    self._folder.delete(name)
+            if is_journal(name, ".del") and self._is_obsolete(name, there):
+                self._folder.delete(name)
+
+    def _is_obsolete(self, journal: str, there: set[int]) -> bool:
+        try:
+            records = read_records(self._folder, journal)
+        except FileNotFoundError:  # removed meanwhile
+            return False
+        buried = records["token"][records["kind"] == DEAD]
+        return there.isdisjoint(buried.tolist()) and (SEALED in records["kind"] or is_left(self._folder, journal))
 
     def _used(self) -> int:
         """Bytes that the segments take on disk."""

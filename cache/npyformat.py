@@ -6,6 +6,7 @@ A reader that takes nothing but what the writer writes needs no tolerance: every
 from __future__ import annotations
 
 import ast
+import re
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from .errors import IntegrityError
 
 _MAGIC = b"\x93NUMPY\x01\x00"
 _LONGEST = 1 << 12
+_PLAIN = re.compile(r"[<>|][biufc][0-9]{1,2}")
 
 
 def header(dtype: np.dtype[Any], shape: tuple[int, ...], size: int = 0) -> bytes:
@@ -30,17 +32,23 @@ def parse(head: bytes) -> tuple[np.dtype[Any], tuple[int, ...], int]:
         if head[:8] != _MAGIC or not 64 <= size <= min(_LONGEST, len(head)):
             raise ValueError("not a version-1 .npy file")
         fields = ast.literal_eval(head[10:size].decode("ascii").strip())
-        descr, shape = fields["descr"], fields["shape"]
-        if not isinstance(descr, str) or not isinstance(shape, tuple):
-            raise ValueError("no plain array")
-        dtype = np.dtype(descr)
-        if dtype.kind not in "biufc" or any(type(n) is not int or n < 0 for n in shape):
-            raise ValueError("no array of plain numbers")
+        dtype, shape = plain(fields["descr"], fields["shape"])
         if head[:size] != header(dtype, shape, size):
             raise ValueError("not a header that this cache writes")
     except (ValueError, TypeError, SyntaxError, KeyError, MemoryError, RecursionError) as error:
         raise IntegrityError(f"its header is damaged: {error}") from None
     return dtype, shape, size
+
+
+def plain(descr: object, shape: object) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """dtype and shape of an array of plain numbers, from ``dtype.str`` and a sequence. Raises ValueError, TypeError."""
+    if not isinstance(descr, str) or not _PLAIN.fullmatch(
+        descr
+    ):  # NumPy would take much else, some of it with warnings
+        raise ValueError("no plain numbers")
+    if not isinstance(shape, tuple | list) or any(type(n) is not int or n < 0 for n in shape):
+        raise ValueError("no shape of an array")
+    return np.dtype(descr), tuple(shape)
 
 
 def nbytes(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:

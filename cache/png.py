@@ -22,7 +22,7 @@ import numpy as np
 from .base import Array
 from .errors import IntegrityError
 from .filestore import FileStore
-from .npyformat import nbytes
+from .npyformat import nbytes, plain
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _LEVEL = 1  # of zlib: 3 saves some percent and takes twice as long
@@ -109,10 +109,8 @@ def _row_count(shape: tuple[int, ...], size: int) -> int:
 def _note(data: bytes) -> tuple[np.dtype[Any], tuple[int, ...]]:
     try:
         name, shape = ast.literal_eval(data.decode("ascii"))
-        dtype = np.dtype(name)
-        if data != repr((dtype.str, shape)).encode() or dtype.kind not in "biufc":
-            raise ValueError
-        if any(type(n) is not int or n < 0 for n in shape):
+        dtype, shape = plain(name, shape)
+        if data != repr((dtype.str, shape)).encode():
             raise ValueError
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         raise IntegrityError("its note of dtype and shape is damaged") from None

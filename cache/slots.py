@@ -97,16 +97,20 @@ def orphans(folder: Folder) -> list[str]:
         segment, journal = name[:16] + ".npy", name[:16] + ".idx"
         if is_journal(name, ".npy") and journal not in names and folder.status(journal) is None:
             found.append(name)  # journals are made first and removed first
-        elif is_journal(name, ".idx") and (segment not in names or _is_empty(folder, name)):
-            maker = journal_owner(folder, name)
-            if maker is None or maker.alive() is False:
-                found += [name for name in (journal, segment) if name in names]
+        elif is_journal(name, ".idx") and _is_unfinished(folder, name, segment in names):
+            found += [name for name in (journal, segment) if name in names]
     return found
 
 
-def _is_empty(folder: Folder, journal: str) -> bool:
-    status = folder.status(journal)
-    return status is not None and status.st_size <= RECORD.itemsize
+def _is_unfinished(folder: Folder, journal: str, has_segment: bool) -> bool:
+    """Whether a dead process has left a journal without a segment, or without a record of any slot."""
+    try:
+        if has_segment and (status := folder.status(journal)) and status.st_size > RECORD.itemsize:
+            return False
+        maker = journal_owner(folder, journal)
+    except FileNotFoundError:  # removed meanwhile
+        return False
+    return maker is None or maker.alive() is False
 
 
 class SlotIndex:

@@ -17,7 +17,7 @@ import numpy as np
 from .base import Array, Options
 from .errors import IntegrityError, StoreConfigError
 from .filestore import FileStore
-from .npyformat import nbytes
+from .npyformat import nbytes, plain
 
 OLDEST = (2, 10)
 
@@ -62,12 +62,12 @@ class TensorFileStore(FileStore):
         try:
             loaded = torch.load(f"/proc/self/fd/{fd}", weights_only=True, mmap=True, map_location="cpu")
             if isinstance(loaded, torch.Tensor):
-                plain: Array = loaded.numpy()
-                return plain if plain.flags.c_contiguous else plain.copy()
+                found: Array = loaded.numpy()
+                return found if found.flags.c_contiguous else found.copy()
             name, shape = ast.literal_eval(bytes(loaded["note"].numpy()).decode("ascii"))
             data: Array = loaded["bytes"].numpy()
-            dtype = np.dtype(name)
-            if dtype.kind not in "biufc" or data.dtype != np.uint8 or data.nbytes != nbytes(dtype, shape):
+            dtype, shape = plain(name, shape)
+            if data.dtype != np.uint8 or data.nbytes != nbytes(dtype, shape):
                 raise ValueError("its note does not fit its bytes")
             array: Array = data.view(dtype).reshape(shape)
             return array

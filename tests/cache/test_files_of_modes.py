@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cache import IntegrityError, Store, StoreConfigError, open_store
+from cache.npyformat import plain
 from cache.png import decode, encode
 from tests.cache.conftest import key, value
 
@@ -262,3 +263,11 @@ def test_damaged_entries_leave_before_good_ones(tmp_path: Path, mode: str) -> No
     assert not list((tmp_path / mode / "quarantine").iterdir())
     assert store.stats()["evicted"] == 8 - store.stats()["entries"]
     assert store.stats()["entries"] >= 6
+
+
+@pytest.mark.parametrize(
+    "descr", ["a", "O", "|O8", "<f", "float32", "", 5, None, "<M8[s]", "|V8", "<f3", "<U4", "f4,i4"]
+)
+def test_other_dtypes_are_refused_without_a_warning(descr: object) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        plain(descr, (2, 3))

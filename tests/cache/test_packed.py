@@ -273,6 +273,13 @@ def test_what_killed_processes_left_is_swept(store: Store, tmp_path: Path) -> No
     assert store.get(key(1)) is not None
 
 
+def test_a_journal_that_goes_while_orphans_are_looked_for(store: PackedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.put(key(1), value(1))
+    names = [*store._folder.names(), f"{'c' * 16}.idx", f"{'d' * 16}.idx", f"{'d' * 16}.npy"]
+    monkeypatch.setattr(store._folder, "names", lambda: names)
+    assert store.orphans() == []
+
+
 def test_a_forked_child_writes_segments_of_its_own(store: Store, tmp_path: Path) -> None:
     store.put(key(1), value(1))
     child = os.fork()
