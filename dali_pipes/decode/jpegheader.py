@@ -101,13 +101,13 @@ def _frame_header(body: bytes) -> tuple[int, int, int, tuple[int, ...], tuple[tu
 
 def _rfind_end(data: bytes | memoryview, start: int) -> bool:
     """Whether an end marker follows `start`; looks from the end of the data, where it nearly always is."""
-    size, step = len(data), 1 << 16
+    size, step = len(data), 64
     stop = size
     while stop > start:
         begin = max(start, stop - step)
         if b"\xff\xd9" in bytes(data[begin : min(size, stop + 1)]):
             return True
-        stop = begin
+        stop, step = begin, 1 << 16
     return False
 
 
