@@ -84,9 +84,9 @@ def read_parquet(path: Path) -> Table:
         names = pq.read_schema(path).names
         _require_path(path, names)
         data = pq.read_table(path, columns=[name for name in COLUMNS if name in names])
-    except (OSError, pa.ArrowException) as error:
+        texts = {name: ["" if v is None else str(v) for v in data[name].to_pylist()] for name in data.column_names}
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: not readable as Parquet: {error}") from error
-    texts = {name: ["" if v is None else str(v) for v in data[name].to_pylist()] for name in data.column_names}
     return Table(str(path), texts, range(data.num_rows))
 
 
