@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dali_pipes.decode.histogram import Codes, counts_of, interpolate, neighbours, percentiles
+from dali_pipes.decode.histogram import Codes, counts_of, interpolate, percentiles
 from dali_pipes.decode.line import show
 from dali_pipes.decode.order import WORTH_IT, order_statistics
 from dali_pipes.decode.voi import (
@@ -163,16 +163,24 @@ def image_percentiles(image: Coded, window: PercentileWindow) -> tuple[float, fl
 def _searched(image: Coded, wanted: tuple[float, float]) -> tuple[float, float] | None:
     """The same percentiles by searching for the four codes that they lie between; None where that would not pay.
 
-    Needs values that rise with the codes, so that the order of codes is the order of values, and no padding.
+    Needs values that rise with the codes, so that the order of codes is the order of values, and padding only below
+    or above all others.
     """
-    if image.codes is None or image.codes.size < WORTH_IT or image.codes.ndim != 2 or image.padded is not None:
+    codes = image.codes
+    if codes is None or codes.size < WORTH_IT or codes.ndim != 2:
         return None
-    if image.values[0] >= image.values[-1] or (np.diff(image.values) <= 0).any():
+    rising, inside = image.values, None
+    if image.padded is not None:
+        measured = np.flatnonzero(~image.padded)
+        if not measured.size or measured[-1] - measured[0] >= measured.size:
+            return None
+        inside = int(measured[0]), int(measured[-1])
+        rising = image.values[measured]
+    if (np.diff(rising) <= 0).any():
         return None
-    count = image.codes.size
-    ranks = sorted({rank for q in wanted for rank in neighbours(count, q)})
-    found = order_statistics(image.codes, ranks, image.values.size)
+    found = order_statistics(codes, wanted, image.values.size, inside)
     if found is None:
         return None
-    low, high = (interpolate(lambda rank: float(image.values[found[rank]]), count, q) for q in wanted)
+    count, code_of = found
+    low, high = (interpolate(lambda rank: float(image.values[code_of[rank]]), count, q) for q in wanted)
     return low, high

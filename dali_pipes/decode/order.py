@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Codes = NDArray[np.uint8] | NDArray[np.uint16]
+from dali_pipes.decode.histogram import Codes, neighbours
 
 _PIECE = 1 << 16
 _SAMPLE = 1 << 16
@@ -25,19 +25,29 @@ WORTH_IT = 1 << 20  # pixels; below this a histogram is faster
 
 @dataclass(frozen=True)
 class Bracket:
-    """Codes first..last. upper: fewer pixels lie above it than below."""
+    """Codes first..last. upper: few pixels lie above it."""
 
     first: int
     last: int
     upper: bool
 
 
-def order_statistics(codes: Codes, ranks: Sequence[int], size: int) -> dict[int, int] | None:
-    """{rank: code} for ranks 0..codes.size-1 in ascending order of codes, all below `size`; None where a bracket
-    missed.
+def order_statistics(
+    codes: Codes, wanted: Sequence[float], size: int, inside: tuple[int, int] | None = None
+) -> tuple[int, dict[int, int]] | None:
+    """How many codes are counted, and {rank among them: code} for the ranks next to each percentile wanted (0..100).
+
+    All codes are below `size`; those outside of first..last of `inside` are not counted. None where a bracket missed,
+    or nothing is counted.
     """
     flat = codes.reshape(-1)
-    brackets = _brackets(flat, ranks, size)
+    first, last = inside or (0, size - 1)
+    below = _sum(flat, np.less, first) if first else 0
+    count = flat.size - below - (_sum(flat, np.greater, last) if last + 1 < size else 0)
+    ranks = sorted({rank for q in wanted for rank in neighbours(count, q)}) if count else []
+    brackets = _brackets(flat, ranks, count, first, last)
+    if not brackets:
+        return None
     counted = {b: np.zeros(b.last - b.first + 2, np.int64) for b in brackets.values()}  # those below, and each inside
     highest = {bracket: max(r for r in ranks if brackets[r] == bracket) for bracket in counted}
     mask = np.empty(min(_PIECE, flat.size), np.bool_)
@@ -48,27 +58,37 @@ def order_statistics(codes: Codes, ranks: Sequence[int], size: int) -> dict[int,
                 _count(piece, bracket, counts, mask[: piece.size])
     found = {}
     for rank, bracket in brackets.items():
-        upto = np.cumsum(counted[bracket])
+        upto = np.cumsum(counted[bracket]) - below
         if not upto[0] <= rank < upto[-1]:
             return None
         found[rank] = bracket.first - 1 + int(np.searchsorted(upto, rank, side="right"))
-    return found
+    return count, found
 
 
-def _brackets(flat: Codes, ranks: Sequence[int], size: int) -> dict[int, Bracket]:
-    sample = flat[:: flat.size // _SAMPLE | 1]  # an odd step: widths are even, and every column is to be seen
-    upto, total = np.cumsum(np.bincount(sample, minlength=size)), sample.size
+def _sum(flat: Codes, test: np.ufunc, code: int) -> int:
+    """How many codes pass the test against `code`."""
+    return sum(int(np.count_nonzero(test(flat[at : at + _PIECE], code))) for at in range(0, flat.size, _PIECE))
+
+
+def _brackets(flat: Codes, ranks: Sequence[int], count: int, first: int, last: int) -> dict[int, Bracket]:
+    sample = np.bincount(flat[:: flat.size // _SAMPLE | 1], minlength=last + 1)  # an odd step: it sees every column
+    upto = np.cumsum(sample[first : last + 1])
+    total = int(upto[-1])
+    if not total:
+        return {}
 
     def code_at(share: float) -> int:
-        return int(np.searchsorted(upto, min(int(share * total), total - 1), side="right"))
+        return first + int(np.searchsorted(upto, min(int(share * total), total - 1), side="right"))
 
     def bracket(share: float) -> Bracket:
         margin = _DEVIATIONS * (math.sqrt(share * (1 - share) / total) + 1 / total)
-        first = code_at(share - margin) if share > margin else 0
-        last = code_at(share + margin) if share < 1 - margin else size - 1
-        return Bracket(first, last, share > 0.5)
+        return Bracket(
+            code_at(share - margin) if share > margin else first,
+            code_at(share + margin) if share < 1 - margin else last,
+            share > 0.9,
+        )
 
-    return {rank: bracket(rank / flat.size) for rank in ranks}
+    return {rank: bracket(rank / count) for rank in ranks}
 
 
 def _count(piece: Codes, bracket: Bracket, counts: NDArray[np.int64], mask: NDArray[np.bool_]) -> None:
@@ -80,12 +100,13 @@ def _count(piece: Codes, bracket: Bracket, counts: NDArray[np.int64], mask: NDAr
         for i in range(width):
             counts[1 + i] += np.count_nonzero(np.equal(piece, number(bracket.first + i), out=mask))
         return
-    if bracket.upper:  # few are chosen, whichever it is
+    if bracket.upper:
         chosen = piece[np.greater_equal(piece, first, out=mask)]
         counts[0] += piece.size - chosen.size
+        chosen -= first
     else:
-        chosen = piece[np.less_equal(piece, number(bracket.last), out=mask)]
-        counts[0] += np.count_nonzero(chosen < first)
-    chosen -= first  # what lies below wraps round, beyond every width
+        counts[0] += np.count_nonzero(np.less(piece, first, out=mask)) if first else 0
+        chosen = piece - first  # what lies below wraps round, beyond every width
+        chosen = chosen[np.less(chosen, width, out=mask)]
     inside = np.bincount(chosen[chosen < width])
     counts[1 : 1 + inside.size] += inside

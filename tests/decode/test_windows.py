@@ -158,11 +158,12 @@ def test_the_search_for_percentiles_equals_the_histogram(seed, low, spread):
     codes = np.clip(rng.normal(rng.integers(0, 4096), spread, (300, 200)), 0, 65535).astype(np.uint16)
     codes[:, : rng.integers(0, 100)] = 0  # a background, as mammograms have
     codes.sort(axis=int(rng.integers(0, 2)))  # rows that tell little about the whole
-    ranks = sorted({rank for q in (low, 99.9) for rank in neighbours(codes.size, q)})
-    flat = np.sort(codes.reshape(-1))
+    inside = (1, 60_000) if rng.integers(0, 2) else None
+    flat = np.sort(codes[(codes >= 1) & (codes <= 60_000)] if inside else codes.reshape(-1))
+    ranks = {rank for q in (low, 99.9) for rank in neighbours(flat.size, q)} if flat.size else set()
     with mock.patch.object(order, "_SAMPLE", int(rng.choice([100, 5000]))), mock.patch.object(order, "_PIECE", 10_007):
-        found = order_statistics(codes, ranks, 65536)
-    assert found is None or found == {rank: flat[rank] for rank in ranks}
+        found = order_statistics(codes, (low, 99.9), 65536, inside)
+    assert found is None or found == (flat.size, {rank: flat[rank] for rank in ranks})
 
 
 @pytest.mark.parametrize("slope", [1.0, 0.37])
@@ -171,12 +172,25 @@ def test_large_images_take_the_search_and_give_numpys_percentiles(slope):
     codes = ((y * 3 + x * 2 + (y * x) % 7) % 4096).astype(np.uint16)
     codes[:, 600:] = 0
     values = np.arange(4096) * slope - 5
-    ranks = sorted({rank for q in (0.5, 99.5) for rank in neighbours(codes.size, q)})
-    assert order_statistics(codes, ranks, 4096) is not None
+    assert order_statistics(codes, (0.5, 99.5), 4096) is not None
     want = np.percentile(values[codes], [0.5, 99.5])
     assert image_percentiles(Coded(codes, values), PercentileWindow()) == tuple(want)
     falling = Coded(codes, values[::-1])
     assert image_percentiles(falling, PercentileWindow()) == tuple(np.percentile(values[::-1][codes], [0.5, 99.5]))
+
+
+@pytest.mark.parametrize("padding", [(0, 0), (0, 40), (4000, 4095), (4095, 4095), (3, 3), (0, 4095)])
+@pytest.mark.parametrize("background", [0, 3, 4095])
+@pytest.mark.parametrize("low", [0.0, 0.5, 40.0])
+def test_percentiles_of_large_images_leave_padding_out(padding, background, low):
+    y, x = np.mgrid[:1100, :1000]
+    codes = ((y * 3 + x * 2 + (y * x) % 7) % 4096).astype(np.uint16)
+    codes[:, 600:] = background
+    values = np.arange(4096) * 0.5 - 9
+    padded = (np.arange(4096) >= padding[0]) & (np.arange(4096) <= padding[1])
+    measured = values[codes[~padded[codes]]]
+    want = tuple(np.percentile(measured, [low, 99.5])) if measured.size else (0.0, 0.0)
+    assert image_percentiles(Coded(codes, values, padded), PercentileWindow(low)) == want
 
 
 @given(st.integers(1, 300_000))
