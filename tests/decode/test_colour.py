@@ -91,6 +91,22 @@ def test_ybr_partial_420_native():
             rgb(make.dicom(row(*upper, *lower, *upper), **{**ds, **odd}))
 
 
+@pytest.mark.parametrize("syntax", ["uncompressed", "deflated-frame"])
+def test_subsampled_frames_in_fragments(syntax):
+    # As in test_ybr_full_422_native: two pixels in four bytes, not in six.
+    ds = {"Rows": 1, "Columns": 2, "SamplesPerPixel": 3, "PhotometricInterpretation": "YBR_FULL_422"}
+    data = make.dicom(row(76, 150, 85, 255), syntax, **ds, PlanarConfiguration=0)
+    assert rgb(data).tolist() == [[[254, 0, 0], [255, 74, 74]]]
+
+
+@pytest.mark.parametrize("syntax", [*make.NATIVE, "rle", "uncompressed", "deflated-frame"])
+def test_high_bit_of_colours(syntax):
+    # 12 bits stored in the upper part of 16: 0x8000 >> 4 = 2048, and 2048 * 65535 / 4095 = 32775.502 -> 32776.
+    pixels = np.array([[[0xFFF0, 0, 0x8000]]], np.uint16)
+    data = make.dicom(pixels, syntax, BitsStored=12, HighBit=15)
+    assert decode(data, identify("", data), 0, DecodePolicy(depth=16)).pixels.tolist() == [[[65535, 0, 32776]]]
+
+
 def test_reversible_and_irreversible_transforms_of_jpeg_2000():
     import imagecodecs
 

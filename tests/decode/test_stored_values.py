@@ -34,6 +34,12 @@ def test_one_bit_pixels_come_least_significant_first():
     assert values(data, 1).tolist() == [[1, 0, 1, 1, 0]]
 
 
+@pytest.mark.parametrize("syntax", ["uncompressed", "deflated-frame"])
+def test_one_bit_frames_in_fragments_may_end_within_a_byte(syntax):
+    ds = {"Rows": 1, "Columns": 5, "BitsAllocated": 1, "BitsStored": 1, "HighBit": 0}
+    assert values(make.dicom(row(0b00010101), syntax, **ds)).tolist() == [[1, 0, 1, 0, 1]]
+
+
 @pytest.mark.parametrize("syntax", ["explicit", "implicit", "deflated", "big"])
 def test_twelve_allocated_bits_follow_each_other_without_gaps(syntax):
     # Half bytes, the lowest first: 0x123 is 3 2 1, 0xABC is C B A. So 0x23 0xC1 0xAB hold both; three samples of the

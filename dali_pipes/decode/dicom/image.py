@@ -86,8 +86,7 @@ def read_frame(data: bytes | memoryview, frame: int, policy: DecodePolicy) -> Fr
     if header.photometric.startswith(("MONOCHROME", "PALETTE")):
         raise DecodeError(f"{header.photometric} with three samples per pixel")
     bits, _, noticed = stored_bits(samples, header)
-    shift = 0 if header.syntax.encapsulated else header.high + 1 - header.stored
-    rgb = to_rgb(codes_of(samples.array, header, bits, shift), header, samples.rgb, bits)
+    rgb = to_rgb(codes_of(samples.array, header, bits, _unused_below(header)), header, samples.rgb, bits)
     return Frame(header, None, rgb, facts, warnings=(*warnings, *noticed))
 
 
@@ -108,6 +107,12 @@ def _samples(header: Header, frame: int, policy: DecodePolicy) -> tuple[Samples,
     return codec.use(encoded, header), warnings
 
 
+def _unused_below(header: Header) -> int:
+    """How many bits of each sample lie below the stored ones; codestreams of other families hold no others."""
+    whole = header.syntax.family in ("native", "rle", "uncompressed", "deflated-frame")
+    return header.high + 1 - header.stored if whole else 0
+
+
 def _one_sample(header: Header, frame: int, samples: Samples, facts: dict[str, Any], warnings: list[str]) -> Frame:
     plane = samples.array[..., 0]
     bits, signed, noticed = stored_bits(samples, header)
@@ -116,12 +121,7 @@ def _one_sample(header: Header, frame: int, samples: Samples, facts: dict[str, A
         stored: NDArray[Any] = plane
         codes = None
     else:
-        shift = (
-            header.high + 1 - header.stored
-            if header.syntax.family in ("native", "rle", "uncompressed", "deflated-frame")
-            else 0
-        )
-        codes = codes_of(plane, header, bits, shift)
+        codes = codes_of(plane, header, bits, _unused_below(header))
         stored = stored_values(bits, signed) if bits <= MAX_CODE_BITS else extend(codes, bits, signed)
     if header.photometric == "PALETTE COLOR":
         whole = stored[codes] if codes is not None and bits <= MAX_CODE_BITS else stored

@@ -16,7 +16,7 @@ from PIL import Image, features
 from dali_pipes.decode.dicom.header import Header
 from dali_pipes.decode.dicom.j2k import read_j2k_header
 from dali_pipes.decode.dicom.jxl import read_jxl_size
-from dali_pipes.decode.dicom.native import shape_samples
+from dali_pipes.decode.dicom.native import frame_bits, shape_samples
 from dali_pipes.decode.jpegheader import JpegHeader, read_jpeg_header
 from dali_pipes.errors import DecodeError, TruncatedError, UnsupportedError
 
@@ -69,7 +69,7 @@ def never(frame: bytes, header: Header) -> Samples:
 
 def uncompressed(frame: bytes, header: Header) -> Samples:
     """PS3.5 A.4.11: native frames in fragments."""
-    need = header.rows * header.columns * header.samples * header.allocated // 8
+    need = _native_bytes(header)
     if len(frame) < need:
         raise TruncatedError(f"the frame has {len(frame)} bytes, it needs {need}")
     return Samples(shape_samples(frame[:need], header))
@@ -77,12 +77,15 @@ def uncompressed(frame: bytes, header: Header) -> Samples:
 
 def deflated_frame(frame: bytes, header: Header) -> Samples:
     """PS3.5 A.4.12: each frame deflated; no more is inflated than the frame needs."""
-    need = (header.rows * header.columns * header.samples * header.allocated + 7) // 8
     try:
-        plain = zlib.decompressobj(-zlib.MAX_WBITS).decompress(frame, need + 1)
+        plain = zlib.decompressobj(-zlib.MAX_WBITS).decompress(frame, _native_bytes(header) + 1)
     except zlib.error as error:
         raise DecodeError(f"the deflated frame is damaged: {error}") from None
     return uncompressed(plain, header)
+
+
+def _native_bytes(header: Header) -> int:
+    return (frame_bits(header) + 7) // 8
 
 
 def _jpeg_header(frame: bytes, header: Header) -> JpegHeader:
