@@ -82,9 +82,9 @@ def test_the_power_fails(orders: int, tmp_path: Path, monkeypatch: pytest.Monkey
     assert lost < orders / 2, "what is unlinked was copied to the disk before"
 
 
-def kill_merges(directory: Path, kills: int) -> None:
+def kill_merges(directory: Path, kills: int, seed: int = 0) -> None:
     """Merges are killed at random moments. No entry is ever missing, and nothing else stays."""
-    rng, number, alive_at_death = random.Random(1), 0, 0
+    rng, number, alive_at_death = random.Random(seed), 0, 0
     for _ in range(kills):
         with open_store("pinned", directory, strict=True) as store:
             for _ in range(3):
@@ -112,8 +112,10 @@ def test_a_killed_merge(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_a_killed_merge_at_length(tmp_path: Path) -> None:
-    kill_merges(tmp_path, 1000)
+    for turn in range(25):
+        kill_merges(tmp_path / str(turn), 40, turn)
 
 
 def read_on(directory: Path, rounds: int) -> None:
@@ -175,5 +177,6 @@ def test_readers_and_writers_go_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_readers_and_writers_go_on_at_length(tmp_path: Path) -> None:
     go_on(tmp_path, 1000)
