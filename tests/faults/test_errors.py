@@ -127,9 +127,10 @@ def fill(directory: Path, mode: str, rounds: int) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_full_disk(mode: str, tmp_path: Path, small_disk: Path | None) -> None:
+@pytest.mark.parametrize("fills", [5, pytest.param(1000, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
+def test_a_full_disk(mode: str, fills: int, tmp_path: Path, small_disk: Path | None) -> None:
     if small_disk is not None:
-        fill(small_disk / "cache", mode, 5)
+        fill(small_disk / "cache", mode, fills)
         return
 
     def limited() -> None:

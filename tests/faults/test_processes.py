@@ -41,6 +41,8 @@ def mix(mode: str, directory: Path, seed: int, operations: int) -> None:
             upkeep.purge(directory, [key(number)], dry_run=False)
         elif what < 0.987:
             upkeep.purge(directory, dry_run=False)
+        elif what < 0.99:
+            upkeep.gc(directory)
         else:
             store.stats()
     stats = store.stats()
@@ -128,13 +130,14 @@ def test_a_killed_data_loader_worker(die_at: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["pinned", "tensor-memmap", "tensor-disk", "npy"])
-def test_no_sigbus_when_entries_go(mode: str, tmp_path: Path) -> None:
-    """A reader keeps mapped entries while they are replaced, deleted, evicted and purged, then reads them all."""
+@pytest.mark.parametrize("count", [100, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_no_sigbus_when_entries_go(mode: str, count: int, tmp_path: Path) -> None:
+    """A reader keeps mapped entries while they are replaced, deleted, evicted, merged and purged, then reads all."""
 
     def work() -> None:
         store, other = open_store(mode, tmp_path), open_store(mode, tmp_path)
         held = []
-        for number in range(100):
+        for number in range(count):
             store.put(key(number), wanted(number))
             found = store.get(key(number))
             assert found is not None
@@ -142,6 +145,8 @@ def test_no_sigbus_when_entries_go(mode: str, tmp_path: Path) -> None:
             other.put(key(number), wanted(number + 3))
             if number % 3 == 0:
                 other.delete(key(number))
+            if number % 25 == 12:
+                upkeep.gc(tmp_path)
             if number % 25 == 24:
                 upkeep.gc(tmp_path, disk_bytes=4096)
                 upkeep.purge(tmp_path, dry_run=False)
