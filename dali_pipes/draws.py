@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -138,7 +139,8 @@ _LARGEST = {
 
 
 def _number(name: str, value: Any, least: float, most: float, what: str) -> float:
-    if not isinstance(value, (int, float)) or not least <= value <= most:
+    is_number = isinstance(value, Real)  # as NumPy's numbers are
+    if not is_number or not least <= value <= most:
         raise ConfigError(f"Augment({name}={value!r}): it is {what}; give a number from {least:g} to {most:g}.")
     return float(value) + 0.0  # no -0.0
 

@@ -12,6 +12,7 @@ import math
 import os
 import sys
 from dataclasses import dataclass, fields
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,15 +58,17 @@ class Recipe:
         window: how stored values of more than 8 bits become 8: `PercentileWindow`, `FixedWindow`, `VOIWindow`, or
             None for the full range of the stored bits. Images that are 8-bit already ignore it.
         mean, std: one number for all channels or one each, in units of full scale (1.0 is 255, or 65535 at depth
-            16). Both
-            None: the integers come out as they are.
+            16). Both None: the integers come out as they are.
         interpolation: "bilinear" or "bicubic", always antialiased.
         depth: bits of a base image, 8 or 16. At 16 DICOM keeps its modality values, and `window` (if any) is applied
             when a sample is read, so that trying another one decodes nothing.
         augment: what varies at random per epoch, or None.
-        parity: "exact": the same bits from every backend; "fast": DALI's native operators.
-        emulate: under "fast", whose arithmetic the PyTorch backend reproduces: "dali-cpu", or "dali-gpu" (unverified
-            on hardware; resizing and normalisation only).
+        parity: "exact": the same bits from every backend; "fast": DALI's native operators. (DALI resizes JPEGs only
+            where nothing is cached: the base images of a cache are the portable ones under either.)
+        emulate: under "fast", the device whose operators `backend="torch"` and `ImageDataset` reproduce; DALI's own
+            backends take no notice. "dali-cpu": bit for bit. "dali-gpu": for a model that DALI fed on a GPU; resizing
+            and normalisation as read from machine code, unverified on hardware. JPEGs are decoded by libjpeg-turbo
+            either way, for nvJPEG has no twin.
         reduce: decode JPEG 2000 at its smallest resolution level that is still at least `size`: several times
             faster, with other pixels than a full decode, and so with cache entries of its own.
 
@@ -213,7 +216,7 @@ class Recipe:
             if "window" in values:
                 values["window"] = None if values["window"] == "none" else window_from_dict(_table(values["window"]))
             if "augment" in values:
-                values["augment"] = Augment(**values["augment"])
+                values["augment"] = _augment(_table(values["augment"]))
             return cls(**values)
         except TypeError as error:
             names = ", ".join(f.name for f in fields(cls))
@@ -264,23 +267,38 @@ class Recipe:
 
 
 def _size(size: Any) -> tuple[int, int]:
-    pair = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, (tuple, list)) else ()
-    if len(pair) != 2 or not all(type(n) is int and 1 <= n <= MAX_SIDE for n in pair):
+    pair = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
+    if len(pair) != 2 or not all(_is_whole(n) and 1 <= n <= MAX_SIDE for n in pair):
         raise ConfigError(f"Recipe(size={size!r}): give (height, width), or one number, from 1 to {MAX_SIDE} pixels.")
-    return pair
+    return int(pair[0]), int(pair[1])
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)  # NumPy's integers are Integral too
 
 
 def _per_channel(name: str, values: Any, channels: int) -> tuple[float, ...] | None:
     if values is None:
         return None
     try:
-        many = tuple(float(v) + 0.0 for v in (values if isinstance(values, (tuple, list)) else (values,)))  # no -0.0
+        given = tuple(values)  # arrays too: means are often computed
+    except TypeError:
+        given = (values,)
+    try:
+        many = () if any(isinstance(v, str) for v in given) else tuple(float(v) + 0.0 for v in given)  # no -0.0
     except (TypeError, ValueError, OverflowError):
         many = ()
     many = many * channels if len(many) == 1 else many
     if len(many) != channels or not all(map(math.isfinite, many)):
         raise ConfigError(f"Recipe({name}={values!r}): give 1 or {channels} finite numbers, in units of full scale.")
     return many
+
+
+def _augment(plain: dict[str, Any]) -> Augment:
+    names = [f.name for f in fields(Augment)]
+    if unknown := plain.keys() - set(names):
+        raise ConfigError(f"recipe: augment has no field {sorted(unknown)[0]!r}; its fields are {', '.join(names)}.")
+    return Augment(**plain)
 
 
 def _table(plain: Any) -> dict[str, Any]:

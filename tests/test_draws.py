@@ -159,6 +159,12 @@ def test_other_ranges(name: str, value: object, words: str) -> None:
         Augment(**{name: value})  # type: ignore[arg-type]
 
 
+def test_numbers_of_numpy_become_plain_ones() -> None:
+    found = Augment(np.float32(0.5), rotation=np.int64(5), scale=(np.float64(0.5), np.int32(2)))  # type: ignore[arg-type]
+    assert found == Augment(0.5, rotation=5, scale=(0.5, 2))
+    assert {type(value) for value in (found.horizontal_flip, found.rotation, *found.scale)} == {float}
+
+
 def test_plain_values_hold_what_is_not_at_its_default() -> None:
     assert Augment().as_dict() == {}
     assert Augment(1, scale=[1, 2]).as_dict() == {"horizontal_flip": 1.0, "scale": [1.0, 2.0]}  # type: ignore[arg-type]

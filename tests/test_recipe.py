@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -153,6 +154,9 @@ def test_at_depth_16_the_window_is_not_part_of_the_base_image(window: Any) -> No
         ({"window": dp.FixedWindow(40, 400)}, {"window": dp.FixedWindow(40.0, 400.0)}),
         ({"channels": 1}, {"channels": 1.0}),
         ({"augment": dp.Augment(1, 0)}, {"augment": dp.Augment(1.0, -0.0)}),
+        ({"size": (np.int64(5), 6)}, {"size": (5, 6)}),
+        ({"size": np.uint8(5)}, {"size": 5}),
+        ({"mean": np.array([0.1, 0.2, 0.3]), "std": torch.tensor(0.5)}, {"mean": (0.1, 0.2, 0.3), "std": 0.5}),
     ],
 )
 def test_equal_recipes_have_equal_digests(left: dict[str, Any], right: dict[str, Any]) -> None:
@@ -245,6 +249,8 @@ def test_absent_fields_take_their_defaults() -> None:
         ({"mean": "half", "std": 1}, "mean='half'"),
         ({"mean": (0.5, "x", 0.5), "std": 1}, "mean="),
         ({"mean": (), "std": 1}, "mean="),
+        ({"mean": "0.5", "std": 1}, "mean='0.5'"),
+        ({"mean": ("0.5",), "std": 1}, "mean="),
     ],
 )
 def test_what_cannot_work_is_refused(arguments: dict[str, Any], message: str) -> None:
@@ -285,6 +291,13 @@ def test_documents_that_are_no_recipe(text: str) -> None:
 def test_toml_that_is_no_recipe(text: str) -> None:
     with pytest.raises(ConfigError):
         dp.Recipe.from_toml(text)
+
+
+def test_an_unknown_augmentation_is_answered_with_those_that_exist() -> None:
+    with pytest.raises(ConfigError, match=r"augment has no field 'rotate'; its fields are horizontal_flip, .*rotation"):
+        dp.Recipe.from_toml("size = 5\n[augment]\nrotate = 10")
+    with pytest.raises(ConfigError, match="expected a table of fields, found str"):
+        dp.Recipe.from_json('{"size": 5, "augment": "flips"}')
 
 
 json_values = st.recursive(

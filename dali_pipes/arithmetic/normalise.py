@@ -40,17 +40,20 @@ def normalisation(mean: Sequence[float], std: Sequence[float], full_scale: int =
     >>> normalisation([0.5], [0.25], 255)
     (array([127.5], dtype=float32), array([0.01568628], dtype=float32))
 
-    Raises ConfigError if they differ in length, are not finite, or a deviation is not positive.
+    Raises ConfigError if they differ in length, are not finite, beyond float32, or a deviation is not positive.
     """
     if len(mean) != len(std) or not len(mean):
         raise ConfigError(f"mean has {len(mean)} values and std has {len(std)}; give one of each per channel")
-    m = (np.asarray(mean, np.float64) * full_scale).astype(np.float32)
-    d = (np.asarray(std, np.float64) * full_scale).astype(np.float32)
-    if not np.isfinite(m).all() or not np.isfinite(d).all() or not (d > 0).all():
+    with np.errstate(over="ignore", divide="ignore"):  # what float32 cannot hold becomes infinite, and is refused
+        m = (np.asarray(mean, np.float64) * full_scale).astype(np.float32)
+        d = (np.asarray(std, np.float64) * full_scale).astype(np.float32)
+        inv = (1.0 / d.astype(np.float64)).astype(np.float32)
+    if not all(np.isfinite(constants).all() for constants in (m, d, inv)) or not (d > 0).all():
         raise ConfigError(
-            f"mean {list(mean)} and std {list(std)} must be finite, in units of full scale, and each std above 0"
+            f"mean {list(mean)} and std {list(std)} must be finite, in units of full scale, and each std above 0; and "
+            "float32 must hold them and the inverse of each std"
         )
-    return m, (1.0 / d.astype(np.float64)).astype(np.float32)
+    return m, inv
 
 
 def normalise_into(

@@ -216,6 +216,8 @@ def test_refusals() -> None:
         quantise(matrices((4, 4), zero, one / 33, zero, zero))
     with pytest.raises(ConfigError, match="and a smaller shift"):
         quantise(matrices((4, 4), zero, one, zero, one * 1e6))
+    with pytest.raises(ConfigError, match="a map reaches nan"):
+        quantise(np.full((1, 2, 3), np.nan))
     image, by = np.zeros((1, 4, 4), np.uint8), coefficients((4, 4))
     with pytest.raises(ConfigError, match=r"warp takes uint8 or uint16 \[C, H, W\], not float32 \[1, 4, 4\]"):
         warp(image.astype(np.float32), by)

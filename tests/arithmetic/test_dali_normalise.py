@@ -123,6 +123,9 @@ test_identical, test_identical_at_length = identical(GRAPHS)
     [
         ({"mean": (1.0, 2.0)}, "mean has 2 values for 3 channels"),
         ({"std": (0.0,)}, "must not be 0"),
+        ({"std": (1e-50,)}, "must not be 0, as float32"),
+        ({"std": (float("nan"),)}, r"std is \(nan,\); it must be finite"),
+        ({"mean": (1e300,)}, r"mean is \(1e\+300,\); it must be finite, as float32"),
         ({"dtype": torch.float64}, "allowed are torch.float32 and torch.float16"),
         ({"crop": (9, 2)}, "crop of 9x2 at row -?[01], column 3 leaves an image of 8x8"),
     ],

@@ -89,5 +89,13 @@ def test_refusals() -> None:
         dali_cpu.rotate(image.to(torch.uint16), 3.0)
     with pytest.raises(ConfigError, match="interp_type is 'cubic'; allowed are nn and linear"):
         dali_cpu.rotate(image, 3.0, interp_type="cubic")  # type: ignore[arg-type]
+    for empty, matrix in (
+        (image[:0], ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))),
+        (image, ((1e300, 0.0, 0.0), (0.0, 1.0, 0.0))),
+    ):
+        with pytest.raises(ConfigError, match="at least one pixel, and finite numbers"):
+            dali_cpu.warp_affine(empty, matrix, size=(2, 2))
+    with pytest.raises(ConfigError, match="angle of nan; it needs a finite number"):
+        dali_cpu.rotate(image, float("nan"))
     with pytest.raises(ConfigError, match="can not be inverted"):
         dali_cpu.warp_affine(image, ((1.0, 2.0, 0.0), (2.0, 4.0, 0.0)), inverse_map=False)

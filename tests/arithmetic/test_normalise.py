@@ -122,6 +122,9 @@ def test_it_is_dalis_crop_mirror_normalize(dtype: type) -> None:
         ((), (), "mean has 0 values"),
         ((0.5,), (0.0,), r"must be finite, in units of full scale, and each std above 0"),
         ((float("nan"),), (1.0,), "must be finite"),
+        ((1e300,), (1.0,), "float32 must hold them"),
+        ((0.5,), (1e-42,), "float32 must hold them and the inverse of each std"),
+        ((0.5,), (1e-50,), "float32 must hold them"),
     ],
 )
 def test_bad_constants_are_named(mean: tuple[float, ...], std: tuple[float, ...], message: str) -> None:

@@ -85,8 +85,12 @@ def check_normalise(image: Tensor, mean: Sequence[float], std: Sequence[float], 
             raise ConfigError(
                 f"{name} has {len(values)} values for {image.shape[2]} channels; give one, or one a channel"
             )
-    if 0.0 in std:
-        raise ConfigError(f"std is {tuple(std)}; it must not be 0")
+        with np.errstate(over="ignore"):  # infinite then, and refused
+            rounded = np.asarray(values, f32)
+        if not np.isfinite(rounded).all():
+            raise ConfigError(f"{name} is {tuple(values)}; it must be finite, as float32")
+        if name == "std" and 0.0 in rounded:
+            raise ConfigError(f"std is {tuple(std)}; it must not be 0, as float32")
     if dtype not in (torch.float32, torch.float16):
         raise ConfigError(f"crop_mirror_normalize to {dtype} has no twin; allowed are torch.float32 and torch.float16")
 

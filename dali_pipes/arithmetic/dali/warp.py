@@ -46,7 +46,7 @@ def warp_affine(
     `inverse_map=False`. size: (h, w) of the output, the input's by default. fill_value: for pixels outside of the
     image; None repeats its border.
 
-    Returns [h, w, C]. Raises ConfigError for other types.
+    Returns [h, w, C]. Raises ConfigError for other types, no pixels, or a matrix that is not finite.
     """
     if image.ndim != 3 or image.dtype not in (torch.uint8, torch.float32):
         raise ConfigError(
@@ -54,7 +54,13 @@ def warp_affine(
         )
     if interp_type not in ("nn", "linear"):
         raise ConfigError(f"warp_affine interp_type is {interp_type!r}; allowed are nn and linear")
-    mapping = np.array(matrix, f32)
+    with np.errstate(over="ignore"):  # infinite then, and refused
+        mapping = np.array(matrix, f32)
+    if not image.numel() or not np.isfinite(mapping).all():
+        raise ConfigError(
+            f"warp_affine found an image of shape {tuple(image.shape)} and the matrix {mapping.tolist()}; it needs at "
+            "least one pixel, and finite numbers"
+        )
     if not inverse_map:
         mapping = inverted(mapping)
     x, y = positions(mapping, size or (image.shape[0], image.shape[1]))
@@ -77,6 +83,8 @@ def rotate(
     size: (h, w) of the output; by default the bounding box, or the input's size with `keep_size`. fill_value: see
     `warp_affine`.
     """
+    if not math.isfinite(angle):
+        raise ConfigError(f"rotate found an angle of {angle}; it needs a finite number of degrees")
     height, width = image.shape[:2]
     turned = -f32(angle)
     canvas = size or ((height, width) if keep_size else rotated_size(height, width, turned))
