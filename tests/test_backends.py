@@ -79,6 +79,20 @@ def test_outputs(name: str, which: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["torch", "dali-cpu"])
+@pytest.mark.parametrize("more", [{}, {"augment": dp.Augment(brightness=0.5)}, {"parity": "fast"}], ids=str)
+@pytest.mark.parametrize("decode", [False, True])
+def test_a_batch_is_no_view_of_the_cache(name: str, more: dict[str, Any], decode: bool) -> None:
+    """Integers could come out as they went in; who writes to a batch must not write to what is cached."""
+    image = np.arange(105, dtype=np.uint8).reshape(3, 5, 7)
+    backend = backends.create(name, dp.Recipe((5, 7), **more), batch_size=2, threads=1, decode=decode)
+    try:
+        backend.run([image, image], still(2)).zero_()
+        assert np.array_equal(image.reshape(-1), np.arange(105))
+    finally:
+        backend.close()
+
+
+@pytest.mark.parametrize("name", ["torch", "dali-cpu"])
 def test_a_wrong_item_is_one_batchs_error(name: str) -> None:
     backend = backends.create(name, dp.Recipe((5, 7), mean=0.5, std=0.5), batch_size=4, threads=1, decode=False)
     good = np.zeros((3, 5, 7), np.uint8)
@@ -87,6 +101,34 @@ def test_a_wrong_item_is_one_batchs_error(name: str) -> None:
             with pytest.raises(BackendError, match=name):
                 backend.run([good, wrong], still(2))
             assert backend.run([good], still(1)).shape == (1, 3, 5, 7)  # the next call starts clean
+    finally:
+        backend.close()
+
+
+def feeding(monkeypatch: pytest.MonkeyPatch, **other: Any) -> None:
+    """Graphs are fed something else."""
+    genuine = Graph.values
+    monkeypatch.setattr(Graph, "values", lambda self, items, changes: {**genuine(self, items, changes), **other})
+
+
+def test_samples_in_another_order_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = backends.create("dali-cpu", dp.Recipe((5, 7)), batch_size=2, threads=1, decode=False)
+    feeding(monkeypatch, sample=np.array([1, 0]))
+    try:
+        with pytest.raises(BackendError, match="samples came out of DALI in another order"):
+            backend.run([np.zeros((3, 5, 7), np.uint8)] * 2, still(2))
+    finally:
+        backend.close()
+
+
+def test_what_was_fed_in_part_does_not_meet_the_next_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = backends.create("dali-cpu", dp.Recipe((5, 7)), batch_size=2, threads=1, decode=False)
+    try:
+        with monkeypatch.context() as patch:
+            feeding(patch, sample="no array")
+            with pytest.raises(BackendError, match="could not compute a batch of 1"):
+                backend.run([np.full((3, 5, 7), 9, np.uint8)], still(1))
+        assert (backend.run([np.full((3, 5, 7), 4, np.uint8)], still(1)) == 4).all()
     finally:
         backend.close()
 

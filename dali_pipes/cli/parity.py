@@ -60,13 +60,17 @@ def run(args: argparse.Namespace) -> int:
             'with emulate="dali-gpu" (dali-pipes doctor says what is missing)'
         )
     record = golden.load(args.replay, manifest, recipe) if args.replay else None
+    explaining = None
+    if args.against:  # refuses what it cannot compare before the long work begins
+        explaining = explain(manifest, recipe, batch_size=args.batch_size, num_workers=args.num_workers)
     recorder = golden.Recorder()
     verdict = _compare(args, manifest, recipe, names, recorder)
     document = verdict.as_dict()
     lines = [in_words(verdict, manifest)]
     good = verdict.kept
-    explanations = _explain(args, manifest, recipe) if args.against else ()
-    if args.against:
+    explanations: tuple[Explanation, ...] = ()
+    if explaining is not None:
+        explanations = _last(common.progress(explaining, len(manifest), "explaining"))
         document["against"] = [each.as_dict() for each in explanations]
         lines += map(explained, explanations)
     if record is not None:
@@ -105,11 +109,6 @@ def _compare(
     if not verdict.samples:
         raise BackendError("nothing was compared: no sample could be decoded (dali-pipes inspect FILE says why)")
     return verdict  # type: ignore[no-any-return]
-
-
-def _explain(args: argparse.Namespace, manifest: Manifest, recipe: Recipe) -> tuple[Explanation, ...]:
-    steps = explain(manifest, recipe, batch_size=args.batch_size, num_workers=args.num_workers)
-    return _last(common.progress(steps, len(manifest), "explaining"))  # type: ignore[no-any-return]
 
 
 def _last(steps: Iterator[Any]) -> Any:
@@ -159,6 +158,8 @@ def explained(explanation: Explanation) -> str:
     head = (
         f"\nAgainst torchvision, {explanation.pipeline}: {explanation.samples} samples, {explanation.skipped} left out."
     )
+    if explanation.note:
+        head += f"\n  {explanation.note}"
     total = explanation.total
     if total.identical:
         return f"{head}\n  identical, every bit."
@@ -181,6 +182,11 @@ def replayed(outcome: golden.Replay) -> str:
         first = "" if each.first is None else f", first in sample {each.first}"
         lines.append(
             f"  {each.stage}: {each.here} here differs from {each.recorded} there in {each.samples} samples{first}."
+        )
+    if outcome.lone:
+        lines.append(
+            f"  {len(outcome.lone)} samples gave an output on one of the two machines only, first sample "
+            f"{outcome.lone[0]}: are the files the same?"
         )
     if outcome.identical:
         lines.append("  identical, every bit.")

@@ -1,18 +1,19 @@
 """Why do DALI, or dali-pipes, and torchvision disagree? Each cause, found by swapping one part at a time.
 
-Starting from our pipeline, one part after the other is replaced by torchvision's, alone. A part whose replacement
-changes no bit is no cause; of the others it is said by how much they change the base image (in levels of 255) or, for
-the normalisation, the output.
+Starting from our pipeline, one part after the other is replaced by torchvision's, alone; antialiasing, which is a
+part of a resize, is left out of torchvision's. A part whose replacement changes no bit is no cause; of the others it
+is said by how much they change the base image (in levels of 255) or, for the normalisation, the output.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from dali_pipes.arithmetic import geometry
 from dali_pipes.decode import Kind, identify
 from dali_pipes.errors import ConfigError, DaliPipesError, ParityError
 from dali_pipes.manifest import Manifest
@@ -52,6 +53,7 @@ class Explanation:
         skipped: samples that torchvision cannot load (DICOM, say) or that do not decode.
         total: the difference of the outputs.
         causes: the parts that make it, in the order of the flow; empty if the pipelines agree.
+        note: what was left out of the comparison, or "".
     """
 
     pipeline: str
@@ -59,17 +61,18 @@ class Explanation:
     skipped: int
     total: Difference
     causes: tuple[Cause, ...]
+    note: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
-        causes = [{"cause": each.name, "words": each.words, **asdict(each.difference)} for each in self.causes]
-        total = {"identical": self.total.identical, **asdict(self.total)}
+        causes = [{"cause": each.name, "words": each.words, **each.difference.as_dict()} for each in self.causes]
         return {
             "pipeline": self.pipeline,
             "samples": self.samples,
             "skipped": self.skipped,
-            "total": total,
+            "total": self.total.as_dict(),
             "causes": causes,
+            "note": self.note,
         }
 
 
@@ -78,7 +81,7 @@ def explain(
 ) -> Iterator[int | tuple[Explanation, ...]]:
     """Compares our pipeline with each of `pipelines`; what varies at random is left out.
 
-    Yields the number of samples done after each, and the explanations at the end.
+    Returns an iterator of the number of samples done, after each, and of the explanations at the end.
 
     Args:
         manifest, recipe: what to load, at depth 8.
@@ -91,6 +94,13 @@ def explain(
     """
     if recipe.depth != 8:
         raise ConfigError("torchvision's usual pipeline holds bytes; compare with a recipe of depth 8.")
+    return _steps(manifest, recipe, pipelines, loading)
+
+
+def _steps(
+    manifest: Manifest, recipe: Recipe, pipelines: Mapping[str, Usual], loading: dict[str, Any]
+) -> Iterator[int | tuple[Explanation, ...]]:
+    note = "" if recipe.augment is None else "What varies at random is left out of this comparison."
     recipe = replace(recipe, augment=None, emulate="dali-cpu")
     runs = {name: _Run(usual, recipe) for name, usual in pipelines.items()}
     stream = Stream(manifest, recipe, "torch", **{"batch_size": 16, **loading})
@@ -106,7 +116,7 @@ def explain(
             yield index + 1
     finally:
         stream.close()
-    yield tuple(run.explanation(name) for name, run in runs.items())
+    yield tuple(run.explanation(name, note) for name, run in runs.items())
 
 
 def _file(manifest: Manifest, index: int) -> tuple[bytes, Kind] | None:
@@ -124,7 +134,7 @@ class _Run:
         self._usual, self._recipe = usual, recipe
         self._swaps = {
             "decoder": replace(OURS, decoder=usual.decoder),
-            "antialias": replace(OURS, antialias=usual.antialias),
+            "antialias": replace(OURS, resize=usual.resize, antialias=usual.antialias),
             "rounding": replace(OURS, resize=usual.resize),
             "normalisation order": replace(OURS, divide_first=usual.divide_first),
         }
@@ -138,10 +148,11 @@ class _Run:
             pixels = pixels_of(OURS, data, kind, self._recipe)
             theirs = pixels_of(self._usual, data, kind, self._recipe)
             base = base_of(OURS, pixels, kind, self._recipe)
-            swapped = {
-                "decoder": base_of(OURS, theirs, kind, self._recipe),
-                "antialias": base_of(self._swaps["antialias"], pixels, kind, self._recipe),
-                "rounding": base_of(self._swaps["rounding"], pixels, kind, self._recipe),
+            resized = base_of(self._swaps["rounding"], pixels, kind, self._recipe)
+            pairs = {
+                "decoder": (base, base_of(OURS, theirs, kind, self._recipe)),
+                "antialias": (resized, base_of(self._aliased(pixels), pixels, kind, self._recipe)),
+                "rounding": (base, resized),
             }
             whole = output_of(self._usual, base_of(self._usual, theirs, kind, self._recipe), self._recipe)
         except DaliPipesError:
@@ -153,21 +164,29 @@ class _Run:
                 f"{described}: the loader gives other bits than its parts do; this is a bug of dali-pipes."
             )
         self._samples += 1
-        for name, image in swapped.items():
-            self._tallies[name].add(index, base, image)
+        for name, (reference, image) in pairs.items():
+            self._tallies[name].add(index, reference, image)
         normalised = output_of(self._swaps["normalisation order"], base, self._recipe)
         self._tallies["normalisation order"].add(index, output, normalised)
         self._total.add(index, output, whole)
 
-    def explanation(self, name: str) -> Explanation:
+    def _aliased(self, pixels: Array) -> Usual:
+        """torchvision's resize with its own antialiasing, which says nothing to a bilinear enlargement."""
+        height, width = pixels.shape[:2]
+        place = geometry(height, width, (self._recipe.height, self._recipe.width), self._recipe.fit)
+        shrinks = place.resized[0] < height or place.resized[1] < width
+        return self._swaps["antialias" if shrinks or self._recipe.interpolation == "bicubic" else "rounding"]
+
+    def explanation(self, name: str, note: str) -> Explanation:
         causes = []
         for cause in CAUSES:
-            difference = self._tallies[cause].difference(f"with torchvision's {cause}", "dali-pipes")
+            reference = "with antialias=True" if cause == "antialias" else "dali-pipes"
+            difference = self._tallies[cause].difference(f"with torchvision's {cause}", reference)
             if not difference.identical:
                 words = in_words(cause, self._usual, self._recipe)
                 causes.append(Cause(cause, words, difference, self._tallies[cause].worst))
         total = self._total.difference(f"torchvision, {name}", "dali-pipes")
-        return Explanation(name, self._samples, self.skipped, total, tuple(causes))
+        return Explanation(name, self._samples, self.skipped, total, tuple(causes), note)
 
 
 def in_words(cause: str, usual: Usual, recipe: Recipe) -> str:
@@ -178,10 +197,12 @@ def in_words(cause: str, usual: Usual, recipe: Recipe) -> str:
             "or another way from 16 bits, a palette or transparency to RGB. Decode with the same decoder on both sides."
         )
     if cause == "antialias":
-        reach = "2 x 2" if recipe.interpolation == "bilinear" else "4 x 4"
+        cubic = recipe.interpolation == "bicubic"
+        reach = "4 x 4" if cubic else "2 x 2"
+        shape = " Its cubic has another shape, too (a = -0.75, not -0.5), which enlarging shows." if cubic else ""
         return (
             f"without antialias=True a tensor's resize looks at {reach} source pixels for each output pixel, however "
-            "much it shrinks the picture, and leaves out the rest. Pass antialias=True (the default only since "
+            f"much it shrinks the picture, and leaves out the rest.{shape} Pass antialias=True (the default only since "
             "torchvision 0.17), or resize PIL images."
         )
     if cause == "rounding":
@@ -194,13 +215,16 @@ def in_words(cause: str, usual: Usual, recipe: Recipe) -> str:
 
 def _rounding(usual: Usual, recipe: Recipe) -> str:
     ours = "PyTorch's integer form for bytes (weights of 16 bits, rounded to a byte after each pass)"
+    apart = "Both are right to about a level of 255."
     if recipe.parity == "fast":
         ours = "DALI's (float32 throughout, rounded once; sizes that the fit leaves open are rounded, not cut off)"
+        apart = (
+            "Both are right to about a level of 255 but at the border: where a filter reaches beyond the picture, DALI "
+            "repeats the last pixel, and the others weigh only what is there. That can be many levels."
+        )
     theirs = {
         "pillow": "Pillow resizes with weights of 22 bits, rounded to a byte after each pass",
         "float32": "tensors are resized in float32 and rounded to a byte once, at the end",
         "uint8": "tensors are resized by PyTorch's integer form for bytes",
     }.get(usual.resize or "", "")
-    return (
-        f"{theirs}; ours is {ours}. Both are right to about a level of 255. For the same bits, resize by the same code."
-    )
+    return f"{theirs}; ours is {ours}. {apart} For the same bits, resize by the same code."

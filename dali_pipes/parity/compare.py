@@ -7,7 +7,7 @@ and DALI on the CPU, and that DALI on a GPU stays within `GPU_BOUND` up to the b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy.typing as npt
@@ -97,7 +97,7 @@ class Verdict:
                 "stage": stage.name,
                 "identical": stage.identical,
                 "note": stage.note,
-                "differences": [{"identical": each.identical, **asdict(each)} for each in stage.differences],
+                "differences": [each.as_dict() for each in stage.differences],
             }
             for stage in self.stages
         ]

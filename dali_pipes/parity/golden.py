@@ -103,18 +103,20 @@ class Replay:
         compared: how many digests were compared.
         mismatches: what differs, by stage in the order of the flow.
         alone: recorded backends that have no counterpart here under the recipe's parity.
+        lone: samples that gave an output on one of the two machines only, at a stage that both computed.
         machine: where the record was made.
     """
 
     compared: int
     mismatches: tuple[Mismatch, ...]
     alone: tuple[str, ...]
+    lone: tuple[int, ...]
     machine: dict[str, Any]
 
     @property
     def identical(self) -> bool:
-        """Whether something was compared, and nothing differs."""
-        return self.compared > 0 and not self.mismatches
+        """Whether something was compared, and nothing differs or is missing."""
+        return self.compared > 0 and not self.mismatches and not self.lone
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -158,7 +160,14 @@ def replay(record: dict[str, Any], recorder: Recorder, recipe: Recipe) -> Replay
         compared += 1
         if recorded != found:
             mismatches.append(Mismatch(f"operator {name}", f"dali-{device}", "PyTorch twin", 1, None))
-    return Replay(compared, tuple(mismatches), tuple(sorted(recorded_names - matched)), record["machine"])
+    lone = _lone({int(key): set(stages) for key, stages in record["samples"].items()}, recorder)
+    return Replay(compared, tuple(mismatches), tuple(sorted(recorded_names - matched)), lone, record["machine"])
+
+
+def _lone(there: dict[int, set[str]], recorder: Recorder) -> tuple[int, ...]:
+    here = {index: set(stages) for index, stages in recorder.digests.items()}
+    both = set().union(*there.values()) & set().union(*here.values())
+    return tuple(i for i in sorted(there | here) if (there.get(i, set()) ^ here.get(i, set())) & both)
 
 
 def _promised(recorded: str, here: str, recipe: Recipe) -> bool:

@@ -60,6 +60,7 @@ def _explanation(explanation: Explanation, name: Callable[[int], str]) -> str:
     lines = [
         f"<h2>torchvision, {html.escape(explanation.pipeline)}</h2>",
         f"<p>{explanation.samples} samples compared, {explanation.skipped} that torchvision cannot load.</p>",
+        f"<p>{html.escape(explanation.note)}</p>" if explanation.note else "",
         _table([explanation.total]),
     ]
     for cause in explanation.causes:

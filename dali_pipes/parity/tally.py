@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,11 @@ class Difference:
         """Whether no bit differs and nothing is missing."""
         return self.values == 0 and self.missing == 0
 
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values; None for what is infinite, which JSON cannot hold: a value of one output is no number."""
+        plain = {"identical": self.identical, **asdict(self)}
+        return plain | {name: None for name in ("largest", "mean") if not math.isfinite(plain[name])}
+
 
 class Tally:
     """Differences, summed over samples.
@@ -83,16 +89,16 @@ class Tally:
             return
         self._compared += 1
         self._total += reference.size
-        unequal = int(np.count_nonzero(_bits(reference) != _bits(other)))
-        if not unequal:
+        unequal = _bits(reference) != _bits(other)
+        if not unequal.any():
             return
-        apart = np.abs(reference.astype(np.float64) - other.astype(np.float64))
+        apart = np.abs(reference[unequal].astype(np.float64) - other[unequal].astype(np.float64))
         apart[np.isnan(apart)] = np.inf
         largest = float(apart.max())
         self._samples += 1
-        self._values += unequal
+        self._values += len(apart)
         self._sum += float(apart.sum())
-        bins = np.searchsorted(_STEPS, apart[_bits(reference) != _bits(other)], side="right")
+        bins = np.searchsorted(_STEPS, apart, side="right")
         self._counts += np.bincount(bins, minlength=len(self._counts))
         if self.worst is None or largest > self._largest:
             self._largest = largest

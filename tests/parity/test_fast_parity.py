@@ -99,6 +99,14 @@ def test_what_varies_is_what_dalis_operators_give(
     assert sum(torch.equal(ours[i], still[i]) for i in ours) < len(ours) / 2  # they do vary
 
 
+@pytest.mark.parametrize("normalised", [{}, {"mean": 0.4, "std": 0.2}])
+def test_gray_varies_as_by_dalis_operators(tmp_path: Path, normalised: dict) -> None:
+    manifest = mixed(tmp_path)
+    augment = dp.Augment(0.5, 0.5, 45, (0.7, 1.4), 0.2, 0.4, 0.4)
+    recipe = Recipe(size=(37, 300), channels=1, parity="fast", augment=augment, **normalised)
+    assert_same(outputs(manifest, recipe, "torch"), outputs(manifest, recipe, "dali-cpu"))
+
+
 def test_emulating_a_gpu_resizes_as_its_operator(tmp_path: Path) -> None:
     """Not run on a GPU: the twin is what its machine code says."""
     manifest = mixed(tmp_path)

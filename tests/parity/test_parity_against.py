@@ -1,6 +1,7 @@
 """Why torchvision gives other numbers: each cause is planted alone, and named alone."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from PIL import Image
 from simplejpeg import decode_jpeg
 
 import dali_pipes as dp
+from dali_pipes.arithmetic import base_image
+from dali_pipes.arithmetic.native import native_base
 from dali_pipes.errors import ConfigError, ParityError
 from dali_pipes.parity import USUAL, Explanation, Usual, against, explain
 from dali_pipes.parity.usual import OURS, pillow
@@ -58,6 +61,15 @@ def test_a_planted_cause_is_named_alone(photos: dp.Manifest, usual: Usual, cause
     assert found.causes[0].worst is not None
     assert not found.total.identical
     assert found.samples == 3
+
+
+@pytest.mark.parametrize(("interpolation", "causes"), [("bilinear", []), ("bicubic", ["antialias"])])
+def test_enlarging_is_antialiased_by_any_bilinear(photos: dp.Manifest, interpolation: str, causes: list[str]) -> None:
+    """A cubic has another shape without antialias, which is said."""
+    recipe = Recipe(size=200, interpolation=interpolation)
+    found = explained(photos, recipe, usual=USUAL["tensor, antialias=False"])
+    assert [each.name for each in found.causes] == [*causes, "rounding"]
+    assert all("-0.75" in each.words for each in found.causes if each.name == "antialias")
 
 
 def test_every_cause_at_once(photos: dp.Manifest) -> None:
@@ -121,7 +133,24 @@ def test_native_images_are_explained_too(photos: dp.Manifest) -> None:
     found = explained(photos, Recipe(size=40, parity="fast"), pil=Usual())
     (cause,) = found.causes
     assert cause.name == "rounding"
-    assert "DALI" in cause.words
+    assert "DALI repeats the last pixel" in cause.words
+
+
+def test_dalis_resize_is_a_level_off_but_at_the_border() -> None:
+    """As the words say."""
+    pixels = noise(120, 90)
+    apart = abs(native_base(pixels, (40, 30), "stretch").astype(int) - base_image(pixels, (40, 30), "stretch"))
+    assert apart[:, 1:-1, 1:-1].max() == 1
+    assert apart.max() > 2
+
+
+def test_what_varies_at_random_is_left_out_and_said(photos: dp.Manifest) -> None:
+    for parity in ("exact", "fast"):
+        recipe = Recipe(size=40, parity=parity, **IMAGENET)
+        varied = replace(recipe, augment=dp.Augment(0.5, rotation=90, hue=90))
+        still, found = explained(photos, recipe, pil=Usual()), explained(photos, varied, pil=Usual())
+        assert (still.note, found.note) == ("", "What varies at random is left out of this comparison.")
+        assert replace(found, note="") == still
 
 
 @pytest.mark.parametrize(
@@ -148,7 +177,7 @@ def test_parts_that_do_not_add_up_are_a_bug(photos: dp.Manifest, monkeypatch: py
 def test_depth_16_has_no_torchvision_form(tmp_path: Path) -> None:
     manifest = manifest_of(tmp_path, [("scan.dcm", dicom(noise(9, 9, channels=1).astype(np.uint16)))])
     with pytest.raises(ConfigError, match="depth 8"):
-        list(explain(manifest, Recipe(size=8, depth=16)))
+        explain(manifest, Recipe(size=8, depth=16))  # at once, before anything is loaded
 
 
 def test_the_usual_pipeline_is_pillow_and_pytorch_written_out(photos: dp.Manifest) -> None:

@@ -1,5 +1,6 @@
 """`dali-pipes parity`: exit codes, JSON, pictures, report, record and replay."""
 
+import dataclasses
 import json
 import re
 from html.parser import HTMLParser
@@ -12,6 +13,7 @@ import torch
 from parity_samples import mixed, require_dali
 from PIL import Image
 
+import dali_pipes as dp
 from dali_pipes import cli
 from dali_pipes.backends.dali import DaliBackend
 from dali_pipes.cli import common
@@ -27,6 +29,14 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("command")
     mixed(folder)
     return folder / "samples.csv"
+
+
+VARIED = dp.Recipe(
+    size=(20, 26),
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    augment=dp.Augment(0.5, 0.5, 45, (0.7, 1.4), 0.2, 0.4, 0.4, 0.8, 120),
+)
 
 
 def command(table: Path, *more: str) -> list[str]:
@@ -53,6 +63,37 @@ def test_good(table: Path, capsys: pytest.CaptureFixture[str], parity: str) -> N
     text = capsys.readouterr().out
     assert "geometry    dali-cpu = torch: identical, every bit (6 samples)." in text
     assert f'The promise of parity="{parity}" is kept.' in text
+
+
+@pytest.mark.parametrize("parity", ["exact", "fast"])
+def test_a_recipe_that_turns_and_recolours(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], parity: str
+) -> None:
+    """Every option at once; then the record is replayed, but not for a recipe that varies otherwise."""
+    recipe, record, report = tmp_path / "recipe.toml", tmp_path / "golden.json", tmp_path / "report.html"
+    recipe.write_text(VARIED.to_toml())
+    options = ("--recipe", str(recipe), "--parity", parity)
+    more = ("--against", "torchvision", "--record", str(record), "--html", str(report), "--out", str(tmp_path))
+    assert cli.main(command(table, *options, *more)) == 0
+    text = capsys.readouterr().out
+    assert "photometry  dali-cpu = torch: identical, every bit (6 samples)." in text
+    assert text.count("What varies at random is left out of this comparison.") == 4
+    assert report.read_text("utf-8").count("What varies at random is left out of this comparison.") == 4
+    stages = json.loads(record.read_text())["samples"]["0"]
+    assert len({stages[stage]["torch"] for stage in ("geometry", "photometry", "normalise")}) == 3
+    assert cli.main(command(table, *options, "--replay", str(record))) == 0
+    assert "identical, every bit.\n" in capsys.readouterr().out
+    recipe.write_text(dataclasses.replace(VARIED, augment=dp.Augment(rotation=45)).to_toml())
+    assert cli.main(command(table, *options, "--replay", str(record))) == 2
+    assert "recorded with another recipe" in capsys.readouterr().err
+
+
+def test_what_torchvision_has_no_form_of_is_refused_at_once(
+    table: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dali_pipes.cli.parity._compare", lambda *_: pytest.fail("the long work began"))
+    assert cli.main(command(table, "--depth", "16", "--against", "torchvision")) == 2
+    assert "recipe of depth 8" in capsys.readouterr().err
 
 
 def test_emulating_a_gpu_is_compared_with_a_gpu_only(
@@ -174,6 +215,27 @@ def test_replay_finds_what_differs(
     record.write_text(json.dumps(document))
     assert cli.main(command(table, "--replay", str(record))) == 1
     assert message in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("gone", ["here", "there"])
+def test_replay_finds_samples_that_one_machine_lacks(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], gone: str
+) -> None:
+    record = tmp_path / "golden.json"
+    assert cli.main(command(table, "--record", str(record))) == 0
+    document = json.loads(record.read_text())
+    if gone == "there":
+        del document["samples"]["3"]
+    else:
+        document["samples"]["6"] = document["samples"]["3"]  # the one that does not decode here
+    record.write_text(json.dumps(document))
+    capsys.readouterr()
+    assert cli.main(command(table, "--replay", str(record))) == 1
+    text = capsys.readouterr().out
+    assert (
+        f"1 samples gave an output on one of the two machines only, first sample {3 if gone == 'there' else 6}" in text
+    )
+    assert "identical, every bit.\n" not in text
 
 
 def test_a_gpus_native_pixels_are_not_compared_with_a_cpus(table: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Stage by stage: identical where it must be; where not, the stage, the count, the size and the sample are named."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ require_dali()
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 FULL = Recipe(size=(24, 31), augment=dp.Augment(0.5, 0.5), **IMAGENET)
+VARIED = dp.Augment(0.5, 0.5, 45, (0.7, 1.4), 0.2, 0.4, 0.4, 0.8, 120)
 BACKENDS = ["dali-cpu", "torch"]
 
 
@@ -36,9 +38,10 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> dp.Manifest:
     return mixed(tmp_path_factory.mktemp("mixed"))
 
 
+@pytest.mark.parametrize("augment", [FULL.augment, VARIED], ids=["flips", "everything"])
 @pytest.mark.parametrize("parity", ["exact", "fast"])
-def test_every_stage_is_identical(samples: dp.Manifest, parity: str) -> None:
-    recipe = Recipe(**{**FULL.__dict__, "parity": parity})
+def test_every_stage_is_identical(samples: dp.Manifest, parity: str, augment: dp.Augment) -> None:
+    recipe = Recipe(**{**FULL.__dict__, "parity": parity, "augment": augment})
     verdict = verdict_of(compare(samples, recipe, BACKENDS, batch_size=3, num_workers=1))
     assert verdict.identical
     assert verdict.kept
@@ -163,6 +166,19 @@ def test_tally_counts_bits() -> None:
     tally = Tally()
     tally.add(0, nan, nan.copy())
     assert tally.difference("a", "b").identical
+
+
+def test_tally_of_what_is_no_number() -> None:
+    """Values with the same bits are no difference, whatever they are; an infinite one can be written as JSON."""
+    tally = Tally()
+    tally.add(0, np.array([[[np.nan, np.inf, 1.0]]], np.float32), np.array([[[np.nan, np.inf, 3.0]]], np.float32))
+    found = tally.difference("a", "b")
+    assert (found.values, found.largest, found.mean, found.histogram) == (1, 2, 2 / 3, ((2.0, 1),))
+    tally.add(1, np.zeros((1, 1, 3), np.float32), np.array([[[np.nan, 0, 0]]], np.float32))
+    found = tally.difference("a", "b")
+    assert (found.values, found.largest, found.worst) == (2, np.inf, 1)
+    plain = json.loads(json.dumps(found.as_dict(), allow_nan=False))
+    assert (plain["largest"], plain["mean"], plain["values"], plain["identical"]) == (None, None, 2, False)
 
 
 def test_tally_histogram_and_worst() -> None:
