@@ -18,6 +18,7 @@ from dali_pipes.dataset import manifest_of_rows
 from tests.make_images import dicom, jpeg
 
 RECIPE = dp.Recipe(size=(24, 20), mean=0.5, std=0.25, augment=dp.Augment(0.5, 0.5))
+EVERYTHING = dp.Augment(0.5, 0.5, 45, (0.7, 1.4), 0.2, 0.4, 0.4, 0.8, 120)
 
 
 @pytest.fixture(scope="module")
@@ -65,16 +66,21 @@ def test_items_are_the_loaders_in_every_mode_and_epoch(manifest: dp.Manifest, tm
         dp.Recipe(size=16, channels=1, mean=0.4, std=0.2, fit="pad"),
         dp.Recipe(size=16, depth=16, window=None, channels=1),
         dp.Recipe(size=16, depth=16, augment=dp.Augment(1.0, 0.0)),
+        dp.Recipe(size=16, augment=EVERYTHING),
+        dp.Recipe(size=16, augment=EVERYTHING, parity="fast", mean=0.4, std=0.2),
+        dp.Recipe(size=16, channels=1, augment=dp.Augment(rotation=90, contrast=0.9), parity="fast"),
+        dp.Recipe(size=16, depth=16, window=None, augment=EVERYTHING),
     ],
-    ids=["integers", "gray", "16-bit", "16-bit-window"],
+    ids=["integers", "gray", "16-bit", "16-bit-window", "varied", "varied-fast", "varied-gray", "varied-16-bit"],
 )
 def test_items_are_the_loaders_for_other_recipes(manifest: dp.Manifest, recipe: dp.Recipe) -> None:
-    expected = loaded(manifest, recipe)
-    with dp.ImageDataset(manifest, recipe, cache_mode="memory") as dataset:
-        for _ in range(2):
-            items = [dataset[i][0] for i in range(len(dataset))]
-            assert items[0].dtype == expected.dtype
-            assert all(torch.equal(item, want) for item, want in zip(items, expected))
+    for mode in ("none", "memory"):  # under fast parity DALI's own resizing is for what is not cached
+        expected = loaded(manifest, recipe, cache_mode=mode)
+        with dp.ImageDataset(manifest, recipe, cache_mode=mode) as dataset:
+            for _ in range(2):
+                items = [dataset[i][0] for i in range(len(dataset))]
+                assert items[0].dtype == expected.dtype
+                assert all(torch.equal(item, want) for item, want in zip(items, expected))
 
 
 def test_what_an_item_holds(manifest: dp.Manifest) -> None:

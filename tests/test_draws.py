@@ -119,6 +119,23 @@ def test_numbers_fill_their_ranges_and_do_not_hang_together() -> None:
     assert np.abs(correlation).max() < 0.03
 
 
+def test_the_draws_never_change() -> None:
+    """Pinned, as the numbers that they are made of: which number is whose is a promise, too."""
+    drawn = draw(EVERYTHING, 7, 3, np.arange(2))
+    assert {f.name: getattr(drawn, f.name).tolist() for f in dataclasses.fields(Draws)} == {
+        "hflip": [False, True],
+        "vflip": [False, False],
+        "angle": [-0.4943304414182066, -0.7612149105172712],
+        "scale": [1.2309330204366966, 1.562866507305905],
+        "shift_y": [-0.16385523795330653, 0.20230354552763274],
+        "shift_x": [-0.013380226259364802, -0.05934968549469771],
+        "brightness": [0.8813223020172851, 0.9376460192456393],
+        "contrast": [0.5498332808618538, 0.29802826188465126],
+        "saturation": [1.320995610238178, 1.14234361715528],
+        "hue": [4.970879010574931, -6.25110489787766],
+    }
+
+
 def test_ranges() -> None:
     assert EVERYTHING.ranges == {
         "angle": (-30, 30),

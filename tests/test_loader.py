@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -300,6 +301,7 @@ RESUMED = {
     "shuffle": True,
     "seed": 9,
 }
+VARIED = dp.Augment(0.5, 0.5, 45, (0.7, 1.4), 0.2, 0.4, 0.4, 0.8, 120)
 
 
 def rows(batches: list[dp.Batch]) -> list[tuple[int, bytes]]:
@@ -307,10 +309,14 @@ def rows(batches: list[dp.Batch]) -> list[tuple[int, bytes]]:
 
 
 @pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("varied", [{}, {"augment": VARIED}, {"augment": VARIED, "parity": "fast"}], ids=str)
 @pytest.mark.parametrize(("writer", "reader"), [("torch", "dali-cpu"), ("dali-cpu", "torch"), ("torch", "torch")])
-def test_resume_at_every_step(manifest: dp.Manifest, writer: str, reader: str, drop_last: bool) -> None:
-    """The state is saved by one backend after each batch, end of epoch included, and read by another."""
-    options = {**RESUMED, "drop_last": drop_last}
+def test_resume_at_every_step(
+    manifest: dp.Manifest, writer: str, reader: str, varied: dict[str, Any], drop_last: bool
+) -> None:
+    """The state is saved by one backend after each batch, end of epoch included, and read by another; what was drawn
+    for a sample is drawn again."""
+    options = {**RESUMED, "recipe": replace(RESUMED["recipe"], **varied), "drop_last": drop_last}
     with (
         loader_of(manifest, backend=writer, **options) as loader,
         loader_of(manifest, backend=reader, **options) as other,

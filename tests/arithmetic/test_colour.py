@@ -193,6 +193,8 @@ def test_refusals() -> None:
         colours(3, 8, np.nan)
     with pytest.raises(ConfigError, match=r"multiply a pixel by 4000.*use factors of at most 10"):
         colours(1, 8, 200.0, 20.0)
+    with pytest.raises(ConfigError, match=r"multiply a pixel by 0 and add 501.* times the full scale"):
+        colours(1, 8, 1000.0, 0.0)
     image = np.zeros((3, 4, 4), np.uint8)
     with pytest.raises(ConfigError, match=r"recolour takes uint8 or uint16 \[C, H, W\], not int64"):
         recolour(image.astype(np.int64), colours(3, 8))

@@ -72,6 +72,7 @@ def test_fast_refuses_a_drifted_operator(unseen: None, monkeypatch: pytest.Monke
         ("flip", lambda graph: graph.recipe.augment is not None and not graph.recipe.augment.warps),
         ("python_function", lambda graph: graph.recipe.augment is not None and graph.recipe.augment.warps),
         ("normalize", lambda graph: graph.recipe.mean is not None),
+        ("normalize", lambda graph: graph.recipe.mean is not None and graph.recipe.depth == 16),
         ("decoders.image", lambda graph: graph.decode),
     ],
 )

@@ -154,6 +154,8 @@ def test_a_strip_is_not_resized_to_gigabytes() -> None:
     assert found.shape == (3, 64, 64)
     assert found.any()
     assert (found == 0).all((0, 2)).any()  # covered in part
+    wider = native_base(noise(10, 6400), (64, 64), "crop")  # to 3 x 2048, 32 times the target's width
+    assert (wider != 0).any((0, 2)).sum() == 3
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,8 @@ def test_native_images_are_explained_too(photos: dp.Manifest) -> None:
     (cause,) = found.causes
     assert cause.name == "rounding"
     assert "DALI repeats the last pixel" in cause.words
+    on_gpu = Recipe(size=40, parity="fast", emulate="dali-gpu")  # compared by what is verified
+    assert explained(photos, on_gpu, pil=Usual()) == found
 
 
 def test_dalis_resize_is_a_level_off_but_at_the_border() -> None:
