@@ -1,4 +1,5 @@
-"""Single operators of the installed DALI, outside of any loader: for the guard against drift and the parity command."""
+"""Single operators of the installed DALI: for the guard against drift and the parity command; and the decoder that they
+share with the graphs."""
 
 from __future__ import annotations
 
@@ -44,6 +45,15 @@ def run_operator(
     return output
 
 
+def decoded(jpegs: Any, *, nvjpeg: bool) -> Any:
+    """In a graph: plain JPEGs to uint8 [H, W, 3], RGB, by nvJPEG on the GPU or by DALI's CPU decoder."""
+    from nvidia.dali import fn, types
+
+    if nvjpeg:  # nearest to libjpeg-turbo, whose chroma upsampling is the "fancy" one
+        return fn.decoders.image(jpegs, device="mixed", output_type=types.RGB, jpeg_fancy_upsampling=True)
+    return fn.decoders.image(jpegs, device="cpu", output_type=types.RGB)
+
+
 def decode_jpegs(
     files: Sequence[npt.NDArray[np.uint8]], *, device: str, native: bool, threads: int
 ) -> list[npt.NDArray[np.uint8]]:
@@ -57,14 +67,8 @@ def decode_jpegs(
 
     Raises RuntimeError (DALI's own) if it cannot take one of them.
     """
-    from nvidia.dali import fn, types
-
-    def graph(source: Any) -> Any:
-        if device == "gpu" and native:
-            return fn.decoders.image(source, device="mixed", output_type=types.RGB, jpeg_fancy_upsampling=True)
-        return fn.decoders.image(source, device="cpu", output_type=types.RGB)
-
-    return _run(graph, files, None, "gpu" if device == "gpu" and native else "cpu", threads)
+    nvjpeg = device == "gpu" and native
+    return _run(lambda jpegs: decoded(jpegs, nvjpeg=nvjpeg), files, None, "gpu" if nvjpeg else "cpu", threads)
 
 
 def _run(

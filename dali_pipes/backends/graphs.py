@@ -29,6 +29,7 @@ import numpy.typing as npt
 
 from dali_pipes.arithmetic import normalisation
 from dali_pipes.arithmetic.native import INTERPOLATIONS, MODES, max_size
+from dali_pipes.backends.dali_operators import decoded
 from dali_pipes.backends.portable import PortableOnCpu, PortableOnGpu, varying
 from dali_pipes.fetch import Encoded
 from dali_pipes.finish import Changes
@@ -136,10 +137,7 @@ class Graph:
 
     def _portable(self, jpeg: Any) -> Any:
         """JPEG to base image by the portable contract: DALI's CPU decoder, then integers, on the batch's device."""
-        from nvidia.dali import fn, types
-
-        pixels = fn.decoders.image(jpeg, device="cpu", output_type=types.RGB)
-        return self._integers(self._functions.base_images, pixels)
+        return self._integers(self._functions.base_images, decoded(jpeg, nvjpeg=False))
 
     def _integers(self, function: Callable[..., Any], *inputs: Any) -> Any:
         """The batch that one of `portable`'s functions makes, on the batch's device."""
@@ -188,14 +186,9 @@ class Graph:
         from nvidia.dali import fn, types
 
         recipe = self.recipe
-        if self.device == "gpu":
-            # Nearest to libjpeg-turbo, whose chroma upsampling is the "fancy" one.
-            pixels = fn.decoders.image(jpeg, device="mixed", output_type=types.RGB, jpeg_fancy_upsampling=True)
-        else:
-            pixels = fn.decoders.image(jpeg, device="cpu", output_type=types.RGB)
         size = (recipe.height, recipe.width)
         base = fn.resize(
-            pixels,
+            decoded(jpeg, nvjpeg=self.device == "gpu"),
             size=list(size),
             mode=MODES[recipe.fit],
             interp_type=getattr(types, f"INTERP_{INTERPOLATIONS[recipe.interpolation].upper()}"),

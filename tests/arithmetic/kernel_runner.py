@@ -155,8 +155,12 @@ class HostCuPy:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self.library = library
-        stream = SimpleNamespace(synchronize=lambda: None)
+        self.waits = 0
+        stream = SimpleNamespace(synchronize=self._wait)
         self.cuda = SimpleNamespace(Device=lambda: SimpleNamespace(id=0), get_current_stream=lambda: stream)
+
+    def _wait(self) -> None:
+        self.waits += 1
 
     def asarray(self, array: np.ndarray) -> HostArray:
         return array.view(HostArray)

@@ -20,18 +20,28 @@ def host(compiled: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> HostCuPy:
     return stand_in
 
 
+@pytest.mark.parametrize("size", [(33, 70), (3, 400), (400, 3)])
 @pytest.mark.parametrize(("dtype", "kind"), [(None, "u8"), ("float32", "f32"), ("float16", "f16")])
-def test_the_launchers_of_resize(host: HostCuPy, dtype: str | None, kind: str) -> None:
+def test_the_launchers_of_resize(host: HostCuPy, dtype: str | None, kind: str, size: tuple[int, int]) -> None:
     pictures = [noise(seed, h, w) for seed, (h, w) in enumerate([(50, 41), (9, 130), (70, 70)], 1)]
     on_device = [host.asarray(p) for p in pictures]
     constants = None if dtype is None else CONSTANTS[1]
     out = kernels.resize_batch(
-        on_device, (33, 70), "pad", "bicubic", hflip=[True, False, True], gray=True, normalise=constants, dtype=dtype
+        on_device, size, "stretch", "bicubic", hflip=[True, False, True], gray=True, normalise=constants, dtype=dtype
     )
     for result, picture, flip in zip(out, pictures, (1, 0, 1)):
         source = gray(torch.from_numpy(picture), axis=-1).numpy()
-        assert same_bits(result, finished(base_image(source, (33, 70), "pad", "bicubic"), flip, constants, kind))
+        assert same_bits(result, finished(base_image(source, size, "stretch", "bicubic"), flip, constants, kind))
     assert kernels.resize_batch([], 5, "stretch").shape == (0, 1, 5, 5)
+
+
+def test_what_goes_to_another_stream_is_waited_for(host: HostCuPy) -> None:
+    pictures = [host.asarray(noise(1, 9, 8))]
+    (base,) = kernels.base_images(pictures, (5, 7), "pad")
+    assert host.waits == 1
+    assert same_bits(base, base_image(noise(1, 9, 8), (5, 7), "pad", "bilinear"))
+    kernels.varied_images([base])
+    assert host.waits == 2
 
 
 @pytest.mark.parametrize("depth", [8, 16])

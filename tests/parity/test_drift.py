@@ -49,6 +49,16 @@ def test_a_verified_version_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     run("fast")
 
 
+def test_a_gpu_is_checked_whatever_the_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests run without one."""
+    checked: list[tuple] = []
+    monkeypatch.setattr(dali_operators, "dali_version", lambda: VERIFIED_VERSIONS[-1])
+    for part in ("_check_finish", "_check_decoding"):
+        monkeypatch.setattr(dali_check, part, lambda *given: checked.append(given))
+    dali_check.check("exact", "gpu", 1)
+    assert checked == [(VERIFIED_VERSIONS[-1], "gpu", 1), (VERIFIED_VERSIONS[-1], "exact", "gpu", 1)]
+
+
 @pytest.mark.parametrize("operator", ["resize", "crop_mirror_normalize", "flip"])
 def test_fast_refuses_a_drifted_operator(unseen: None, monkeypatch: pytest.MonkeyPatch, operator: str) -> None:
     genuine = dali_operators.run_operator

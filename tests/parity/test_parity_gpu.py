@@ -65,8 +65,27 @@ def test_the_native_gpu_graph_decodes_by_nvjpeg() -> None:
         Graph(Recipe(size=24, parity=parity), "gpu", True, 4, 1).pipeline().serialize() for parity in ("fast", "exact")
     )
     assert b"mixed" in native
-    assert b"jpeg_fancy_upsampling" in native
     assert b"mixed" not in portable
+
+
+def test_nvjpeg_upsamples_chroma_as_libjpeg_turbo_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nvidia.dali import fn
+
+    asked: list[dict] = []
+    genuine = fn.decoders.image
+    monkeypatch.setattr(fn.decoders, "image", lambda jpegs, **how: asked.append(how) or genuine(jpegs, **how))
+    Graph(Recipe(size=24, parity="fast"), "gpu", True, 4, 1).pipeline().serialize()
+    assert [(how["device"], how["jpeg_fancy_upsampling"]) for how in asked] == [("mixed", True)]
+
+
+def test_exact_parity_on_a_gpu_normalises_in_two_operations() -> None:
+    """DALI's own normalisation there fuses them into one rounding."""
+    written = {
+        device: Graph(RECIPES["normalised"], device, False, 4, 1).pipeline().serialize() for device in ("cpu", "gpu")
+    }
+    assert b"Normalize" in written["cpu"]
+    assert b"Normalize" not in written["gpu"]
+    assert written["gpu"].count(b"ArithmeticGenericOp") >= 2
 
 
 def test_the_schema_check_would_notice(monkeypatch: pytest.MonkeyPatch) -> None:
