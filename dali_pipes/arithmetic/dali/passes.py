@@ -24,7 +24,7 @@ from dali_pipes.arithmetic.dali.filters import Float32Array
 
 BLOCK_COLUMNS = 8192
 BLOCK_VALUES = 512 * 1024
-WORTHWHILE = 16384
+WORTHWHILE = 8192
 BAND = 64
 
 
