@@ -32,8 +32,8 @@ from dali_pipes.recipe import Recipe
 from dali_pipes.rows import Table, check
 
 ON_ERROR = ("raise", "substitute")
-"""What may become of a sample that cannot be decoded; the length of a map-style data set cannot change, so none is "
-"skipped."""
+"""What may become of a sample that cannot be decoded; the length of a map-style data set cannot change, so none is
+skipped."""
 
 IMAGENET = {3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), 1: ((0.449,), (0.226,))}
 """Mean and deviation of ImageNet by number of channels, in units of full scale."""

@@ -41,9 +41,8 @@ _STATE_VERSION = 1
 class Loader:
     """Batches of a manifest's samples, decoded once, cached, and computed by the backend of choice.
 
-    >>> loader = Loader(manifest, Recipe(size=512), batch_size=32, cache_mode="pinned", cache_dir="cache")  #
-    doctest: +SKIP
-    >>> for epoch in range(10):                                                                        # doctest: +SKIP
+    >>> loader = Loader(manifest, Recipe(size=512), batch_size=32, cache_mode="memory")  # doctest: +SKIP
+    >>> for epoch in range(10):                                                         # doctest: +SKIP
     ...     loader.set_epoch(epoch)
     ...     for batch in loader:
     ...         train(batch.image, batch.label)
@@ -60,9 +59,8 @@ class Loader:
         drop_last: leave out a last batch that is smaller.
         num_workers: CPU threads (and decoding processes) in use; all cores by default, and one for 0.
         on_error: what becomes of a sample that cannot be decoded. "raise": the epoch ends with its error; "skip":
-            the batch is
-            smaller by it; "substitute": the next good sample of the epoch's order takes its place, label included.
-            Skipped and substituted samples are logged once and counted in `stats()["failed"]`.
+            the batch is smaller by it; "substitute": the next good sample of the epoch's order takes its place, label
+            included. Skipped and substituted samples are logged once and counted in `stats()["failed"]`.
         rank, world_size: this process's share of a distributed run; taken from `torch.distributed` where it is
             initialised.
         prefetch: finished batches that may wait for the loop.
