@@ -3,13 +3,15 @@
     geometry     where a picture lands in the output: stretch, crop, pad
     tables       resampling weights, built on the host, quantised to integers
     integer      the portable resize: int32 reference in PyTorch, and `base_image`
+    passes       its fast CPU forms
     gray         colour to gray, in integers
     affine       turning, scaling and moving, in integers
     colour       brightness, contrast, saturation and hue, in integers
     normalise    flips and normalisation, two float32 roundings
-    passes       its fast CPU forms
     packing      what a launch of the kernels reads
     kernels      the same as CUDA kernels for CuPy (never imported from here: it needs a GPU to be of use)
+    dali/        DALI's own operators, with the entries `dali_cpu` and `dali_gpu`
+    native       the base image by DALI's operators
 
 Each module's docstring is the specification of its part.
 """
