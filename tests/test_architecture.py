@@ -132,3 +132,11 @@ def test_nothing_is_unpickled(path: Path) -> None:
                 assert ast.unparse(given.get("allow_pickle", ast.Constant(False))) == "False"
             if node.func.attr == "load" and ast.unparse(node.func.value) == "torch":
                 assert ast.unparse(given.get("weights_only", ast.Constant(False))) == "True"
+
+
+def test_no_two_modules_of_tests_share_a_name() -> None:
+    """pytest imports them by their bare names, so a second one of a name would end the collection of the whole suite."""
+    names = sorted(
+        path.name for path in (ROOT / "tests").rglob("*.py") if path.name not in ("conftest.py", "__init__.py")
+    )
+    assert [name for name, following in zip(names, names[1:]) if name == following] == []
