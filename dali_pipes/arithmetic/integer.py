@@ -69,7 +69,7 @@ def base_image(pixels: Pixels, size: int | Size, fit: Fit, interpolation: Interp
     same type. Raises ConfigError for another type or shape, a bad size, fit or interpolation.
     """
     check_interpolation(interpolation)
-    if pixels.ndim != 3 or pixels.dtype not in (np.uint8, np.uint16):
+    if pixels.ndim != 3 or pixels.shape[2] < 1 or pixels.dtype not in (np.uint8, np.uint16):
         raise ConfigError(f"a picture is uint8 or uint16 [H, W, C], not {pixels.dtype} {list(pixels.shape)}")
     place = geometry(pixels.shape[0], pixels.shape[1], size, fit)
     if min(pixels.strides) < 0:  # PyTorch takes no negative strides

@@ -206,6 +206,7 @@ def test_a_pytorch_with_other_bits_is_noticed_once_and_replaced(
     ("pixels", "message"),
     [
         (np.zeros((4, 4, 3), np.float32), r"a picture is uint8 or uint16 \[H, W, C\], not float32 \[4, 4, 3\]"),
+        (np.zeros((4, 4, 0), np.uint8), r"not uint8 \[4, 4, 0\]"),
         (np.zeros((4, 4), np.uint8), r"not uint8 \[4, 4\]"),
         (np.zeros((0, 4, 1), np.uint8), "a picture of 0 x 4 pixels can't be resized"),
     ],
