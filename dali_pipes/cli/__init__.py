@@ -39,13 +39,29 @@ def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     return top
 
 
+class _Once(logging.Filter):
+    """Lets a message through once: a command may make many loaders, which all meet the same bad file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        new = message not in self._seen
+        self._seen.add(message)
+        return new
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns 0 good, 1 check failed, 2 usage, 3 something this machine lacks, 130 interrupted."""
     from cache import CacheError, StoreConfigError
     from dali_pipes.errors import BackendError, ConfigError, DaliPipesError, ManifestError, UnsupportedError
 
     arguments = sys.argv[1:] if arguments is None else arguments
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_Once())
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     warnings.filterwarnings("ignore", module="pydicom")
     logging.getLogger("pydicom").setLevel(logging.ERROR)  # it warns of small faults of files that it reads all the same
     try:

@@ -105,7 +105,7 @@ def _compare(
         num_workers=args.num_workers,
         watch=recorder.watch if args.record or args.replay else None,
     )
-    verdict = _last(common.progress(steps, len(manifest), "comparing"))
+    verdict = _last(common.progress(steps, 2 * len(manifest), "comparing"))
     if not verdict.samples:
         raise BackendError("nothing was compared: no sample could be decoded (dali-pipes inspect FILE says why)")
     return verdict  # type: ignore[no-any-return]

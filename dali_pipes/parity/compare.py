@@ -6,7 +6,7 @@ and DALI on the CPU, and that DALI on a GPU stays within `GPU_BOUND` up to the b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,8 +126,9 @@ def compare(
     """Runs every stage of the recipe on every backend and compares the outputs bit for bit with those of the last one
     given.
 
-    Yields the number of samples done after each sample, and the `Verdict` at the end. Samples that do not decode are
-    skipped; a backend that skips others than the reference does differs.
+    Yields the number of samples done: after each JPEG at the stage "decode", then anew after each sample at the others;
+    and the `Verdict` at the end. Samples that do not decode are skipped; a backend that skips others than the reference
+    does differs.
 
     Args:
         manifest, recipe: what to load.
@@ -139,7 +140,8 @@ def compare(
     """
     order = [backends[-1], *backends[:-1]]
     seen = watch or _unseen
-    results = {"decode": _decoding(manifest, recipe, order, batch_size if cache_mode == "none" else 0, seen)}
+    results: dict[str, StageResult] = {}
+    results["decode"] = yield from _decoding(manifest, recipe, order, batch_size if cache_mode == "none" else 0, seen)
     results["window"] = StageResult("window", "the same code on the host, whatever the backend")
     recipes = stage_recipes(recipe)
     streams: dict[tuple[str, str], Stream] = {}
@@ -172,7 +174,9 @@ def compare(
     yield Verdict(recipe.parity, tuple(order), done, failed, stages)
 
 
-def _decoding(manifest: Manifest, recipe: Recipe, order: list[str], batch_size: int, seen: Watch) -> StageResult:
+def _decoding(
+    manifest: Manifest, recipe: Recipe, order: list[str], batch_size: int, seen: Watch
+) -> Generator[int, None, StageResult]:
     if not batch_size:
         return StageResult("decode", "the canonical decoder fills the cache, whatever the backend")
     tallies = {name: Tally() for name in order if name.startswith("dali-")}
@@ -186,6 +190,7 @@ def _decoding(manifest: Manifest, recipe: Recipe, order: list[str], batch_size: 
             if theirs is not None:
                 seen("decode", name, index, theirs)
                 tallies[name].add(index, pixels, theirs)
+        yield index + 1
     if not count:
         return StageResult("decode", "no file is decoded by DALI; the canonical decoder serves every backend")
     return _result("decode", f"{count} JPEGs that DALI decodes; the rest has one decoder", tallies, "canonical")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,15 @@ def test_parity(archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0
     assert document["identical"] is True
     assert document["samples"] == 5
+
+
+def test_a_bad_file_is_named_once(archive: Path) -> None:
+    """By a command that makes a loader for every stage and backend."""
+    (archive / "002.jpg").write_bytes(b"")
+    command = [sys.executable, "-m", "dali_pipes", "parity", str(archive / "list.csv"), "--img-size", "16"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert "1 could not be decoded" in told.stdout
+    assert told.stderr.count("sample 2") == 1
 
 
 def test_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
