@@ -46,6 +46,11 @@ READ_TRIES = 3
 MAPPED_FROM = 64 * 2**20
 """Source files of at least this many bytes are mapped, not read: one frame of a long file is a small part of it."""
 
+ATTRIBUTES_KEPT = 1000
+"""Characters of a sample's attributes that are kept in memory. VOI look-up tables make them a hundred times as long:
+such are read from the cache each time, lest a large data set fill the memory.
+"""
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -268,15 +273,16 @@ class Fetcher:
                 made.append(attributes.tobytes().decode())
         with self._lock:
             self._counts["misses" if computed else "hits"] += 1
-            self._keys[sample] = key
-            if made:
-                self._attributes[sample] = made[-1]
+            if not made or len(made[-1]) <= ATTRIBUTES_KEPT:
+                self._keys[sample] = key
+                if made:
+                    self._attributes[sample] = made[-1]
         return image if self._recipe.depth == 8 else self._windowed(image, made[-1])
 
     def _windowed(self, image: Pixels, attributes: str) -> Pixels:
         if self._recipe.window is None:
             return image
-        return apply_window(image, _parsed(attributes), self._recipe.window)
+        return apply_window(image, json.loads(attributes), self._recipe.window)
 
     def _identify(self, path: Path, stamp: Stamp) -> tuple[bytes, Kind, bytes | memoryview | None]:
         """Digest and kind of a source file; its bytes too where they had to be read."""
@@ -362,9 +368,3 @@ def with_secret(store: cache.Store) -> tuple[cache.Store, bytes]:
             raise
         log.warning("going on without the cache in %s: %s", store.directory, error)
         return cache.open_store("none"), b""
-
-
-@functools.lru_cache(maxsize=4096)
-def _parsed(attributes: str) -> dict[str, Any]:
-    parsed: dict[str, Any] = json.loads(attributes)
-    return parsed

@@ -124,8 +124,11 @@ class Manifest(Sequence[Sample]):
         return cls._from_table(base, Table(str(base), {"path": list(paths), "label": list(labels)}, range(len(rows))))
 
     @classmethod
-    def from_dicom_tree(cls, root: str | os.PathLike[str]) -> Manifest:
+    def from_dicom_tree(cls, root: str | os.PathLike[str], without_preamble: bool = False) -> Manifest:
         """Lists every frame of every DICOM file under `root`, found by content; labels are -1, the folder is the group.
+
+        Args:
+            without_preamble: list also what begins like a DICOM data set without the preamble and its DICM.
 
         Raises:
             ManifestError: no such folder, or no DICOM file with pixels in it.
@@ -134,12 +137,15 @@ class Manifest(Sequence[Sample]):
 
         base = _folder(root)
         files = [
-            (relative, dicom_frames(base / relative)) for relative in _files(base, "") if is_dicom(base / relative)
+            (relative, dicom_frames(base / relative))
+            for relative in _files(base, "")
+            if is_dicom(base / relative, without_preamble)
         ]
         rows = [(relative, frame) for relative, count in files for frame in range(count)]
         if not rows:
             raise ManifestError(
-                f"{base}: no DICOM file with pixels found; files are recognised by content (DICM at byte 128)."
+                f"{base}: no DICOM file with pixels found; files are recognised by content (DICM at byte 128). "
+                "For files that lack it, give without_preamble=True."
             )
         columns = {
             "path": [relative for relative, _ in rows],

@@ -6,11 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from make_images import dicom, lut
+from pydicom.sequence import Sequence
 
+import cache
 import dali_pipes as dp
 from dali_pipes.arithmetic import base_image
 from dali_pipes.decode import DecodePolicy, apply_window, decode, identify
 from dali_pipes.demo_data import SYNTAXES, mammogram, write_mammogram
+from dali_pipes.fetch import ATTRIBUTES_KEPT, Fetcher
 
 WINDOWS = [dp.PercentileWindow(), dp.PercentileWindow(5, 95), dp.FixedWindow(2000, 1500), None]
 
@@ -90,3 +94,41 @@ def test_an_image_without_its_attributes_is_decoded_again(mammograms: dp.Manifes
     after, stats = images(mammograms, recipe, "torch", tmp_path, "npy")
     assert torch.equal(before, after)
     assert stats["decoded"] == len(mammograms)
+
+
+def test_another_window_of_the_file_itself_decodes_nothing(tmp_path: Path) -> None:
+    pixels = mammogram(np.random.default_rng(5), 60, 50, 12)
+    table = lut(0, [i >> 4 for i in range(4096)], bits=8)
+    told = {"WindowCenter": [600, 2000], "WindowWidth": [900, 1500], "VOILUTSequence": Sequence([table])}
+    (tmp_path / "archive").mkdir()
+    data = dicom(pixels, BitsStored=12, **told)
+    (tmp_path / "archive" / "x.dcm").write_bytes(data)
+    manifest = dp.Manifest.from_dicom_tree(tmp_path / "archive")
+    seen = []
+    for window in (dp.VOIWindow(0, "window"), dp.VOIWindow(1, "window"), dp.VOIWindow(0, "lut"), dp.VOIWindow()):
+        recipe = dp.Recipe(size=(60, 50), channels=1, depth=16, window=window)
+        found, stats = images(manifest, recipe, "torch", tmp_path / "cache", "pinned")
+        assert stats["decoded"] == (0 if seen else 1)
+        shallow = decode(data, identify("", data), 0, DecodePolicy(channels=1, window=window)).pixels
+        assert np.array_equal(found[0, 0].numpy(), shallow[..., 0])
+        seen.append(found)
+    assert not torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[1], seen[2])
+
+
+def test_look_up_tables_of_many_samples_do_not_stay_in_memory(tmp_path: Path) -> None:
+    table = lut(0, list(range(4096)), bits=12)
+    frames = [np.full((4, 4), 100 * i, np.uint16) for i in range(6)]
+    (tmp_path / "x.dcm").write_bytes(dicom(frames, BitsStored=12, VOILUTSequence=Sequence([table])))
+    manifest = dp.Manifest.from_dicom_tree(tmp_path)
+    recipe = dp.Recipe(size=4, channels=1, depth=16, window=dp.VOIWindow())
+    with cache.open_store("memory", None) as store:
+        fetcher = Fetcher(manifest, recipe, store, workers=1)
+        try:
+            for _ in range(2):
+                found = [fetcher.decoded(i) for i in range(6)]
+            assert [int(image.max()) for image in found] == [round(25500 * i / 4095) for i in range(6)]
+            assert fetcher.counts()["decoded"] == 6
+            assert sum(map(len, fetcher._attributes.values())) < 6 * ATTRIBUTES_KEPT
+        finally:
+            fetcher.close()

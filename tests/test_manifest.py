@@ -209,6 +209,18 @@ def test_a_dicom_tree_lists_every_frame(tmp_path: Path) -> None:
     ]
 
 
+def test_dicom_files_without_preamble_are_listed_when_asked(tmp_path: Path) -> None:
+    frame = np.zeros((4, 5), np.uint8)
+    (tmp_path / "whole").write_bytes(dicom(frame))
+    (tmp_path / "bare").write_bytes(dicom([frame, frame])[132:])
+    (tmp_path / "text").write_text("no image")
+    assert list(dp.Manifest.from_dicom_tree(tmp_path).paths) == ["whole"]
+    assert list(dp.Manifest.from_dicom_tree(tmp_path, without_preamble=True).paths) == ["bare", "bare", "whole"]
+    (tmp_path / "whole").unlink()
+    with pytest.raises(ManifestError, match="give without_preamble=True"):
+        dp.Manifest.from_dicom_tree(tmp_path)
+
+
 @pytest.mark.parametrize("make", [dp.Manifest.from_folder, dp.Manifest.from_dicom_tree])
 def test_empty_and_missing_folders(tmp_path: Path, make: object) -> None:
     with pytest.raises(ManifestError, match="found"):

@@ -88,8 +88,11 @@ class Coded:
     affine: Affine | None = None
 
     def span(self) -> tuple[float, float]:
-        """The smallest and largest value that the bits allow (or, of wide images, that occur)."""
-        return self.limits or (float(self.values.min()), float(self.values.max()))
+        """The smallest and largest value that the bits allow (or, of wide images, that occur outside of padding)."""
+        values = self.values
+        if self.codes is None and self.padded is not None and not self.padded.all():
+            values = values[~self.padded]
+        return self.limits or (float(values.min()), float(values.max()))
 
 
 def choose(window: Window | None, candidates: Candidates) -> tuple[Window | VOILUT | None, str]:

@@ -73,11 +73,12 @@ def _affine(image: Coded) -> tuple[Words, int, float, float]:
     if image.affine is not None:
         offset = int(image.affine.stored.min())
         return (image.affine.stored - offset).astype(np.uint16), offset, image.affine.slope, image.affine.intercept
-    values = image.values
-    low, high = float(values.min()), float(values.max())
+    low, high = image.span()
     whole = image.codes is not None and high - low < _FULL  # the entries of a look-up table, which are whole numbers
-    step = 1.0 if whole else (high - low) / (_FULL - 1) or 1.0
-    return np.round((values - low) / step).astype(np.uint16), 0, step, low
+    top = _FULL - 1 if image.padded is None else _FULL - 2  # one is left for padding
+    step = 1.0 if whole else (high - low) / top or 1.0
+    steps = np.round((image.values - low) / step)
+    return np.clip(steps, 0, _FULL - 1).astype(np.uint16), 0, step, low
 
 
 def apply_window(pixels: Words, attributes: dict[str, Any], window: Window | None) -> NDArray[np.uint8]:

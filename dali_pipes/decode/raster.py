@@ -3,13 +3,14 @@
 Colour: `convert("RGB")`; alpha is dropped, not composited (the stored colour is kept, as Pillow and torchvision do);
 palettes are looked up; one bit becomes 0 and 255. 16 bits are kept: gray at depth 8 goes through the policy's window
 where it has one that applies to bare images, else y = floor(x / 257 + 0.5); colour of 16 bits always takes the latter.
-At depth 16, 8-bit sources give x * 257. Animated or multi-page files: one frame is read. Colour of 16 bits, which
-Pillow would cut to 8, comes from imagecodecs (PNG; TIFF in RGB); TIFFs are turned upright, as Pillow does.
+At depth 16, 8-bit sources give x * 257. Animated or multi-page files: one frame is read. What Pillow would cut to 8
+bits comes from imagecodecs: PNG in RGB, and in gray with alpha; TIFF in RGB. TIFFs are turned upright, as Pillow does.
 """
 
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,9 @@ from dali_pipes.errors import DecodeError, LimitError, TruncatedError, Unsupport
 FORMATS = {"png": "PNG", "tiff": "TIFF", "webp": "WEBP", "bmp": "BMP", "gif": "GIF", "pnm": "PPM"}
 RASTER = {"source": "raster"}
 
+logging.getLogger("PIL").setLevel(logging.INFO)  # at DEBUG it logs what each EXIF and TIFF tag holds: names, too
+
+_PLANAR_CONFIGURATION = 284
 # What the Orientation of a TIFF asks for: the same moves as in PIL.ImageOps.exif_transpose.
 _UPRIGHT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     2: np.fliplr,
@@ -79,7 +83,8 @@ def _read(data: bytes | memoryview, tag: str, frame: int, policy: DecodePolicy) 
     except (OSError, SyntaxError, ValueError, RuntimeError, EOFError) as error:
         text = str(error).lower()
         cut = any(word in text for word in ("truncated", "unexpected end", "not enough data", "eof"))
-        raise (TruncatedError if cut else DecodeError)(f"could not decode the {tag} image: {error}") from None
+        said = type(error).__name__ if tag == "pnm" else error  # of a PNM's header, which is text, Pillow quotes words
+        raise (TruncatedError if cut else DecodeError)(f"could not decode the {tag} image: {said}") from None
 
 
 def _pixels(image: Image.Image) -> NDArray[Any]:
@@ -99,9 +104,9 @@ def _pixels(image: Image.Image) -> NDArray[Any]:
 
 
 def _is_deep(image: Image.Image, data: bytes | memoryview, frame: int) -> bool:
-    """Whether it is colour of 16 bits, with or without alpha, that Pillow would cut to 8."""
+    """Whether it is colour, or gray with alpha, of 16 bits that Pillow would cut to 8."""
     if image.format == "PNG":
-        return frame == 0 and data[24:26] in (b"\x10\x02", b"\x10\x06")
+        return frame == 0 and data[24:26] in (b"\x10\x02", b"\x10\x04", b"\x10\x06")
     if not isinstance(image, TiffImageFile) or image.mode not in ("RGB", "RGBA", "RGBX"):
         return False
     return set(image.tag_v2.get(ExifTags.Base.BitsPerSample, ())) == {16}
@@ -109,11 +114,13 @@ def _is_deep(image: Image.Image, data: bytes | memoryview, frame: int) -> bool:
 
 def _deep_png(data: bytes | memoryview) -> NDArray[Any]:
     pixels: NDArray[Any] = imagecodecs.png_decode(bytes(data))
-    return pixels[..., :3]
+    return pixels[..., : 1 if pixels.shape[2] == 2 else 3]
 
 
 def _deep_tiff(data: bytes | memoryview, image: TiffImageFile, page: int) -> NDArray[Any]:
     stored: NDArray[Any] = imagecodecs.tiff_decode(bytes(data), index=page)
+    if image.tag_v2.get(_PLANAR_CONFIGURATION) == 2 and stored.ndim == 3:  # plane after plane
+        stored = stored.transpose(1, 2, 0)
     pixels: NDArray[Any] = _UPRIGHT.get(image.tag_v2.get(ExifTags.Base.Orientation, 1), np.asarray)(stored)
     if pixels.ndim != 3 or pixels.shape[:2] != (image.height, image.width) or pixels.dtype != np.uint16:
         raise DecodeError(f"could not decode the tiff image: its 16-bit colours came as {pixels.dtype} {pixels.shape}")

@@ -57,13 +57,26 @@ def test_a_frame_that_spans_fragments_needs_a_table_unless_it_ends_in_a_marker()
         values(data, 1)
 
 
-def test_an_offset_table_that_points_to_nothing_is_ignored_with_a_warning():
+@pytest.mark.parametrize("offsets", [(0, 1, 2, 3, 4), (0,) * 5, (8,) * 5])
+def test_an_offset_table_that_tells_nothing_is_ignored_with_a_warning(offsets):
     good = make.dicom(STACK, "j2k")
     at = good.index(b"\xfe\xff\x00\xe0") + 8
-    bad = good[:at] + struct.pack("<5I", 0, 1, 2, 3, 4) + good[at + 20 :]
+    bad = good[:at] + struct.pack("<5I", *offsets) + good[at + 20 :]
     for n in range(5):
         assert (values(bad, n) == 10 * (n + 1)).all()
-    assert "points to no fragment" in describe(bad, 1)["warnings"][0]
+        assert "the basic offset table does not tell" in describe(bad, n)["warnings"][0]
+
+
+@pytest.mark.parametrize("emptied", ["ExtendedOffsetTable", "ExtendedOffsetTableLengths"])
+@pytest.mark.parametrize("filled", [0, 255])
+def test_an_extended_offset_table_that_tells_nothing_is_ignored_with_a_warning(emptied, filled):
+    ds = make.describe(STACK, {})
+    value = make.encapsulate(ds, [make.encode(frame, "j2k", 8) for frame in STACK], "extended")
+    setattr(ds, emptied, bytes([filled]) * 40)
+    bad = make.write(ds, "j2k", value, encapsulated=True)
+    for n in range(5):
+        assert (values(bad, n) == 10 * (n + 1)).all()
+        assert "the extended offset table does not tell" in describe(bad, n)["warnings"][0]
 
 
 def test_per_frame_and_shared_functional_groups():

@@ -152,6 +152,25 @@ def test_sixteen_bit_colour_png_keeps_its_bits():
     assert np.array_equal(through(data), np.floor(deep / 257 + 0.5))
 
 
+def test_sixteen_bit_gray_with_alpha_png_keeps_its_bits():
+    import imagecodecs
+
+    data = bytes(imagecodecs.png_encode(np.ascontiguousarray(np.stack([WIDE, WIDE[::-1]], -1))))
+    assert np.array_equal(through(data, depth=16, channels=1)[..., 0], WIDE)
+    window = FixedWindow(1000, 500, "linear_exact")
+    assert np.array_equal(
+        through(data, window=window)[..., 0], np.clip(np.floor(255 * (WIDE - 750.0) / 500 + 0.5), 0, 255)
+    )
+
+
+def test_sixteen_bit_tiff_in_planes():
+    import imagecodecs
+
+    planes = np.ascontiguousarray(DEEP[..., :3].transpose(2, 0, 1))
+    data = bytes(imagecodecs.tiff_encode(planes, photometric="rgb", planarconfig="separate"))
+    assert np.array_equal(through(data, depth=16), DEEP[..., :3])
+
+
 def deep_tiff(pages, order="<", orientation=1, deflated=False):
     """A TIFF of uint16 [H, W, 3 or 4] pages, written by hand."""
     out = bytearray({"<": b"II", ">": b"MM"}[order] + struct.pack(order + "HI", 42, 0))

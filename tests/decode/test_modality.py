@@ -117,6 +117,23 @@ def test_not_a_number_is_padding():
     assert shown(data, PercentileWindow(0, 100)).tolist() == [[0, 0, 255, 0]]
 
 
+def test_padding_does_not_eat_the_range_of_wide_images():
+    # Without a window 1000..1002 become 0..255: the padding's 0 is no part of the range; 1001 is 127.5 -> 128.
+    data = make.dicom(row(0, 1000, 1001, 1002, dtype=np.uint32), PixelPaddingValue=0)
+    assert shown(data, None).tolist() == [[0, 0, 128, 255]]
+    nan = make.float_dicom(np.array([[np.nan, 1e6, 1e6 + 1, 1e6 + 2]], np.float32))
+    for wide in (data, nan):
+        deep = decode(wide, identify("", wide), 0, DecodePolicy(depth=16, channels=1))
+        assert deep.pixels[0, 1:, 0].tolist() == [0, 32767, 65534]  # one step is left for the padding
+        assert apply_window(deep.pixels, deep.attributes, None)[0, :, 0].tolist() == [0, 0, 128, 255]
+    every = np.arange(999, 999 + 257 * 256, dtype=np.uint32)  # more values than there are steps
+    full = make.dicom(every.reshape(257, 256), PixelPaddingValue=999)
+    deep = decode(full, identify("", full), 0, DecodePolicy(depth=16, channels=1))
+    low, high = deep.attributes["padding"]
+    assert low == high == deep.pixels[0, 0, 0]
+    assert (deep.pixels.reshape(-1)[1:] != low).all()
+
+
 def test_float_padding_value():
     data = make.float_dicom(np.array([[-1.0, 1.0, 3.0]], np.float32), FloatPixelPaddingValue=-1.0)
     assert shown(data, PercentileWindow(0, 100)).tolist() == [[0, 0, 255]]

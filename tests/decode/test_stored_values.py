@@ -3,9 +3,9 @@
 import make_images as make
 import numpy as np
 import pytest
-from rules import row, values
+from rules import row, shown, values
 
-from dali_pipes.decode import DecodePolicy
+from dali_pipes.decode import DecodePolicy, FixedWindow, PercentileWindow
 from dali_pipes.decode.dicom.image import read_frame
 from dali_pipes.errors import DecodeError, TruncatedError
 
@@ -104,6 +104,21 @@ def test_a_codestream_of_other_precision_than_bits_stored():
         row(0, 0, dtype=np.uint16), "j2k", frames=[make.encode(row(300, 1, dtype=np.uint16), "j2k", 12)], BitsStored=8
     )
     assert values(wrong).tolist() == [[300, 1]]
+
+
+@pytest.mark.parametrize("syntax", ["baseline", "lossless", "jxl"])
+def test_a_large_codestream_of_eight_bits_under_a_header_that_says_twelve(syntax):
+    # Large enough for the straight line and the search for percentiles, whose codes must not wrap at 256.
+    pixels = np.tile(np.arange(256, dtype=np.uint8), (4100, 1))
+    frames = [make.encode(pixels, syntax, 8)]
+    data = make.dicom(pixels.astype(np.uint16), syntax, frames=frames, BitsStored=12, PixelPaddingValue=4095)
+    stored = values(data)
+    assert np.abs(stored - pixels).max() <= (2 if syntax == "baseline" else 0)
+    window = FixedWindow(2000, 4000, "linear_exact")  # 255 * x / 4000
+    assert np.array_equal(shown(data, window), np.floor(stored * 255 / 4000 + 0.5))
+    low, high = np.percentile(stored, [0.5, 99.5])
+    want = np.clip(np.floor(255 * (stored - low) / (high - low) + 0.5), 0, 255)
+    assert np.array_equal(shown(data, PercentileWindow()), want)
 
 
 @pytest.mark.parametrize("syntax", [*make.NATIVE, *make.LOSSLESS])

@@ -101,6 +101,31 @@ def one_said(way, policy):
     return json.dumps(done) if isinstance(done, dict) else f"{done!r} {json.dumps(done.attributes)}"
 
 
+def exif():
+    """One tag: Image Description."""
+    text = CANARY.encode() + b"\0"
+    return b"Exif\0\0II*\0\x08\0\0\0\x01\0\x0e\x01\x02\0" + bytes([len(text), 0, 0, 0, 26, 0, 0, 0, 0, 0, 0, 0]) + text
+
+
+def test_nothing_of_what_photos_say_comes_out(heard):
+    photo = np.zeros((8, 8, 3), np.uint8)
+    files = [
+        make.raster(photo, "TIFF", description=CANARY),
+        make.raster(photo, "JPEG", "CMYK", exif=exif()),
+        make.raster(photo, "WEBP", exif=exif()),
+        make.raster(photo, "PNG", exif=exif()),
+        b"P5 " + CANARY.encode() + b" 8 255\n" + bytes(64),
+        b"P2 2 2 255 1 2 3 " + CANARY.encode(),
+        b"P5 8 " + CANARY.encode() * 3,
+    ]
+    heard.clear()  # what the encoders log
+    assert all(CANARY.encode() in data for data in files)
+    parts = [part for data in files for part in (data, data[: len(data) // 2])]
+    said = [one_said(lambda p, part=part: decode(part, identify("", part), 0, p), DecodePolicy()) for part in parts]
+    assert [text for text in said if not clean(text)] == []
+    assert clean(heard.text)
+
+
 def test_the_canaries_are_really_in_the_files():
     import pydicom
 

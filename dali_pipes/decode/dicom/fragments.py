@@ -1,7 +1,7 @@
 """Encapsulated pixel data (PS3.5 A.4): which bytes are frame n, without touching the other frames.
 
 A frame is one or more fragments. Which ones is told, in this order, by the extended offset table (PS3.3 C.7.6.3.1.8),
-by the basic offset table, or where neither is given (or one points to no fragment) by there being as many fragments as
+by the basic offset table, or where neither is given (or one does not tell) by there being as many fragments as
 frames, by there being one frame, or by the end-of-image markers of the JPEG family.
 """
 
@@ -74,16 +74,17 @@ def frame_bytes(header: Header, frame: int) -> tuple[bytes, list[str]]:
         raise TruncatedError("the encapsulated pixel data holds no fragment")
     extended = _extended(header)
     if extended is not None:
-        offset, length = extended[0][frame], extended[1][frame]
-        at = found.first + offset
-        if at in set(found.starts) and at + 8 + length <= len(header.data):
-            return bytes(header.data[at + 8 : at + 8 + length]), warnings
-        warnings.append("the extended offset table points to no fragment and was ignored")
+        offsets, length = extended[0], extended[1][frame]
+        wanted = _by_offsets(found, offsets, frame)
+        if wanted is not None and 0 < length <= found.lengths[wanted.start]:
+            at = found.starts[wanted.start] + 8
+            return bytes(header.data[at : at + length]), warnings
+        warnings.append("the extended offset table does not tell which fragment the frame is, and was ignored")
     if len(found.offsets) == header.frames and header.frames > 1:
-        wanted = _by_offsets(found, frame)
+        wanted = _by_offsets(found, found.offsets, frame)
         if wanted is not None:
             return _join(header, found, wanted), warnings
-        warnings.append("the basic offset table points to no fragment and was ignored")
+        warnings.append("the basic offset table does not tell which fragments the frame is, and was ignored")
     elif found.offsets and len(found.offsets) != header.frames:
         warnings.append(
             f"the basic offset table has {len(found.offsets)} entries for {header.frames} frames and was ignored"
@@ -109,15 +110,18 @@ def _extended(header: Header) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     return struct.unpack(form, offsets), struct.unpack(form, lengths)
 
 
-def _by_offsets(found: Fragments, frame: int) -> range | None:
-    """The fragments between two entries of the basic offset table, or None where an entry is not the start of a
-    fragment.
+def _by_offsets(found: Fragments, offsets: tuple[int, ...], frame: int) -> range | None:
+    """The fragments between two entries of an offset table, or None where an entry is not the start of a fragment, or
+    not beyond the entry before it, as in a table that was left full of zeros.
     """
     index_of = {start - found.first: i for i, start in enumerate(found.starts)}
-    begin = index_of.get(found.offsets[frame])
-    last = frame + 1 == len(found.offsets)
-    stop = len(found.starts) if last else index_of.get(found.offsets[frame + 1])
-    return None if begin is None or stop is None or stop <= begin else range(begin, stop)
+    begin = index_of.get(offsets[frame])
+    last = frame + 1 == len(offsets)
+    stop = len(found.starts) if last else index_of.get(offsets[frame + 1])
+    if begin is None or stop is None or stop <= begin:
+        return None
+    rises = offsets[frame - 1] < offsets[frame] if frame else begin == 0
+    return range(begin, stop) if rises else None
 
 
 def _by_end_markers(header: Header, found: Fragments, frame: int) -> range:

@@ -41,9 +41,13 @@ def _sign(signed: bool) -> str:
 
 
 def codes_of(array: NDArray[Any], header: Header, bits: int, shift: int) -> NDArray[Any]:
-    """Unsigned codes below 2**bits, of the array's shape; the array itself where it holds nothing else."""
+    """Unsigned codes below 2**bits, of the array's shape and a dtype that holds `bits` bits; the array itself where it
+    is that already.
+    """
     if array.dtype.kind == "i":
         array = array.view(array.dtype.str.replace("i", "u"))
+    if array.dtype.itemsize == 1 and bits > 8:  # a codestream of 8 bits under a header that says more
+        array = array.astype(np.uint16)
     if shift:
         array = array >> array.dtype.type(shift)
     if array.dtype.itemsize * 8 > bits and int(array.max()) >> bits:
