@@ -25,7 +25,7 @@ import numpy as np
 from .errors import IntegrityError
 from .files import Folder, chunks
 from .journal import is_journal
-from .lock import exclusive
+from .lock import can_lock, exclusive
 from .npyformat import header
 from .segment import DATA, LARGEST, MOST_SLOTS, Segment
 from .slots import (
@@ -80,6 +80,8 @@ class Compactor:
         merges = self._plan(ended)
         if dry_run:
             return sum(len(merge.old) - bool(merge.moves) for merge in merges)
+        if merges and not can_lock(self._folder):  # known before anything is copied
+            raise self._without_locks()
         fewer = sum(self._run(merge) for merge in merges)
         self._drop_tombs()
         return fewer
@@ -141,7 +143,7 @@ class Compactor:
                 self._folder.publish(token + ".npy", self._copy(merge), size, replace=False, sync=True)
             with exclusive(self._folder) as held:
                 if not held:
-                    raise OSError(f"{self._folder.path} cannot be locked, so its segments cannot be merged")
+                    raise self._without_locks()
                 there = self._publish(merge, token)
                 return self._unlink_old(merge) - there
         except IntegrityError:
@@ -149,6 +151,9 @@ class Compactor:
         finally:
             if not there:
                 self._drop(token)
+
+    def _without_locks(self) -> OSError:
+        return OSError(f"{self._folder.path} cannot be locked, so its segments cannot be merged")
 
     def _drop(self, token: str) -> None:
         """Removes a copy that is not needed, or was not finished."""
@@ -191,19 +196,18 @@ class Compactor:
 
     def _drop_tombs(self) -> None:
         """Removes the journals that will not grow any more and bury only slots of segments that are gone."""
-        names = self._folder.names()
-        there = {int(name[:16], 16) for name in names if is_journal(name, ".idx")}
-        for name in names:
-            if is_journal(name, ".del") and self._is_obsolete(name, there):
+        buried: dict[str, set[int]] = {}
+        for name in self._folder.names():
+            if is_journal(name, ".del"):
+                left = is_left(self._folder, name)
+                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                    records = read_records(self._folder, name)  # afterwards: a dead writer's last ones are read too
+                    if left or SEALED in records["kind"]:
+                        buried[name] = set(records["token"][records["kind"] == DEAD].tolist())
+        there = {int(name[:16], 16) for name in self._folder.names() if is_journal(name, ".idx")}
+        for name, tokens in buried.items():
+            if there.isdisjoint(tokens):
                 self._folder.delete(name)
-
-    def _is_obsolete(self, journal: str, there: set[int]) -> bool:
-        try:
-            records = read_records(self._folder, journal)
-        except FileNotFoundError:  # removed meanwhile
-            return False
-        buried = records["token"][records["kind"] == DEAD]
-        return there.isdisjoint(buried.tolist()) and (SEALED in records["kind"] or is_left(self._folder, journal))
 
     def _used(self) -> int:
         """Bytes that the segments take on disk."""

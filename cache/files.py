@@ -1,11 +1,10 @@
 """The only module that creates, writes, renames or deletes files.
 
 Everything happens relative to a handle of the cache's own folder, and no symbolic link inside it is followed. A file
-appears
-under its name only when it is complete: it is written under a temporary name in the folder, then renamed or linked.
-  Temporary names carry their owner, so that ``sweep`` can remove what a killed process left. Folders are 0700 and
-  files 0600 whatever the umask; a shared group widens that to 2770 and 0660. Nothing is ever truncated, so that no
-  mapping can lose its pages. Every function raises OSError; turning that into a miss is the stores' business.
+appears under its name only when it is complete: it is written under a temporary name in the folder, then renamed or
+linked. Temporary names carry their owner, so that ``sweep`` can remove what a killed process left. Folders are 0700
+and files 0600 whatever the umask; a shared group widens that to 2770 and 0660. Nothing is ever truncated, so that no
+mapping can lose its pages. Every function raises OSError; turning that into a miss is the stores' business.
 """
 
 from __future__ import annotations
@@ -94,6 +93,18 @@ class Folder:
         return fd
 
     @contextlib.contextmanager
+    def opened(self, shard: str = "") -> Iterator[int]:
+        """A descriptor of the folder, or of a shard, of one's own, to list or to lock.
+
+        Threads and forked children share that of ``handle()``: of a listing each would get a part.
+        """
+        fd = _open_folder(shard or ".", self.handle(), None)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    @contextlib.contextmanager
     def _parent(self, name: str, make: bool = False) -> Iterator[tuple[int, str]]:
         shard, slash, base = name.rpartition("/")
         root = self.handle()
@@ -134,7 +145,7 @@ class Folder:
             return mmap.mmap(fd, os.fstat(fd).st_size, access=mmap.ACCESS_READ, **more)
 
     def status(self, name: str) -> os.stat_result | None:
-        """stat of a file, or None if there is none."""
+        """stat of a file, or of the folder itself ("."); None if there is none."""
         try:
             with self._parent(name) as (parent, base):
                 return os.stat(base, dir_fd=parent, follow_symlinks=False)
@@ -144,15 +155,10 @@ class Folder:
     def names(self, shard: str = "") -> list[str]:
         """Names in the folder, or in one of its shards; empty if there is no such folder."""
         try:
-            if not shard:
-                return os.listdir(self.handle())
-            fd = _open_folder(shard, self.handle(), None)
+            with self.opened(shard) as fd:
+                return os.listdir(fd)
         except (FileNotFoundError, NotADirectoryError):
             return []
-        try:
-            return os.listdir(fd)
-        finally:
-            os.close(fd)
 
     def scan(self) -> Iterator[tuple[str, os.stat_result]]:
         """(name, stat) of every plain file in the folder and its shards; those that vanish meanwhile are left out."""
@@ -166,7 +172,7 @@ class Folder:
     def shards(self) -> list[str]:
         """Names of the folders in the folder."""
         try:
-            with os.scandir(self.handle()) as entries:
+            with self.opened() as fd, os.scandir(fd) as entries:
                 return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
         except FileNotFoundError:
             return []

@@ -1,8 +1,8 @@
 """Append-only journals of fixed 64-byte records, one file per writer, so that writers need no locks.
 
-A record is 56 bytes of content and a 64-bit check of them; it is published by one O_APPEND write. Readers take what
-is complete
-and valid and ignore the rest: a torn end, a page of zeros, a flipped bit. Files are named ``<16 hex digits><suffix>``.
+A record is 56 bytes of content and a 64-bit check of them; it is published by one O_APPEND write. Readers take what is
+complete and valid and ignore the rest: a torn end, a page of zeros, a flipped bit. Files are named
+``<16 hex digits><suffix>``.
 
 check: h = 0x9E3779B97F4A7C15; for each of the seven little-endian words w: h = (h ^ w) * 0xFF51AFD7ED558CCD mod 2^64;
   h ^= h >> 32. Every step is a bijection of h, so a change within one word is always found. It is vectorised: a
@@ -12,6 +12,7 @@ check: h = 0x9E3779B97F4A7C15; for each of the seven little-endian words w: h = 
 from __future__ import annotations
 
 import struct
+import time
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import numpy as np
 from .files import Folder
 
 RECORD = 64
+_RELY = 1.0  # seconds for which a folder's time of change is believed: some network folders do not keep it
 _SEED, _PRIME, _MASK = 0x9E3779B97F4A7C15, 0xFF51AFD7ED558CCD, (1 << 64) - 1
 
 
@@ -43,11 +45,22 @@ def valid(records: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return good
 
 
+def is_settled(mtime_ns: int) -> bool:
+    """Whether a change from now on would give another mtime.
+
+    Not within the clock's granularity: 2 s for a whole-second mtime (coarse filesystems), else 20 ms.
+    """
+    coarse = mtime_ns % 1_000_000_000 == 0
+    return abs(time.time_ns() - mtime_ns) >= (2_000_000_000 if coarse else 20_000_000)
+
+
 class JournalReader:
     """Reads the journals of one suffix in a folder, and what has been added to them since the last look."""
 
     def __init__(self, folder: Folder, suffix: str, dtype: np.dtype[Any]) -> None:
         self._folder, self._suffix, self._dtype = folder, suffix, dtype
+        self._stems: list[str] = []
+        self._stamp, self._until = (0, 0), 0.0  # of the folder when it was listed, and how long that may be relied on
         self._offsets: dict[str, int] = {}
         self.complete: set[str] = set()  # journals that will not grow any more: not looked at again
 
@@ -57,7 +70,7 @@ class JournalReader:
 
     def poll(self) -> tuple[list[tuple[str, np.ndarray[Any, Any]]], list[str]]:
         """(stem and its new valid records) of every journal that grew, and the stems of those that are gone."""
-        stems = [name[:16] for name in self._folder.names() if is_journal(name, self._suffix)]
+        stems = self._list()
         grown = []
         for stem in stems:
             if stem in self.complete:
@@ -81,6 +94,16 @@ class JournalReader:
             del self._offsets[stem]
             self.complete.discard(stem)
         return grown, gone
+
+    def _list(self) -> list[str]:
+        """The journals that there are. A folder of thousands that has not changed is not listed again."""
+        status, now = self._folder.status("."), time.monotonic()
+        stamp = (status.st_ino, status.st_mtime_ns) if status is not None else (0, 0)
+        if stamp != self._stamp or now > self._until:
+            lasting = is_settled(stamp[1])
+            self._stems = [name[:16] for name in self._folder.names() if is_journal(name, self._suffix)]
+            self._stamp, self._until = stamp, now + (_RELY if lasting else 0)
+        return self._stems
 
 
 def is_journal(name: str, suffix: str) -> bool:

@@ -2,8 +2,7 @@
 
 ``Key.of`` writes its parts in one canonical form (names sorted; each name and value with its length and type before
 it), so that no two sets of parts give the same text, and takes BLAKE2b of it, keyed with a secret. So a name on disk
-tells nothing of the
-file behind it: without the secret nobody can test whether some patient's file is in a cache.
+tells nothing of the file behind it: without the secret nobody can test whether some patient's file is in a cache.
 
 The secret is 32 random bytes in the user's configuration folder, outside every cache, made at first use; or whatever
 the environment variable ``DALI_PIPES_CACHE_SECRET`` holds, for machines that share a cache.

@@ -20,16 +20,15 @@ class ProcessLock:
     """A lock that a forked child finds free, whoever held it in the parent at the fork."""
 
     def __init__(self) -> None:
-        self._lock, self._pid = threading.RLock(), os.getpid()
+        self._locks = {os.getpid(): threading.RLock()}
 
     def __enter__(self) -> None:
         pid = os.getpid()
-        if pid != self._pid:
-            self._lock, self._pid = threading.RLock(), pid
-        self._lock.acquire()
+        lock = self._locks.get(pid) or self._locks.setdefault(pid, threading.RLock())  # one, whichever thread is first
+        lock.acquire()
 
     def __exit__(self, *_: object) -> None:
-        self._lock.release()
+        self._locks[os.getpid()].release()
 
 
 @contextlib.contextmanager
@@ -38,16 +37,19 @@ def exclusive(folder: Folder) -> Iterator[bool]:
 
     The kernel lets go of it when the holder is killed. Raises TimeoutError when another holds it too long.
     """
-    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder.handle())  # a lock of its own
-    try:
+    with folder.opened() as fd:
         held = _acquire(fd, folder.path)
         try:
             yield held
         finally:
             if held:
                 fcntl.flock(fd, fcntl.LOCK_UN)  # said aloud: a child forked meanwhile has the descriptor too
-    finally:
-        os.close(fd)
+
+
+def can_lock(folder: Folder) -> bool:
+    """Whether its filesystem has locks. Waits for whoever holds the folder, as ``exclusive`` does."""
+    with exclusive(folder) as held:
+        return held
 
 
 def _acquire(fd: int, path: str) -> bool:

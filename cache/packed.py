@@ -111,39 +111,33 @@ class PackedStore(BaseStore):
             place = self._index.get(key.digest)
         while place is not None:
             segment, slot = self._segments[place >> SLOT_BITS], place & SLOT_MASK
-            why = self._why_not(segment, slot, key.digest)
-            if not why:
+            try:
+                view = self._view(segment, slot, key.digest)
                 self._use(segment)
-                view: Array = segment.map()[slot, ...]
                 return view
-            if why == "gone":
+            except FileNotFoundError:
                 with self._lock:
+                    if self._index.get(key.digest) == place:
+                        self._forget(segment.token)
                     self._refresh()  # it may have been merged into another
-            else:
+            except IntegrityError as error:
                 self._bury(segment, slot, key.digest)
-                self._refuse(key, why)
+                self._refuse(key, str(error))
             place = self._index.get(key.digest)
         return None
 
-    def _why_not(self, segment: Segment, slot: int, digest: bytes) -> str:
-        """Empty if the slot may be served, else the reason."""
-        try:
-            if slot not in segment.trusted:
-                if self.options.verify != "never" and not segment.check(digest, slot, self.options.secret):
-                    return "its checksum does not fit its bytes"
-                segment.map()
-                if slot >= segment.slots:
-                    return "its slot lies outside its segment"
-                if self.options.verify != "always":
-                    segment.trusted.add(slot)
-            segment.map()
-        except IntegrityError as error:
-            return str(error)
-        except FileNotFoundError:
-            with self._lock:
-                self._forget(segment.token)
-            return "gone"
-        return ""
+    def _view(self, segment: Segment, slot: int, digest: bytes) -> Array:
+        """A slot to serve; other threads may forget it meanwhile. Raises IntegrityError, FileNotFoundError."""
+        trusted = slot in segment.trusted
+        if not trusted and self.options.verify != "never" and not segment.check(digest, slot, self.options.secret):
+            raise IntegrityError("its checksum does not fit its bytes")
+        array = segment.map()
+        if slot >= len(array):
+            raise IntegrityError("its slot lies outside its segment")
+        if not trusted and self.options.verify != "always":
+            segment.trusted.add(slot)
+        view: Array = array[slot, ...]
+        return view
 
     def _use(self, segment: Segment) -> None:
         """Marks a segment as used, for eviction: only when the use moves from one segment to another."""
@@ -230,10 +224,13 @@ class PackedStore(BaseStore):
             raise
         published = entry_record(segment.token, slot, key.digest, total)
         with self._lock:
+            if segment.token not in self._slots.numbers:
+                raise FileNotFoundError(f"{segment.name} was forgotten while it was written to")
             try:
                 self._folder.append(segment.token + ".idx", published)
             except OSError:
-                self._open.pop(kind, None)  # the journal may end in part of a record: no more records after it
+                if self._open.get(kind) is segment:
+                    del self._open[kind]  # the journal may end in part of a record: no more records after it
                 raise
             self._slots.publish(segment, slot, key.digest, total)
             if self.options.verify != "always":
@@ -311,6 +308,8 @@ class PackedStore(BaseStore):
                 return
             if self._pid != os.getpid():
                 self._become_writer()
+            if not self._slots.live(segment.token):
+                self._refresh()  # its writer may have filled more of it
             if not self._slots.live(segment.token):
                 self._unlink(segment.token)  # needs no space: a full disk can be emptied
                 return

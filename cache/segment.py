@@ -95,11 +95,14 @@ class Segment:
     def check(self, digest: bytes, slot: int, secret: bytes | None) -> bool:
         """Whether the slot's bytes on disk are those that were put.
 
-        Reads with pread: so a bad disk is an OSError, not a SIGBUS.
+        Reads with pread: so a bad disk is an OSError, not a SIGBUS. Raises FileNotFoundError for a slot that has died.
         """
+        total = self.sums.get(slot)
+        if total is None:
+            raise FileNotFoundError(f"slot {slot} of {self.name} is not there any more")
         self.read_header()
         if slot >= self.slots or self.dtype is None:
             return False
         with self.folder.open(self.name) as fd:
             data = chunks(fd, DATA + slot * self.entry_bytes, self.entry_bytes)
-            return checksum(digest, self.dtype, self.shape, data, secret) == self.sums[slot]
+            return checksum(digest, self.dtype, self.shape, data, secret) == total

@@ -4,9 +4,8 @@ Remembers (path, size, mtime) -> (content digest, tag). Paths are kept as keyed 
 file. Records are those of :mod:`cache.journal`, in ``sources/<token>.src``, one journal per writer. A million of them
 load in well under a second and are kept as arrays, 64 bytes each.
 
-A file changed again within the clock's granularity keeps its size and mtime, so a file that was modified "just now"
-is not
-remembered: 2 s for a whole-second mtime (coarse filesystems), else 20 ms.
+A file changed again within the clock's granularity keeps its size and mtime, so a file that was modified "just now" is
+not remembered (:func:`cache.journal.is_settled`).
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import time
 from hashlib import blake2b
 from typing import Any
 
@@ -22,7 +20,7 @@ import numpy as np
 
 from .errors import StoreConfigError
 from .files import Access, Folder, tag
-from .journal import JournalReader, seal
+from .journal import JournalReader, is_settled, seal
 from .key import default_secret
 from .lock import ProcessLock
 
@@ -112,8 +110,7 @@ class SourceIndex:
             raise StoreConfigError(
                 f"content is 16 bytes and a tag at most 8 ASCII characters; got {len(content)} and {len(tag)}"
             )
-        coarse = mtime_ns % 1_000_000_000 == 0
-        if abs(time.time_ns() - mtime_ns) < (2_000_000_000 if coarse else 20_000_000):
+        if not is_settled(mtime_ns):
             return False
         digest = self.path_digest(path)
         body = (

@@ -1,9 +1,8 @@
 """The ``tensor-memmap`` mode: an entry is a ``.dat`` of bare bytes and a ``.json`` that describes it, memory-mapped.
 
 ``<32 hex>.json`` holds ``shape`` and ``dtype``, and also ``data`` (the name of its ``.dat``), ``key`` and
-``checksum``. The data file has a name of
-its own, with its owner in it, and is there first: so the rename of the ``.json`` publishes both, and a new version
-  never meets old bytes.
+``checksum``. The data file has a name of its own, with its owner in it, and is there first: so the rename of the
+``.json`` publishes both, and a new version never meets old bytes.
 """
 
 from __future__ import annotations

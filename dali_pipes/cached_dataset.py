@@ -124,8 +124,7 @@ class CachedDataset(Dataset[Any]):
         return getattr(self.dataset, name)
 
     def stats(self) -> dict[str, Any]:
-        """`hits`, `misses` (items computed) and `repaired`, of all workers; `samples`; `cache`: what the store "
-        "counts."""
+        """`hits`, `misses` (items computed), `repaired`, of all workers; `samples`; `cache`: what the store counts."""
         hits, misses, repaired = self._counts.sum(dim=0).tolist()
         counts = {"samples": len(self), "hits": hits, "misses": misses, "repaired": repaired}
         return {**counts, "cache": self._store.stats()}

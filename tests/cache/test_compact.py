@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import signal
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 import cache.compact
 import cache.files
 import cache.lock
+import cache.slots
 from cache import Store, StoreIOError, open_store, upkeep
 from cache.lock import exclusive
 from tests.cache.conftest import key, value
@@ -214,12 +216,47 @@ def test_a_folder_that_cannot_be_locked(tmp_path: Path, monkeypatch: pytest.Monk
         raise OSError(errno.ENOLCK, "no locks available")
 
     monkeypatch.setattr(cache.lock.fcntl, "flock", refuse)
+    monkeypatch.setattr(cache.compact.Compactor, "_copy", lambda *_: pytest.fail("nothing is copied in vain"))
     before = segments(tmp_path)
     with open_store("pinned", tmp_path, strict=True) as store, pytest.raises(StoreIOError, match="cannot be locked"):
         compact(store)
     assert segments(tmp_path) == before
     with open_store("pinned", tmp_path, strict=True) as store:
         assert store.delete(key(1)), "deletions need no lock where nothing is merged"
+
+
+def test_a_lock_that_is_refused_only_after_the_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    short_runs(tmp_path)
+    monkeypatch.setattr(cache.compact, "exclusive", lambda _: contextlib.nullcontext(False))
+    before = segments(tmp_path)
+    with open_store("pinned", tmp_path, strict=True) as store, pytest.raises(StoreIOError, match="cannot be locked"):
+        compact(store)
+    assert segments(tmp_path) == before
+    all_there(tmp_path)
+
+
+def test_a_tomb_that_is_dug_while_tombs_are_looked_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer makes a segment, buries one of its entries and dies, all after the folder was listed."""
+    short_runs(tmp_path, 1, 3)
+    with open_store("pinned", tmp_path, strict=True) as store:
+        store.delete(key(0))
+    (tomb,) = (tmp_path / "pinned").glob("*.del")
+    with open_store("pinned", tmp_path, strict=True) as store:
+        token = "0" * 15 + "1"
+        real, late = cache.compact.is_left, []
+
+        def is_left(folder: Any, name: str) -> bool:
+            if name == tomb.name and not late:
+                late.append(name)
+                (tmp_path / "pinned" / f"{token}.idx").write_bytes(cache.slots.header_record(token))
+                tomb.write_bytes(tomb.read_bytes()[:64] + cache.slots.dead_record(token, 0, key(0).digest))
+                return real(folder, name) or True
+            return real(folder, name)
+
+        monkeypatch.setattr(cache.compact, "is_left", is_left)
+        compact(store)
+    assert late
+    assert tomb.exists()
 
 
 def test_whoever_holds_the_lock_too_long_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,26 @@ def test_publish_and_read(folder: Folder) -> None:
         folder.publish("a", [b"newer"], replace=False)
     assert folder.read("a") == b"new"
     assert names(folder) == ["a", "ab/c"]
+
+
+def test_a_listing_is_whole_while_threads_and_children_list_too(folder: Folder) -> None:
+    made = {f"{number:016x}.idx" for number in range(600)}
+    for name in ("shard/a", *made):
+        folder.publish(name, [])
+    children = []
+
+    def list_often() -> bool:
+        return all(set(folder.names()) == made | {"shard"} and folder.shards() == ["shard"] for _ in range(150))
+
+    for _ in range(3):
+        child = os.fork()
+        if not child:
+            os._exit(not list_often())
+        children.append(child)
+    with ThreadPoolExecutor(3) as threads:
+        whole = [*threads.map(lambda _: list_often(), range(3))]
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 3
+    assert all(whole)
 
 
 def test_a_failed_publish_leaves_nothing(folder: Folder) -> None:

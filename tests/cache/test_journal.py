@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import time
+from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.journal import is_journal, seal, valid
+import cache.journal
+from cache.files import Folder
+from cache.journal import JournalReader, is_journal, seal, valid
 
 DTYPE = np.dtype("V64")
 
@@ -37,3 +42,54 @@ def test_names() -> None:
     assert is_journal("0123456789abcdef.idx", ".idx")
     for name in ("0123456789abcdeF.idx", "0123456789abcdef.del", "123456789abcdef.idx", "notes.idx", ".idx"):
         assert not is_journal(name, ".idx")
+
+
+def stems(reader: JournalReader) -> list[str]:
+    return sorted(stem for stem, _ in reader.poll()[0])
+
+
+@pytest.fixture
+def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Notes each listing of a folder."""
+    seen, real = [], Folder.names
+    monkeypatch.setattr(Folder, "names", lambda folder, *shard: seen.append(folder.path) or real(folder, *shard))
+    return seen
+
+
+def test_a_folder_is_listed_again_when_it_has_changed(tmp_path: Path, listed: list[str]) -> None:
+    reader = JournalReader(Folder(tmp_path), ".idx", DTYPE)
+    one, two = (tmp_path / f"{number:016x}.idx" for number in (1, 2))
+    one.write_bytes(seal(bytes(56)))
+    os.utime(tmp_path, (time.time() - 10,) * 2)
+    assert stems(reader) == [one.stem]
+    assert stems(reader) == []
+    assert len(listed) == 1
+    one.write_bytes(2 * seal(bytes(56)))
+    assert stems(reader) == [one.stem], "what grows is seen without a listing"
+    assert len(listed) == 1
+    two.write_bytes(seal(bytes(56)))
+    assert stems(reader) == [two.stem]
+    one.unlink()
+    assert reader.poll()[1] == [one.stem]
+    assert len(listed) == 3
+
+
+def test_a_folder_that_has_just_changed_may_change_unnoticed(tmp_path: Path) -> None:
+    """Twice within one tick of the clock that stamps it."""
+    reader = JournalReader(Folder(tmp_path), ".idx", DTYPE)
+    now = time.time_ns() | 1
+    for number in range(5):
+        (tmp_path / f"{number:016x}.idx").write_bytes(seal(bytes(56)))
+        os.utime(tmp_path, ns=(now, now))
+        assert stems(reader) == [f"{number:016x}"]
+
+
+def test_a_folder_whose_times_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = JournalReader(Folder(tmp_path), ".idx", DTYPE)
+    for number in range(3):
+        (tmp_path / f"{number:016x}.idx").write_bytes(seal(bytes(56)))
+        os.utime(tmp_path, (1e9 + 0.5,) * 2)
+        assert stems(reader) == ([] if number else [f"{number:016x}"])
+        now = time.monotonic() + 1.1 * (number + 1)
+        monkeypatch.setattr(cache.journal.time, "monotonic", lambda now=now: now)
+        assert stems(reader) == ([f"{number:016x}"] if number else [])

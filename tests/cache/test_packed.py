@@ -9,10 +9,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+import cache.segment
 from cache import IntegrityError, Store, StoreConfigError, open_store
 from cache.packed import PackedStore
 from cache.segment import capacity
@@ -227,6 +229,61 @@ def test_a_segment_that_vanishes(store: Store, tmp_path: Path) -> None:
     assert np.array_equal(other.get(key(5)), value(5))  # type: ignore[arg-type]
     assert other.get(key(1)) is None, "forgotten with its segment"
     assert np.array_equal(held, value(1))  # type: ignore[arg-type]
+
+
+def test_another_thread_forgets_a_slot_that_is_being_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_store("pinned", tmp_path, strict=True).put(key(1), value(1))
+    store = open_store("pinned", tmp_path, strict=True)
+    real = cache.segment.checksum
+
+    def forgotten_meanwhile(*arguments: Any) -> bytes:
+        for file in (tmp_path / "pinned").iterdir():
+            file.unlink()
+        with store._lock:  # type: ignore[attr-defined]
+            store._refresh()  # type: ignore[attr-defined]
+        return real(*arguments)
+
+    monkeypatch.setattr(cache.segment, "checksum", forgotten_meanwhile)
+    assert store.get(key(1)) is None
+    assert store.stats()["errors"] == store.stats()["corrupt"] == 0
+
+
+def test_another_thread_buries_a_slot_just_before_it_is_checked(store: Store, tmp_path: Path) -> None:
+    for number in range(3):
+        store.put(key(number), value(number))
+    other = open_store("pinned", tmp_path, strict=True)
+    segment, slot = other._slots.slots_of(key(1).digest)[0]  # type: ignore[attr-defined]
+    other._slots.kill(segment.token, slot, key(1).digest)  # type: ignore[attr-defined]
+    with pytest.raises(FileNotFoundError, match="not there any more"):
+        other._view(segment, slot, key(1).digest)  # type: ignore[attr-defined]
+    assert [other.get(key(number)) is None for number in range(3)] == [False, True, False]
+
+
+def test_damage_does_not_take_what_its_writer_has_added_since(store: Store, tmp_path: Path) -> None:
+    store.put(key(1), value(1))
+    other = open_store("pinned", tmp_path)
+    for number in range(2, 6):
+        store.put(key(number), value(number))
+    damage(files(tmp_path, ".npy")[0], 4096)
+    assert other.get(key(1)) is None, "all that it knew of the segment"
+    with open_store("pinned", tmp_path, strict=True) as third:
+        assert [third.get(key(number)) is not None for number in range(1, 6)] == [False, True, True, True, True]
+
+
+def test_a_segment_is_forgotten_while_it_is_written_to(store: PackedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its file was removed by hand, which another thread has noticed; its journal is still there."""
+    store.put(key(1), value(1))
+    real, once = store._folder.write_at, []
+
+    def write_at(name: str, offset: int, data: Any) -> None:
+        real(name, offset, data)
+        if not once:
+            once.append(name)
+            store._forget(name[:16])
+
+    monkeypatch.setattr(store._folder, "write_at", write_at)
+    store.put(key(2), value(2))
+    assert np.array_equal(store.get(key(2)), value(2))  # type: ignore[arg-type]
 
 
 def test_the_budget_evicts_whole_segments_least_recently_used_first(tmp_path: Path) -> None:
