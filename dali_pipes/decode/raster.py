@@ -4,7 +4,8 @@ Colour: `convert("RGB")`; alpha is dropped, not composited (the stored colour is
 palettes are looked up; one bit becomes 0 and 255. 16 bits are kept: gray at depth 8 goes through the policy's window
 where it has one that applies to bare images, else y = floor(x / 257 + 0.5); colour of 16 bits always takes the latter.
 At depth 16, 8-bit sources give x * 257. Animated or multi-page files: one frame is read. What Pillow would cut to 8
-bits comes from imagecodecs: PNG in RGB, and in gray with alpha; TIFF in RGB. TIFFs are turned upright, as Pillow does.
+bits comes from imagecodecs: PNG in RGB, and in gray with alpha; TIFF in RGB. TIFFs are turned upright, as Pillow does,
+and 0 is black at every depth.
 """
 
 from __future__ import annotations
@@ -93,7 +94,8 @@ def _pixels(image: Image.Image) -> NDArray[Any]:
         wide = np.array(image)
         if wide.dtype.kind not in "iu" or wide.min() < 0 or wide.max() > 65535:
             raise UnsupportedError("the image holds values outside 0..65535; store it as 16-bit gray or as DICOM")
-        return wide.astype(np.uint16)[..., None]
+        words = wide.astype(np.uint16)[..., None]
+        return 65535 - words if _white_is_zero(image) else words
     if image.mode == "F":
         raise UnsupportedError(
             "the image holds floating-point values, whose full scale is not known; store it as 16-bit gray"
@@ -101,6 +103,11 @@ def _pixels(image: Image.Image) -> NDArray[Any]:
     gray = image.mode in ("1", "L", "LA", "La")
     pixels = np.array(image.convert("L" if gray else "RGB"))
     return pixels[..., None] if gray else pixels
+
+
+def _white_is_zero(image: Image.Image) -> bool:
+    """Whether it is a TIFF whose 0 is white, which Pillow inverts at 8 bits, but not at 16."""
+    return isinstance(image, TiffImageFile) and image.tag_v2.get(ExifTags.Base.PhotometricInterpretation) == 0
 
 
 def _is_deep(image: Image.Image, data: bytes | memoryview, frame: int) -> bool:

@@ -133,7 +133,7 @@ def apply_function(x: Floats, center: float, width: float, function: str, top: f
         low, span = center - 0.5 - (width - 1.0) / 2.0, width - 1.0
     else:
         low, span = center - width / 2.0, width
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         y = top * (x - low) / span
     return np.where(x <= low, 0.0, np.where(x > low + span, top, y))
 

@@ -78,6 +78,15 @@ def test_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert picture.size[0] >= 60  # two, side by side
 
 
+def test_inspect_needs_the_decoders_that_it_is_told_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(dicom(noise(1, 20, 30, 1)))
+    assert call(capsys, "inspect", path, "--require-decoder", "1.2.840.10008.1.2.4.70")[0] == 0
+    code, document = call(capsys, "inspect", path, "--require-decoder", "1.2.840.10008.1.2.4.92")
+    assert (code, document["error"]) == (3, "UnsupportedError")
+    assert "Part 2" in document["message"]
+
+
 def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     code, document = call(capsys, "doctor")
     assert code == 0

@@ -110,8 +110,8 @@ def test_fewer_groups_than_frames():
         values(data, 1)
 
 
-@pytest.mark.parametrize("syntax", ["explicit", "rle"])
-def test_a_hundred_frames_cost_one_frames_memory(tmp_path, syntax):
+@pytest.mark.parametrize(("syntax", "most"), [("explicit", 10), ("rle", 10), ("j2k", 10), ("deflated", 150)])
+def test_a_hundred_frames_cost_one_frames_memory(tmp_path, syntax, most):  # a deflated data set is inflated, once
     noise = np.random.default_rng(0).integers(0, 4096, (256, 256)).astype(np.uint16)
     path = tmp_path / "stack.dcm"
     path.write_bytes(make.dicom([noise] * 100, syntax, BitsStored=12))
@@ -122,7 +122,7 @@ def test_a_hundred_frames_cost_one_frames_memory(tmp_path, syntax):
     decode(data, kind, 50)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 10 * noise.nbytes  # the file holds 100 times that
+    assert peak < most * noise.nbytes  # the file holds 100 times that
 
 
 def test_listing(tmp_path):

@@ -163,6 +163,15 @@ def test_sixteen_bit_gray_with_alpha_png_keeps_its_bits():
     )
 
 
+def test_sixteen_bit_tiffs_whose_zero_is_white():
+    import imagecodecs
+
+    data = bytes(imagecodecs.tiff_encode(WIDE, photometric="miniswhite"))
+    assert np.array_equal(through(data, depth=16, channels=1)[..., 0], 65535 - WIDE)
+    shallow = bytes(imagecodecs.tiff_encode((WIDE >> 8).astype(np.uint8), photometric="miniswhite"))
+    assert np.array_equal(through(shallow, channels=1)[..., 0], 255 - (WIDE >> 8))
+
+
 def test_sixteen_bit_tiff_in_planes():
     import imagecodecs
 

@@ -7,7 +7,16 @@ from pydicom.pixels import apply_modality_lut, apply_rescale
 from pydicom.sequence import Sequence
 from rules import WHOLE, row, shown, values
 
-from dali_pipes.decode import DecodePolicy, FixedWindow, PercentileWindow, apply_window, decode, identify
+from dali_pipes.decode import (
+    DecodePolicy,
+    FixedWindow,
+    PercentileWindow,
+    VOIWindow,
+    apply_window,
+    decode,
+    describe,
+    identify,
+)
 from dali_pipes.errors import DecodeError
 
 ROW = row(0, 1, 2, 3)
@@ -66,6 +75,12 @@ def test_pydicom_fails_on_a_negative_first_value_and_on_other_depths():
             apply_modality_lut(np.array([0, 1], np.uint16), ds)
 
 
+def test_a_large_first_value_of_unsigned_pixels_is_not_negative():
+    # The table maps inputs 40000 and 40001; read as signed, 40000 would be -25536, and both inputs beyond its end.
+    data = file_with(make.lut(40000, [5, 6]), row(39999, 40000, 40001, dtype=np.uint16))
+    assert values(data).tolist() == [[5, 5, 6]]
+
+
 def test_depth_12():
     assert values(file_with(make.lut(0, [5, 6, 7, 4000], bits=12))).tolist() == [[5, 6, 7, 4000]]
 
@@ -115,6 +130,54 @@ def test_negative_padding_in_signed_pixels():
 def test_not_a_number_is_padding():
     data = make.float_dicom(np.array([[np.nan, 1.0, 3.0, np.inf]], np.float32))
     assert shown(data, PercentileWindow(0, 100)).tolist() == [[0, 0, 255, 0]]
+
+
+def test_values_beyond_what_windows_can_multiply():
+    for data in (
+        make.float_dicom(np.array([[1.7e308, -1.7e308, 0.0]])),
+        make.dicom(row(0, 255), RescaleSlope="1e307", RescaleIntercept="-1e308"),
+    ):
+        for window in (PercentileWindow(), None):
+            with pytest.raises(DecodeError, match="beyond 1e"):
+                shown(data, window)
+    large = make.dicom(row(0, 51, 255), RescaleSlope="1e297", RescaleIntercept=0)
+    assert shown(large, PercentileWindow(0, 100)).tolist() == [[0, 51, 255]]
+    assert shown(make.dicom(row(0, 255)), FixedWindow(1, 1e-320, "linear_exact")).tolist() == [[0, 255]]
+
+
+@pytest.mark.parametrize("syntax", make.NATIVE)
+def test_tables_and_padding_in_every_byte_order(syntax):
+    # Inputs -2, -1, 0, 1 give 5, 600, 7, 8; the VOI table of 0..255 maps 5 -> 0, 6 and 7 -> 100, 8 -> 255.
+    modality, voi = make.lut(-2, [5, 600, 7, 8]), make.lut(5, [0, 100, 100, 255], bits=8)
+    if syntax == "big":
+        for table in (modality, voi):
+            table.LUTData = np.frombuffer(table.LUTData, "<u2").astype(">u2").tobytes()
+    pixels = row(-3, -2, 0, 1, -100, dtype=np.int16)
+    tables = {"ModalityLUTSequence": Sequence([modality]), "VOILUTSequence": Sequence([voi])}
+    data = make.dicom(pixels, syntax, **tables, PixelPaddingValue=-100, PixelPaddingRangeLimit=-90)
+    assert values(data).tolist() == [[5, 5, 7, 8, 5]]
+    assert shown(data, VOIWindow()).tolist() == [[0, 0, 100, 255, 0]]
+    assert shown(data, PercentileWindow(0, 100)).tolist() == [[0, 0, 170, 255, 0]]
+
+
+def test_padding_is_read_with_the_sign_of_the_pixels():
+    # The value's VR may be the other one: 65436 (US) of signed pixels is -100, -1 (SS) of unsigned ones 65535.
+    for pixels, vr, value in (
+        (row(-100, 5, 6, dtype=np.int16), "US", 65436),
+        (row(65535, 5, 6, dtype=np.uint16), "SS", -1),
+    ):
+        ds = make.describe([pixels], {})
+        ds.add_new("PixelPaddingValue", vr, value)
+        data = make.write(ds, "implicit", make.native(pixels), encapsulated=False)
+        assert shown(data, PercentileWindow(0, 100)).tolist() == [[0, 0, 255]]
+
+
+def test_padding_that_the_bits_cannot_hold_is_ignored_with_a_warning():
+    data = make.dicom(row(0, 4095, dtype=np.uint16), BitsStored=12, PixelPaddingValue=63536)
+    assert shown(data, None).tolist() == [[0, 255]]
+    told = describe(data)
+    assert told["padding"] is None
+    assert told["warnings"] == ["the padding value lies outside what 12 bits can hold and was ignored"]
 
 
 def test_padding_does_not_eat_the_range_of_wide_images():

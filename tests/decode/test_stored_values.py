@@ -34,6 +34,12 @@ def test_one_bit_pixels_come_least_significant_first():
     assert values(data, 1).tolist() == [[1, 0, 1, 1, 0]]
 
 
+def test_one_bit_frames_that_end_within_a_byte_that_is_missing():
+    ds = {"Rows": 1, "Columns": 17, "BitsAllocated": 1, "BitsStored": 1, "HighBit": 0}
+    with pytest.raises(TruncatedError, match="frame 0 needs 3 bytes of pixel data; 2 are there"):
+        values(make.dicom(row(255, 255), **ds))
+
+
 @pytest.mark.parametrize("syntax", ["uncompressed", "deflated-frame"])
 def test_one_bit_frames_in_fragments_may_end_within_a_byte(syntax):
     ds = {"Rows": 1, "Columns": 5, "BitsAllocated": 1, "BitsStored": 1, "HighBit": 0}

@@ -54,6 +54,7 @@ PHOTOMETRIC = (
     "YBR_RCT",
 )
 UNDEFINED = 0xFFFFFFFF
+_PIECE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -97,24 +98,34 @@ def read_header(data: bytes | memoryview, limits: Limits) -> Header:
     return _checked(syntax, dataset, tag, vr, value, length, data, limits)
 
 
-def inflate(packed: bytes | memoryview, syntax: Syntax, limits: Limits) -> bytes:
+def inflate(packed: bytes | memoryview, syntax: Syntax, limits: Limits) -> memoryview:
     """The data set of a deflated file (PS3.5 A.5), up to the end of its pixel data and not a byte further.
 
     So a bomb of zeros behind a small image costs nothing; pydicom would inflate it all. Raises LimitError, DecodeError.
     """
     machine, plain, want = zlib.decompressobj(-zlib.MAX_WBITS), bytearray(), 1 << 16
-    rest: bytes | memoryview = packed
+    source, at, end = memoryview(packed), 0, None
+    rest: bytes | memoryview = b""
+    done = False
     while True:
-        try:
-            plain += machine.decompress(rest, min(want, limits.inflate_bytes + 1) - len(plain))
-        except zlib.error as error:
-            raise DecodeError(f"the deflated data set is damaged: {error}") from None
-        rest = machine.unconsumed_tail
-        end = _end_of_pixels(bytes(plain), syntax)
+        stop = min(want, limits.inflate_bytes + 1)
+        while len(plain) < stop and not done:  # in pieces: zlib copies what it was given and has not read yet
+            if not rest:
+                rest = source[at : at + _PIECE]
+                at += _PIECE
+            try:
+                part = machine.decompress(rest, min(stop - len(plain), _PIECE))
+            except zlib.error as error:
+                raise DecodeError(f"the deflated data set is damaged: {error}") from None
+            done = machine.eof or not (part or rest)
+            plain += part
+            rest = machine.unconsumed_tail
+        if end is None:
+            end = _end_of_pixels(bytes(plain), syntax)
         if max(len(plain), end or 0) > limits.inflate_bytes:
             raise LimitError(f"the deflated data set needs over {limits.inflate_bytes} bytes (Limits.inflate_bytes)")
-        if machine.eof or not rest or (end is not None and len(plain) >= end):
-            return bytes(plain)
+        if done or (end is not None and len(plain) >= end):
+            return memoryview(plain)
         want = end if end is not None else want * 4
 
 

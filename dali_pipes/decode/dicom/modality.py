@@ -13,8 +13,10 @@ from dali_pipes.decode.dicom.groups import macro
 from dali_pipes.decode.dicom.header import Header
 from dali_pipes.decode.dicom.lut import Lut, read_lut
 from dali_pipes.decode.dicom.values import attribute, number
+from dali_pipes.errors import DecodeError
 
 Floats = NDArray[np.float64]
+_LARGEST = 1e300  # of values: windows multiply their differences by 255
 
 
 def modality(header: Header, frame: int) -> Lut | tuple[float, float]:
@@ -28,10 +30,14 @@ def modality(header: Header, frame: int) -> Lut | tuple[float, float]:
 
 def apply(rule: Lut | tuple[float, float], stored: NDArray[Any]) -> Floats:
     """float64 modality values of stored values (any shape). Beyond a table's ends its first and last entry hold
-    (C.11.1.1.1).
+    (C.11.1.1.1). Raises DecodeError where they are too large to be told apart.
     """
     if isinstance(rule, Lut):
         index = np.clip(stored.astype(np.int64) - rule.first, 0, rule.entries.size - 1)
         return rule.entries[index].astype(np.float64)
     slope, intercept = rule
-    return stored.astype(np.float64) * slope + intercept
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = stored.astype(np.float64) * slope + intercept
+    if not max(abs(values.min()), abs(values.max())) <= _LARGEST:
+        raise DecodeError(f"the image's values, rescaled, are beyond {_LARGEST:g}: what they measure can't be so large")
+    return values
