@@ -30,6 +30,7 @@ TAG = (
     b"# This folder is a cache made by dali-pipes. Its content can be made again.\n"
     b"# See https://bford.info/cachedir/\n"
 )
+SHARED = 0o2770  # mode of the folders of a shared group
 FOREIGN_LEASE = 3600.0  # seconds after which a temporary file of another host counts as left behind
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHUNK = 1 << 16  # fits the processor's cache: hashing a chunk costs little more than reading it
@@ -54,7 +55,7 @@ class Access:
             raise StoreConfigError(
                 f"shared_group={shared_group!r}: no such group on this machine; give a group's name or number"
             ) from None
-        return cls(0o2770, 0o660, gid)
+        return cls(SHARED, 0o660, gid)
 
 
 class Folder:
@@ -94,10 +95,7 @@ class Folder:
 
     @contextlib.contextmanager
     def opened(self, shard: str = "") -> Iterator[int]:
-        """A descriptor of the folder, or of a shard, of one's own, to list or to lock.
-
-        Threads and forked children share that of ``handle()``: of a listing each would get a part.
-        """
+        """A descriptor of one's own, to list or to lock: of a listing of a shared one each thread or child gets a part."""
         fd = _open_folder(shard or ".", self.handle(), None)
         try:
             yield fd

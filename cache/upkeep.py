@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from .base import BaseStore, Options
 from .budget import QUARANTINE
 from .errors import StoreConfigError
-from .files import TAG_NAME, Folder, is_tagged
+from .files import SHARED, TAG_NAME, Folder, is_tagged
 from .flight import left_behind
 from .journal import RECORD
 from .key import Key
@@ -41,12 +42,15 @@ Progress = Callable[[int, int], None]
 
 
 def _stores(directory: str, options: Options) -> Iterator[BaseStore]:
-    """The stores of the modes that the folder holds."""
+    """The stores of the modes that the folder holds. What they make in a group's folder is the group's too."""
     from .store import open_disk
 
     for mode in MODES_ON_DISK:
-        if os.path.isdir(os.path.join(directory, mode)):
-            yield open_disk(mode)(directory, options)
+        path = os.path.join(directory, mode)
+        if os.path.isdir(path):
+            status = os.stat(path)
+            group = status.st_gid if status.st_mode & SHARED == SHARED else None
+            yield open_disk(mode)(directory, replace(options, shared_group=group))
 
 
 def _require_cache(directory: str | os.PathLike[str]) -> str:
@@ -110,10 +114,11 @@ def verify(
     work = [(store, key) for store in stores for key in store.keys()]  # noqa: SIM118
     orphans = len(left) + sum(len(orphans_of(store)) for store in stores)
     for done, (store, key) in enumerate(work, 1):
-        if store.get(key) is None:
-            bad.append(key.hex)
-        else:
+        before = store.corrupt + store.errors
+        if store.get(key) is not None:
             good += 1
+        elif store.corrupt + store.errors > before or store.contains(key):  # else it was removed meanwhile
+            bad.append(key.hex)
         if progress is not None:
             progress(done, len(work))
     errors = sum(store.errors for store in stores)

@@ -285,8 +285,10 @@ def _existing(path: Path) -> Path:
 
 
 def _decode(few: Manifest, recipe: Recipe, workers: int) -> tuple[list[Pixels], float, float]:
-    """Base images, seconds each, bytes of each source. The first round starts decoders and fills the system's "
-    "memory."""
+    """Base images, seconds each, bytes of each source.
+
+    The first round starts decoders and fills the system's memory.
+    """
     with cache.open_store("none") as store:
         fetcher = Fetcher(few, recipe, store, workers=workers)
         try:

@@ -64,6 +64,31 @@ def test_verify_changes_nothing_unless_told(full: Path) -> None:
     assert upkeep.stats(full)["quarantined"] == 2
 
 
+def test_verify_does_not_count_what_is_removed_meanwhile(full: Path) -> None:
+    opened = [open_store(mode, full) for mode in DISK_MODES]
+
+    def remove(done: int, _total: int) -> None:
+        if done == 1:
+            assert sum(store.delete(key(number)) for store in opened for number in range(3)) == 15
+
+    found = upkeep.verify(full, progress=remove)
+    assert (found["entries"], found["corrupt"], found["errors"], found["keys"]) == (1, 0, 0, [])
+
+
+def test_upkeep_of_a_groups_cache_leaves_it_readable_to_the_group(tmp_path: Path) -> None:
+    for number in range(6):
+        with open_store("pinned", tmp_path, shared_group=os.getgid()) as store:
+            store.put(key(number), value(number))
+            store.put(key(100 + number), value(number))
+    before = set(tree(tmp_path))
+    upkeep.purge(tmp_path, [key(0)], dry_run=False)
+    assert upkeep.gc(tmp_path)["merged"] > 0
+    upkeep.purge(tmp_path, [key(1)], dry_run=False)
+    made = set(tree(tmp_path)) - before
+    assert {Path(name).suffix for name in made} == {".npy", ".idx", ".del"}
+    assert {oct((tmp_path / name).stat().st_mode & 0o777) for name in made} == {"0o660"}
+
+
 def test_gc(full: Path) -> None:
     damage(full, "npy", 1)
     upkeep.verify(full, repair=True)
