@@ -95,7 +95,7 @@ class Folder:
 
     @contextlib.contextmanager
     def opened(self, shard: str = "") -> Iterator[int]:
-        """A descriptor of one's own, to list or to lock: of a listing of a shared one each thread or child gets a part."""
+        """A descriptor of one's own, to list or to lock: two who list through a shared one get a part each."""
         fd = _open_folder(shard or ".", self.handle(), None)
         try:
             yield fd
