@@ -92,26 +92,26 @@ def read_header(data: bytes | memoryview, limits: Limits) -> Header:
     meta = read_meta(data)
     syntax, start = meta.syntax, meta.start
     if syntax.deflated:
-        data, start = inflate(data[start:], syntax, limits), 0
+        data, start = inflate(memoryview(data)[start:], syntax, limits), 0
     dataset, at = _read_elements(data, start, syntax)
     tag, vr, value, length = _pixel_element(data, at, syntax)
     return _checked(syntax, dataset, tag, vr, value, length, data, limits)
 
 
-def inflate(packed: bytes | memoryview, syntax: Syntax, limits: Limits) -> memoryview:
+def inflate(packed: memoryview, syntax: Syntax, limits: Limits) -> memoryview:
     """The data set of a deflated file (PS3.5 A.5), up to the end of its pixel data and not a byte further.
 
     So a bomb of zeros behind a small image costs nothing; pydicom would inflate it all. Raises LimitError, DecodeError.
     """
     machine, plain, want = zlib.decompressobj(-zlib.MAX_WBITS), bytearray(), 1 << 16
-    source, at, end = memoryview(packed), 0, None
+    at, end = 0, None
     rest: bytes | memoryview = b""
     done = False
     while True:
         stop = min(want, limits.inflate_bytes + 1)
         while len(plain) < stop and not done:  # in pieces: zlib copies what it was given and has not read yet
             if not rest:
-                rest = source[at : at + _PIECE]
+                rest = packed[at : at + _PIECE]
                 at += _PIECE
             try:
                 part = machine.decompress(rest, min(stop - len(plain), _PIECE))
