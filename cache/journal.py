@@ -65,8 +65,9 @@ class JournalReader:
         self.complete: set[str] = set()  # journals that will not grow any more: not looked at again
 
     def watch(self, stem: str) -> None:
-        """Expects a journal, so that its going is noticed even before it was read."""
+        """Expects a journal that was just made, so that its going is noticed even before it was read."""
         self._offsets.setdefault(stem, 0)
+        self._until = 0.0  # it must not be taken for gone where the folder's time does not tell of it
 
     def poll(self) -> tuple[list[tuple[str, np.ndarray[Any, Any]]], list[str]]:
         """(stem and its new valid records) of every journal that grew, and the stems of those that are gone."""

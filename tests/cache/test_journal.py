@@ -84,6 +84,17 @@ def test_a_folder_that_has_just_changed_may_change_unnoticed(tmp_path: Path) -> 
         assert stems(reader) == [f"{number:016x}"]
 
 
+def test_a_journal_just_made_is_there_whatever_the_folders_time(tmp_path: Path) -> None:
+    reader = JournalReader(Folder(tmp_path), ".idx", DTYPE)
+    for number in range(3):
+        os.utime(tmp_path, (1e9 + 0.5,) * 2)
+        assert reader.poll() == ([], [])
+        (tmp_path / f"{number:016x}.idx").write_bytes(seal(bytes(56)))
+        os.utime(tmp_path, (1e9 + 0.5,) * 2)
+        reader.watch(f"{number:016x}")
+        assert stems(reader) == [f"{number:016x}"]
+
+
 def test_a_folder_whose_times_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reader = JournalReader(Folder(tmp_path), ".idx", DTYPE)
     for number in range(3):
