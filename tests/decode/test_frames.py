@@ -96,6 +96,14 @@ def test_windows_of_functional_groups():
     assert shown(data, VOIWindow(), 1).tolist() == [[0, 255]]
 
 
+def test_the_function_of_a_functional_groups_window():
+    # LINEAR_EXACT, 95..105: 100 -> 127.5 -> 128. LINEAR would be 255 * 5 / 9 = 141.7.
+    voi = {"WindowCenter": 100, "WindowWidth": 10, "VOILUTFunction": "LINEAR_EXACT"}
+    shared = Sequence([group(FrameVOILUTSequence=voi)])
+    data = make.dicom([row(100)] * 2, VOILUTFunction="LINEAR", SharedFunctionalGroupsSequence=shared)
+    assert shown(data, VOIWindow(), 1).tolist() == [[128]]
+
+
 def test_pydicom_does_not_look_into_functional_groups():
     from pydicom.pixels import apply_windowing
 
@@ -187,6 +195,15 @@ def test_reduced_jpeg_2000(bits, signed):
     assert decode(data, kind, 0, DecodePolicy(depth=16, reduce=(150, 250))).pixels.shape == full.pixels.shape
 
 
+def test_colour_of_more_than_eight_bits_is_not_reduced():
+    # Pillow would cut it to 8 bits.
+    deep = np.random.default_rng(0).integers(0, 4096, (64, 64, 3)).astype(np.uint16)
+    data = make.dicom(deep, "j2k", BitsStored=12)
+    policy = DecodePolicy(depth=16, reduce=(16, 16))
+    got = decode(data, identify("", data), 0, policy).pixels
+    assert np.array_equal(got, np.floor(deep * (65535 / 4095) + 0.5))
+
+
 def test_tags_rebuild_their_kinds():
     for syntax in make.SYNTAX:
         if syntax in ("mpeg", "j2k-part2"):
@@ -202,6 +219,15 @@ def test_a_stack_that_ends_early():
     with pytest.raises(TruncatedError):
         values(data[:-10], 4)
     assert (values(data[:-10], 0) == 10).all()
+
+
+@pytest.mark.parametrize("table", ["basic", "empty"])
+@pytest.mark.parametrize("syntax", ["j2k", "rle"])
+def test_an_encapsulated_stack_that_ends_between_two_frames(table, syntax):
+    data = make.dicom(STACK, syntax, table=table)
+    cut = data[: data.rindex(b"\xfe\xff\x00\xe0")]
+    with pytest.raises(TruncatedError, match="the file ends after 4 of 5 frames"):
+        values(cut, 4)
 
 
 def test_a_jpeg_ls_frame_without_its_end_is_no_endless_search():

@@ -35,6 +35,10 @@ def test_slope_and_intercept_are_independent():
     assert values(make.dicom(row(0, 10), RescaleIntercept=7)).tolist() == [[7, 17]]
 
 
+def test_a_slope_of_zero_is_taken_for_a_missing_one():
+    assert values(make.dicom(row(0, 10), RescaleSlope=0, RescaleIntercept=7)).tolist() == [[7, 17]]
+
+
 def test_pydicom_ignores_a_slope_without_intercept():
     from pydicom.dataset import Dataset
 
