@@ -1,6 +1,7 @@
 """DecoderPool: the same pixels from a child, and what becomes of children that crash, hang, or outlive their parent."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -191,6 +192,33 @@ def test_children_import_no_torch_and_end_with_their_parent(file):
     while state_of(child)[:1] not in ([], ["Z"]):
         assert time.monotonic() < until, "the child outlived its parent"
         os.sched_yield()
+
+
+def test_what_children_run_under(file, monkeypatch):
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.trim_threshold=65536")
+    with DecoderPool(1, Limits(seconds=100)) as pool:
+        pool.decode(file, identify(file, file.read_bytes()))
+        (child,) = pool.pids()
+        limits = Path(f"/proc/{child}/limits").read_text()
+        environment = Path(f"/proc/{child}/environ").read_text().replace("\0", ":")  # glibc cuts at the colons
+    assert re.search(r"Max core file size +0 ", limits), "a core file would hold pixels"
+    assert 100 < int(re.search(r"Max cpu time +(\d+)", limits)[1]) < 160
+    assert "GLIBC_TUNABLES=glibc.malloc.mmap_max=0:" in environment
+    assert ":glibc.malloc.hugetlb=1:glibc.malloc.trim_threshold=65536:" in environment  # the user's own, last, counts
+
+
+def test_freed_memory_that_children_keep_has_a_bound(tmp_path):
+    path = tmp_path / "large.dcm"
+    y, x = np.mgrid[:1200, :1200]
+    path.write_bytes(make.dicom(((x * 3 + y * 2) % 4096).astype(np.uint16), "j2k", BitsStored=12))
+    kind = identify(path, path.read_bytes())
+    with DecoderPool(1) as pool:
+        resident = []
+        for _ in range(12):
+            pool.decode(path, kind)
+            status = Path(f"/proc/{pool.pids()[0]}/status").read_text()
+            resident.append(int(re.search(r"VmRSS:\s+(\d+)", status)[1]))
+    assert max(resident[6:]) <= max(resident[:6]) + 8 * 1200 * 1200 // 1024
 
 
 def test_warnings_reach_the_parents_log(pool, tmp_path, caplog):

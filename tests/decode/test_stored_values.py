@@ -112,12 +112,13 @@ def test_a_codestream_of_other_precision_than_bits_stored():
         assert values(wrong).tolist() == [[300, 1]]
 
 
+@pytest.mark.parametrize("padding", [{}, {"PixelPaddingValue": 4095}])
 @pytest.mark.parametrize("syntax", ["baseline", "lossless", "jxl"])
-def test_a_large_codestream_of_eight_bits_under_a_header_that_says_twelve(syntax):
+def test_a_large_codestream_of_eight_bits_under_a_header_that_says_twelve(syntax, padding):
     # Large enough for the straight line and the search for percentiles, whose codes must not wrap at 256.
     pixels = np.tile(np.arange(256, dtype=np.uint8), (4100, 1))
     frames = [make.encode(pixels, syntax, 8)]
-    data = make.dicom(pixels.astype(np.uint16), syntax, frames=frames, BitsStored=12, PixelPaddingValue=4095)
+    data = make.dicom(pixels.astype(np.uint16), syntax, frames=frames, BitsStored=12, **padding)
     stored = values(data)
     assert np.abs(stored - pixels).max() <= (2 if syntax == "baseline" else 0)
     window = FixedWindow(2000, 4000, "linear_exact")  # 255 * x / 4000
