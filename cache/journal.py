@@ -69,6 +69,11 @@ class JournalReader:
         self._offsets.setdefault(stem, 0)
         self._until = 0.0  # it must not be taken for gone where the folder's time does not tell of it
 
+    def wrote(self, stem: str) -> None:
+        """One record was appended by this process, which knows it: it is not read again."""
+        if self._offsets.get(stem):  # its header was read: what follows is in order
+            self._offsets[stem] += RECORD
+
     def poll(self) -> tuple[list[tuple[str, np.ndarray[Any, Any]]], list[str]]:
         """(stem and its new valid records) of every journal that grew, and the stems of those that are gone."""
         stems = self._list()

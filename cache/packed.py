@@ -233,6 +233,7 @@ class PackedStore(BaseStore):
                     del self._open[kind]  # the journal may end in part of a record: no more records after it
                 raise
             self._slots.publish(segment, slot, key.digest, total)
+            self._entries.wrote(segment.token)
             if self.options.verify != "always":
                 segment.trusted.add(slot)
             segment.unpublished -= 1

@@ -286,6 +286,22 @@ def test_a_segment_is_forgotten_while_it_is_written_to(store: PackedStore, monke
     assert np.array_equal(store.get(key(2)), value(2))  # type: ignore[arg-type]
 
 
+def test_a_writer_does_not_read_its_own_records(store: PackedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.put(key(0), value(0))
+    store.keys()
+    real, read = store._folder.read, []
+    monkeypatch.setattr(store._folder, "read", lambda *arguments: read.append(arguments[0]) or real(*arguments))
+    other = open_store("pinned", str(store.directory), strict=True)
+    for number in range(1, 6):
+        store.put(key(number), value(number))
+        other.put(key(100 + number), value(number))
+    mine = store._slots.slots_of(key(1).digest)[0][0].token
+    assert len(store.keys()) == len(other.keys()) == 11
+    assert len(read) == 5
+    assert f"{mine}.idx" not in read
+    assert len(open_store("pinned", str(store.directory), strict=True).keys()) == 11
+
+
 def test_the_budget_evicts_whole_segments_least_recently_used_first(tmp_path: Path) -> None:
     entry = 1 << 16
     store = open_store("pinned", tmp_path, disk_bytes=6 * (entry + 4096), strict=True)  # one slot a segment
