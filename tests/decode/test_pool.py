@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -194,7 +195,16 @@ def test_children_import_no_torch_and_end_with_their_parent(file):
         os.sched_yield()
 
 
-def test_what_children_run_under(file, monkeypatch):
+@pytest.fixture
+def cores():
+    """Core files are allowed, as far as they can be."""
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_CORE, before)
+
+
+def test_what_children_run_under(file, monkeypatch, cores):
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.trim_threshold=65536")
     with DecoderPool(1, Limits(seconds=100)) as pool:
         pool.decode(file, identify(file, file.read_bytes()))
