@@ -172,7 +172,7 @@ def test_padding_is_read_with_the_sign_of_the_pixels():
     ):
         ds = make.describe([pixels], {})
         ds.add_new("PixelPaddingValue", vr, value)
-        data = make.write(ds, "implicit", make.native(pixels), encapsulated=False)
+        data = make.write(ds, "explicit", make.native(pixels), encapsulated=False)
         assert shown(data, PercentileWindow(0, 100)).tolist() == [[0, 0, 255]]
 
 
