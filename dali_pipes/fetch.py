@@ -215,7 +215,8 @@ class Fetcher:
             retry = True
         except Exception as error:
             # Whatever a decoder's library throws at odd bytes is that file's failure, never the epoch's.
-            named = DecodeError(f"{self._manifest.describe(sample)}: {type(error).__name__}: {error}")
+            # Its text may quote the file, which may hold a patient's name.
+            named = DecodeError(f"{self._manifest.describe(sample)}: its decoder failed with {type(error).__name__}")
             log.debug("unexpected error while decoding", exc_info=True)
         failure = Failure(named)
         with self._lock:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import cache
 from dali_pipes import backends
-from dali_pipes.decode import FixedWindow, PercentileWindow, VOIWindow, Window
+from dali_pipes.decode import FixedWindow, PercentileWindow, VOIWindow, Window, sniff_file
 from dali_pipes.errors import ConfigError
 from dali_pipes.manifest import Manifest
 from dali_pipes.recipe import CHOICES, Recipe
@@ -37,7 +37,7 @@ def add_manifest(parser: argparse.ArgumentParser, *, optional: bool = False) -> 
         "manifest",
         type=Path,
         nargs="?" if optional else None,
-        help="CSV or Parquet with a column 'path', or a folder (class folders or DICOM)",
+        help="CSV or Parquet with a column 'path', or a folder: DICOM files in any, else images in class folders",
     )
     parser.add_argument("--root", type=Path, help="folder that paths are relative to (default: the manifest's)")
     parser.add_argument("--split", help="only the samples of this split")
@@ -84,8 +84,9 @@ def add_loading(parser: argparse.ArgumentParser) -> None:
 def manifest_of(args: argparse.Namespace) -> Manifest:
     """The manifest that the arguments name."""
     if args.manifest.is_dir():
-        folders = any(entry.is_dir() for entry in args.manifest.iterdir())
-        manifest = Manifest.from_folder(args.manifest) if folders else Manifest.from_dicom_tree(args.manifest)
+        files = (path for path in sorted(args.manifest.rglob("*")) if path.is_file())
+        first = next(filter(None, map(sniff_file, files)), None)
+        manifest = Manifest.from_dicom_tree(args.manifest) if first == "dicom" else Manifest.from_folder(args.manifest)
     elif args.manifest.suffix == ".parquet":
         manifest = Manifest.from_parquet(args.manifest, args.root)
     else:

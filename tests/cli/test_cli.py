@@ -64,6 +64,20 @@ def test_a_bad_file_is_named_once(archive: Path) -> None:
     assert told.stderr.count("sample 2") == 1
 
 
+def test_a_folder_is_a_dicom_tree_or_class_folders(
+    archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By its first image: every frame of DICOM files in whatever folders, or the images of class folders."""
+    for place in ("study/a", "study/b/c"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "x.dcm").write_bytes(dicom([noise(i, 8, 9, 1) for i in range(6)]))
+    (tmp_path / "classes" / "one").mkdir(parents=True)
+    (archive / "000.jpg").rename(tmp_path / "classes" / "one" / "0.jpg")
+    for folder, samples in (("study", 12), ("classes", 1)):
+        code, document = call(capsys, "warm", tmp_path / folder, "--cache-dir", tmp_path / "cache", "--img-size", 8)
+        assert (code, document["samples"]) == (0, samples)
+
+
 def test_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "x"
     path.write_bytes(dicom(noise(1, 20, 30, 1), "rle", PhotometricInterpretation="MONOCHROME1"))
