@@ -330,8 +330,7 @@ class Fetcher:
 
     def _base_image(self, decoded: Decoded, kind: Kind) -> Pixels:
         recipe, pixels = self._recipe, decoded.pixels
-        native = recipe.parity == "fast" and not self._cached and recipe.depth == 8 and recipe.channels == 3
-        if native and kind.dali:  # what DALI's CPU operators make of it; a cache holds portable base images only
+        if recipe.native_base and kind.dali and not self._cached:  # a cache holds portable base images only
             size = (recipe.height, recipe.width)
             return native_base(pixels, size, recipe.fit, recipe.interpolation, recipe.emulate)
         if pixels.shape[2] == 3 and pixels.strides[2] == 0:  # one plane, repeated: resize it once

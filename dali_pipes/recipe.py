@@ -158,6 +158,15 @@ class Recipe:
         return 65535 if self.integer_dtype is torch.uint16 else 255
 
     @property
+    def native_base(self) -> bool:
+        """Whether DALI's own operators, or their twins, make the base image of a plain JPEG that no cache holds.
+
+        Not at depth 16, where a JPEG's values are spread over 16 bits; and not to gray, for which DALI takes the Y
+        plane where the contract computes it from RGB.
+        """
+        return self.parity == "fast" and self.depth == 8 and self.channels == 3
+
+    @property
     def decode_policy(self) -> DecodePolicy:
         """The part that decoding a file needs."""
         return DecodePolicy(

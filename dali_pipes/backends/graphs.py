@@ -39,12 +39,8 @@ Pixels = npt.NDArray[Any]
 
 
 def decodes(recipe: Recipe) -> bool:
-    """Whether a graph can take the JPEGs of a recipe undecoded, with the bits that the recipe promises.
-
-    Not at depth 16, where a JPEG's values are spread over 16 bits; and not to gray by DALI's own operators, which take
-    the Y plane where the contract computes it from RGB.
-    """
-    return recipe.depth == 8 and (recipe.parity == "exact" or recipe.channels == 3)
+    """Whether a graph can take the JPEGs of a recipe undecoded, with the bits that the recipe promises."""
+    return recipe.native_base or (recipe.parity == "exact" and recipe.depth == 8)
 
 
 @dataclass(frozen=True)
@@ -127,7 +123,7 @@ class Graph:
         if self.decode:
             jpeg = fn.external_source(name="jpeg", dtype=types.UINT8, ndim=1, batch=True, no_copy=True)
             encoded = fn.external_source(name="encoded", dtype=types.BOOL, ndim=0, batch=True)
-            develop = self._native if self.recipe.parity == "fast" else self._portable
+            develop = self._native if self.recipe.native_base else self._portable
             batch = _either(encoded, lambda: develop(jpeg), lambda: batch)
         if "hflip" in self.inputs:
             hflip = fn.external_source(name="hflip", dtype=types.INT32, ndim=0, batch=True)

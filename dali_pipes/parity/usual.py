@@ -91,7 +91,7 @@ def base_of(usual: Usual, pixels: Array, kind: Kind, recipe: Recipe) -> Array:
     """uint8 [C, h, w]: resized, and cut or padded. Raises DecodeError where the whole resized picture is too large."""
     if usual.resize is None and usual.antialias:
         size = (recipe.height, recipe.width)
-        if recipe.parity == "fast" and kind.dali and recipe.channels == 3:
+        if recipe.native_base and kind.dali:
             return native_base(pixels, size, recipe.fit, recipe.interpolation, recipe.emulate)
         return base_image(pixels, size, recipe.fit, recipe.interpolation)
     place = geometry(pixels.shape[0], pixels.shape[1], (recipe.height, recipe.width), recipe.fit)

@@ -138,6 +138,13 @@ def test_native_images_are_explained_too(photos: dp.Manifest) -> None:
     assert explained(photos, on_gpu, pil=Usual()) == found
 
 
+def test_gray_is_ours_under_fast_parity_too(photos: dp.Manifest) -> None:
+    """DALI's operators do not make gray base images, so it is not their form that is explained."""
+    found = explained(photos, Recipe(size=40, channels=1, parity="fast"), pil=Usual())
+    (cause,) = (cause for cause in found.causes if cause.name == "rounding")
+    assert "ours is PyTorch's integer form" in cause.words
+
+
 def test_dalis_resize_is_a_level_off_but_at_the_border() -> None:
     """As the words say."""
     pixels = noise(120, 90)
