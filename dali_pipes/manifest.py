@@ -274,6 +274,18 @@ def _folder(root: str | os.PathLike[str]) -> Path:
     return Path(root)
 
 
+def holds_dicom(root: str | os.PathLike[str]) -> bool:
+    """Whether the first image under a folder, by path, is DICOM: then it is a tree of such files, else class folders.
+
+    Raises:
+        ManifestError: no such folder.
+    """
+    from dali_pipes.decode import sniff_file
+
+    base = _folder(root)
+    return next(filter(None, (sniff_file(base / relative) for relative in _files(base, ""))), None) == "dicom"
+
+
 def _files(base: Path, below: str) -> list[str]:
     """Regular, not hidden files (not pipes, nor sockets) under `base/below`, relative to `base`, sorted."""
     found = []

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 import cache
 from dali_pipes import backends
-from dali_pipes.decode import FixedWindow, PercentileWindow, VOIWindow, Window, sniff_file
+from dali_pipes.decode import FixedWindow, PercentileWindow, VOIWindow, Window
 from dali_pipes.errors import ConfigError
-from dali_pipes.manifest import Manifest
+from dali_pipes.manifest import Manifest, holds_dicom
 from dali_pipes.recipe import CHOICES, Recipe
 
 GOOD, FAILED, USAGE, LACKING, INTERRUPTED = 0, 1, 2, 3, 130
@@ -84,9 +84,8 @@ def add_loading(parser: argparse.ArgumentParser) -> None:
 def manifest_of(args: argparse.Namespace) -> Manifest:
     """The manifest that the arguments name."""
     if args.manifest.is_dir():
-        files = (path for path in sorted(args.manifest.rglob("*")) if path.is_file())
-        first = next(filter(None, map(sniff_file, files)), None)
-        manifest = Manifest.from_dicom_tree(args.manifest) if first == "dicom" else Manifest.from_folder(args.manifest)
+        read = Manifest.from_dicom_tree if holds_dicom(args.manifest) else Manifest.from_folder
+        manifest = read(args.manifest)
     elif args.manifest.suffix == ".parquet":
         manifest = Manifest.from_parquet(args.manifest, args.root)
     else:

@@ -71,6 +71,7 @@ def test_a_folder_is_a_dicom_tree_or_class_folders(
     for place in ("study/a", "study/b/c"):
         (tmp_path / place).mkdir(parents=True)
         (tmp_path / place / "x.dcm").write_bytes(dicom([noise(i, 8, 9, 1) for i in range(6)]))
+    (tmp_path / "study" / ".preview.jpg").write_bytes((archive / "001.jpg").read_bytes())  # hidden: no sample
     (tmp_path / "classes" / "one").mkdir(parents=True)
     (archive / "000.jpg").rename(tmp_path / "classes" / "one" / "0.jpg")
     for folder, samples in (("study", 12), ("classes", 1)):
