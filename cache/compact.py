@@ -165,8 +165,16 @@ class Compactor:
         first = merge.old[0]
         yield header(np.dtype(first.dtype), (len(merge.moves), *first.shape), DATA)
         for segment, slot, _, _ in merge.moves:
+            yield from self._entry(segment, slot)
+
+    def _entry(self, segment: Segment, slot: int) -> Iterator[Any]:
+        """The bytes of a slot; zeros in the place of one whose segment has been removed meanwhile."""
+        try:
             with self._folder.open(segment.name) as fd:
                 yield from chunks(fd, DATA + slot * segment.entry_bytes, segment.entry_bytes)
+        except FileNotFoundError:
+            self._slots.forget(segment.token)  # so none of its entries is published again
+            yield bytes(segment.entry_bytes)
 
     def _publish(self, merge: Merge, token: str) -> bool:
         """Appends the records of what has not been deleted, replaced or evicted meanwhile; whether there was any."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import cache.compact
 import cache.files
 import cache.lock
 import cache.slots
-from cache import Store, StoreIOError, open_store, upkeep
+from cache import Key, Store, StoreIOError, open_store, upkeep
 from cache.lock import exclusive
 from tests.cache.conftest import key, value
 from tests.faults.conftest import in_child, kill, right_or_missing, wanted
@@ -187,6 +187,34 @@ def test_what_is_deleted_or_replaced_meanwhile(tmp_path: Path, monkeypatch: pyte
             assert set(each.keys()) == {key(number) for number in [*NUMBERS, 200] if number not in gone}
             assert each.get(key(2)).tobytes() == wanted(5).tobytes()  # type: ignore[union-attr]
             assert each.get(key(4)).tobytes() == wanted(4).tobytes()  # type: ignore[union-attr]
+
+
+def test_segments_are_removed_while_they_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a writer does that deletes the last entry of a segment: the others of its shape are merged all the same."""
+    short_runs(tmp_path, step=3)
+    gone: set[bytes] = set()
+    real = cache.compact.Compactor._copy
+    with open_store("pinned", tmp_path, strict=True) as other:
+
+        def copy(compactor: Any, merge: cache.compact.Merge) -> Iterator[Any]:
+            parts = real(compactor, merge)
+            yield next(parts)
+            yield next(parts)  # an entry of the first segment
+            ends = {merge.moves[0][0], merge.moves[-1][0]}
+            gone.update(digest for segment, _, digest, _ in merge.moves if segment in ends)
+            for digest in gone:
+                assert other.delete(Key(digest))
+            yield from parts
+
+        monkeypatch.setattr(cache.compact.Compactor, "_copy", copy)
+        with open_store("pinned", tmp_path, strict=True) as store:
+            assert compact(store) == RUNS - 2 - 1, "the four that are left are one"
+        kept = [number for number in NUMBERS[::3] if key(number).digest not in gone]
+        assert len(kept) == len(NUMBERS[::3]) * (RUNS - 2) // RUNS
+        assert set(other.keys()) == {key(number) for number in kept}
+        assert right_or_missing(other, kept) == len(kept)
+    found = upkeep.verify(tmp_path)
+    assert (found["corrupt"], found["orphans"], len(segments(tmp_path))) == (0, 0, 1)
 
 
 def test_everything_is_purged_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

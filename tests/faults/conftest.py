@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def memory_path() -> Iterator[Path]:
         yield Path(path)
 
 
-def right_or_missing(store: Store, numbers: range) -> int:
+def right_or_missing(store: Store, numbers: Iterable[int]) -> int:
     """Reads all keys; fails at the first that holds anything else than its value. How many are there."""
     there = 0
     for number in numbers:

@@ -152,6 +152,7 @@ def write_on(directory: Path, rounds: int, first: int) -> None:
 
 
 def go_on(directory: Path, rounds: int) -> None:
+    """Merges again and again meanwhile; what readers and writers do never stops one."""
     short_runs(directory)
     children = [in_child(lambda: read_on(directory, rounds)) for _ in range(2)]
     children += [in_child(lambda: write_on(directory, rounds, first)) for first in (1000, 2000)]  # noqa: B023
@@ -172,11 +173,13 @@ def ended(child: int) -> bool:
     return bool(done)
 
 
-def test_readers_and_writers_go_on(tmp_path: Path) -> None:
+def test_readers_and_writers_go_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     go_on(tmp_path, 20)
+    assert not caplog.records, "no merge failed"
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_readers_and_writers_go_on_at_length(tmp_path: Path) -> None:
+def test_readers_and_writers_go_on_at_length(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     go_on(tmp_path, 1000)
+    assert not caplog.records, "no merge failed"
