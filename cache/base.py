@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .access import Access
 from .errors import CacheError, IntegrityError, StoreConfigError, StoreIOError
-from .files import Access
+from .files import access_to
 from .key import Key
 
 LOG = logging.getLogger(__name__)
@@ -45,10 +46,9 @@ class Options:
     def __repr__(self) -> str:
         return f"Options(verify={self.verify!r}, read_only={self.read_only}, strict={self.strict})"  # never the secret
 
-    @property
-    def access(self) -> Access:
-        """Modes and group of what the store writes."""
-        return Access.of(self.shared_group)
+    def access_to(self, directory: str) -> Access:
+        """Modes and group of what the store writes into a cache."""
+        return access_to(directory, self.shared_group)
 
 
 class BaseStore:

@@ -208,7 +208,7 @@ class Compactor:
         for name in self._folder.names():
             if is_journal(name, ".del"):
                 left = is_left(self._folder, name)
-                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                with contextlib.suppress(FileNotFoundError, PermissionError):  # removed meanwhile, or another user's
                     records = read_records(self._folder, name)  # afterwards: a dead writer's last ones are read too
                     if left or SEALED in records["kind"]:
                         buried[name] = set(records["token"][records["kind"] == DEAD].tolist())

@@ -10,7 +10,6 @@ mapping can lose its pages. Every function raises OSError; turning that into a m
 from __future__ import annotations
 
 import contextlib
-import grp
 import mmap
 import os
 import secrets
@@ -18,9 +17,10 @@ import stat
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from .access import Access
 from .errors import IntegrityError, StoreConfigError
 from .owner import Owner, me
 
@@ -30,32 +30,9 @@ TAG = (
     b"# This folder is a cache made by dali-pipes. Its content can be made again.\n"
     b"# See https://bford.info/cachedir/\n"
 )
-SHARED = 0o2770  # mode of the folders of a shared group
 FOREIGN_LEASE = 3600.0  # seconds after which a temporary file of another host counts as left behind
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHUNK = 1 << 16  # fits the processor's cache: hashing a chunk costs little more than reading it
-
-
-@dataclass(frozen=True)
-class Access:
-    """Who may read what the cache writes: the modes of folders and files, and the group (-1: leave it)."""
-
-    folder: int = 0o700
-    file: int = 0o600
-    gid: int = -1
-
-    @classmethod
-    def of(cls, shared_group: str | int | None) -> Access:
-        """Private by default; with a group's name or number, readable and writable by that group too."""
-        if shared_group is None:
-            return cls()
-        try:
-            gid = shared_group if isinstance(shared_group, int) else grp.getgrnam(shared_group).gr_gid
-        except KeyError:
-            raise StoreConfigError(
-                f"shared_group={shared_group!r}: no such group on this machine; give a group's name or number"
-            ) from None
-        return cls(SHARED, 0o660, gid)
 
 
 class Folder:
@@ -242,7 +219,10 @@ class Folder:
         """Marks a file as used now, or ``when`` (ns)."""
         now = when or time.time_ns()  # the kernel's own clock is too coarse to order two uses
         with self._parent(name) as (parent, base):
-            os.utime(base, ns=(now, now), dir_fd=parent, follow_symlinks=False)
+            try:
+                os.utime(base, ns=(now, now), dir_fd=parent, follow_symlinks=False)
+            except PermissionError:  # another user's: who may write to it may only say "now"
+                os.utime(base, dir_fd=parent, follow_symlinks=False)
 
     def rename(self, name: str, target: str) -> bool:
         """Renames a file within the folder; False if it was gone."""
@@ -352,6 +332,23 @@ def is_tagged(folder: Folder) -> bool:
         return folder.read(TAG_NAME, limit=len(TAG) + 1) == TAG
     except OSError:
         return False
+
+
+def access_to(directory: str, shared_group: str | int | None) -> Access:
+    """How to write into a cache: for ``shared_group``, else for the group that it was made for, as its tag tells.
+
+    Below a folder in which anyone may make folders (/tmp) another user's tag is not believed: it may be a trap.
+    """
+    if shared_group is not None:
+        return Access.of(shared_group)
+    root = Folder(directory, read_only=True)
+    with contextlib.suppress(OSError):
+        tagged = root.status(TAG_NAME) if is_tagged(root) else None
+        if tagged is not None and stat.S_IMODE(tagged.st_mode) == Access.of(tagged.st_gid).file:
+            above = [path.stat().st_mode for path in Path(root.path).parents]
+            if tagged.st_uid == os.getuid() or not any(mode & stat.S_IWOTH for mode in above):
+                return Access.of(tagged.st_gid)
+    return Access()
 
 
 def _write(fd: int, data: Any) -> None:

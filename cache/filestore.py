@@ -38,8 +38,8 @@ class FileStore(BaseStore):
     def __init__(self, directory: str | os.PathLike[str], options: Options, sweep: bool = True) -> None:
         super().__init__(options)
         self.directory = os.path.abspath(os.fspath(directory))
-        self._root = Folder(self.directory, options.access, options.read_only)
-        self._folder = Folder(os.path.join(self.directory, self.mode), options.access, options.read_only)
+        self._root = Folder(self.directory, options.access_to(self.directory), options.read_only)
+        self._folder = Folder(os.path.join(self.directory, self.mode), self._root.access, options.read_only)
         self._budget = None
         if options.disk_bytes is not None and not options.read_only:
             self._budget = Budget(self._folder, options.disk_bytes, self._remove)
@@ -82,7 +82,7 @@ class FileStore(BaseStore):
             self._set_aside(key, str(error))
             return None
         if self._budget is not None:
-            with contextlib.suppress(FileNotFoundError):  # evicted meanwhile: what was read is good
+            with contextlib.suppress(OSError):  # evicted meanwhile: what was read is good
                 self._folder.touch(self.stem(key) + self.suffix)
         return read_only(array)
 
@@ -164,7 +164,7 @@ class FileStore(BaseStore):
                 size = os.fstat(fd).st_size - RECORD
                 data = b"".join(map(bytes, chunks(fd, size, RECORD))) if size >= 0 else b""
             return Trailer.parse(data, key.digest, size).content == content
-        except (FileNotFoundError, IntegrityError):
+        except (FileNotFoundError, PermissionError, IntegrityError):  # another user's is replaced
             return False
 
     def _save(self, key: Key, array: Array, content: bytes) -> None:

@@ -46,7 +46,8 @@ class SingleFlight:
         directory, options = getattr(store, "directory", None), getattr(store, "options", None)
         self._claims: Folder | None = None
         if directory is not None and not (options is not None and options.read_only):
-            self._claims = Folder(os.path.join(directory, "claims"), options.access if options is not None else None)
+            access = options.access_to(directory) if options is not None else None
+            self._claims = Folder(os.path.join(directory, "claims"), access)
             with contextlib.suppress(OSError):  # a folder that cannot be made or read holds nothing to sweep
                 for name in left_behind(self._claims):
                     if name.endswith(".claim"):
@@ -193,7 +194,7 @@ def left_behind(claims: Folder) -> list[str]:
     found = claims.orphans()
     for name in claims.names():
         if name.endswith(".claim"):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, PermissionError):  # removed meanwhile, or another user's
                 owner = Owner.parse(claims.read(name, limit=100).decode("ascii", "replace"))
                 if owner is not None and owner.alive() is False:
                     found.append(name)

@@ -11,6 +11,7 @@ check: h = 0x9E3779B97F4A7C15; for each of the seven little-endian words w: h = 
 
 from __future__ import annotations
 
+import logging
 import struct
 import time
 from typing import Any
@@ -19,6 +20,7 @@ import numpy as np
 
 from .files import Folder
 
+LOG = logging.getLogger(__name__)
 RECORD = 64
 _RELY = 1.0  # seconds for which a folder's time of change is believed: some network folders do not keep it
 _SEED, _PRIME, _MASK = 0x9E3779B97F4A7C15, 0xFF51AFD7ED558CCD, (1 << 64) - 1
@@ -63,6 +65,7 @@ class JournalReader:
         self._stamp, self._until = (0, 0), 0.0  # of the folder when it was listed, and how long that may be relied on
         self._offsets: dict[str, int] = {}
         self.complete: set[str] = set()  # journals that will not grow any more: not looked at again
+        self.unreadable: set[str] = set()  # another user's, who does not share them
 
     def watch(self, stem: str) -> None:
         """Expects a journal that was just made, so that its going is noticed even before it was read."""
@@ -79,7 +82,7 @@ class JournalReader:
         stems = self._list()
         grown = []
         for stem in stems:
-            if stem in self.complete:
+            if stem in self.complete or stem in self.unreadable:
                 continue
             offset = self._offsets.setdefault(stem, 0)
             found = self._folder.status(stem + self._suffix)
@@ -88,6 +91,9 @@ class JournalReader:
             try:
                 data = self._folder.read(stem + self._suffix, offset)
             except FileNotFoundError:
+                continue
+            except PermissionError as error:
+                self._skip(stem, error)
                 continue
             records = np.frombuffer(data, self._dtype, len(data) // RECORD)
             good = np.flatnonzero(valid(records))
@@ -99,7 +105,20 @@ class JournalReader:
         for stem in gone:
             del self._offsets[stem]
             self.complete.discard(stem)
+            self.unreadable.discard(stem)
         return grown, gone
+
+    def _skip(self, stem: str, error: PermissionError) -> None:
+        self.unreadable.add(stem)
+        if len(self.unreadable) == 1:
+            LOG.warning(
+                "%s%s in %s is another user's and cannot be read (%s): going on without it; later ones are only "
+                "counted. A cache for several users is opened with shared_group= by the first of them",
+                stem,
+                self._suffix,
+                self._folder.path,
+                error,
+            )
 
     def _list(self) -> list[str]:
         """The journals that there are. A folder of thousands that has not changed is not listed again."""

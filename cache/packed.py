@@ -56,8 +56,8 @@ class PackedStore(BaseStore):
     def __init__(self, directory: str | os.PathLike[str], options: Options, sweep: bool = True) -> None:
         super().__init__(options)
         self.directory = os.path.abspath(os.fspath(directory))
-        self._root = Folder(self.directory, options.access, options.read_only)
-        self._folder = Folder(os.path.join(self.directory, "pinned"), options.access, options.read_only)
+        self._root = Folder(self.directory, options.access_to(self.directory), options.read_only)
+        self._folder = Folder(os.path.join(self.directory, "pinned"), self._root.access, options.read_only)
         self._lock = ProcessLock()
         self._entries = JournalReader(self._folder, ".idx", RECORD)
         self._tombs = JournalReader(self._folder, ".del", RECORD)
@@ -382,8 +382,8 @@ class PackedStore(BaseStore):
         with self._lock:
             self._refresh()
             size = sum(status.st_blocks * 512 for _, status in segment_files(self._folder))
-            number = len(self._slots.numbers)
-            return {"entries": len(self._index), "bytes": size, "budget": self.options.disk_bytes, "segments": number}
+            found = {"entries": len(self._index), "bytes": size, "budget": self.options.disk_bytes}
+            return found | {"segments": len(self._slots.numbers), "unreadable": len(self._entries.unreadable)}
 
     def close(self) -> None:
         if self._closed:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from .errors import EntryError
-from .files import Access, Folder, tag
+from .files import Folder, access_to, tag
 from .journal import JournalReader, seal
 from .key import Key, default_secret
 from .lock import ProcessLock
@@ -41,7 +41,7 @@ class PartsLedger:
         read_only: bool = False,
         shared_group: str | int | None = None,
     ) -> None:
-        access = Access.of(shared_group)
+        access = access_to(os.fspath(directory), shared_group)
         self._root = Folder(directory, access, read_only)
         self._folder = Folder(os.path.join(os.fspath(directory), "parts"), access, read_only)
         self._source, self._read_only = source, read_only

@@ -108,7 +108,7 @@ def _is_unfinished(folder: Folder, journal: str, has_segment: bool) -> bool:
         if has_segment and (status := folder.status(journal)) and status.st_size > RECORD.itemsize:
             return False
         maker = journal_owner(folder, journal)
-    except FileNotFoundError:  # removed meanwhile
+    except (FileNotFoundError, PermissionError):  # removed meanwhile, or another user's
         return False
     return maker is None or maker.alive() is False
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from .errors import StoreConfigError
-from .files import Access, Folder, tag
+from .files import Folder, access_to, tag
 from .journal import JournalReader, is_settled, seal
 from .key import default_secret
 from .lock import ProcessLock
@@ -59,7 +59,7 @@ class SourceIndex:
         self.errors = 0
         if directory is None:
             return
-        access = Access.of(shared_group)
+        access = access_to(os.fspath(directory), shared_group)
         self._root = Folder(directory, access, read_only)
         self._folder = Folder(os.path.join(os.fspath(directory), "sources"), access, read_only)
         self._reader = JournalReader(self._folder, ".src", RECORD)

@@ -106,7 +106,9 @@ def open_store(
       and power).
     read_only: writes nothing, not even what it learns of damaged entries.
     strict: raise StoreIOError and IntegrityError instead of counting, warning once and answering with a miss.
-    shared_group: a group that may read and write what is made (else only this user may).
+    shared_group: a group that may read and write what is made. Said when the cache is made; later openings keep to
+      it, but of a cache that another user made below a folder in which anyone may make folders (/tmp). Without it
+      only this user may.
     secret: 16 to 64 bytes; checksums are then keyed, for a folder into which others can write.
     shared: for ``memory``: one copy for all worker processes of this machine.
     over, base: for ``tiered``: the disk mode below memory, and a shared folder of that mode which is only read.

@@ -74,7 +74,7 @@ class TensorMemmapStore(FileStore):
     def _has(self, key: Key, content: bytes) -> bool:
         try:
             data, _, _, _, there, _ = self._describe(key)
-        except (FileNotFoundError, IntegrityError):
+        except (FileNotFoundError, PermissionError, IntegrityError):  # another user's is replaced
             return False
         return there == content and self._folder.status(data) is not None
 

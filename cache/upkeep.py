@@ -10,13 +10,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from .base import BaseStore, Options
 from .budget import QUARANTINE
 from .errors import StoreConfigError
-from .files import SHARED, TAG_NAME, Folder, is_tagged
+from .files import TAG_NAME, Folder, is_tagged
 from .flight import left_behind
 from .journal import RECORD
 from .key import Key
@@ -42,15 +41,12 @@ Progress = Callable[[int, int], None]
 
 
 def _stores(directory: str, options: Options) -> Iterator[BaseStore]:
-    """The stores of the modes that the folder holds. What they make in a group's folder is the group's too."""
+    """The stores of the modes that the folder holds."""
     from .store import open_disk
 
     for mode in MODES_ON_DISK:
-        path = os.path.join(directory, mode)
-        if os.path.isdir(path):
-            status = os.stat(path)
-            group = status.st_gid if status.st_mode & SHARED == SHARED else None
-            yield open_disk(mode)(directory, replace(options, shared_group=group))
+        if os.path.isdir(os.path.join(directory, mode)):
+            yield open_disk(mode)(directory, options)
 
 
 def _require_cache(directory: str | os.PathLike[str]) -> str:

@@ -8,6 +8,7 @@ import pytest
 EXPECTED_SKIPS = (
     "no NVIDIA GPU",
     "nvcc is not installed",
+    "only root can be several users",
 )
 """Beginnings of the reasons for which a test may be skipped in CI."""
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import cache
-from cache.files import TAG, Access, Folder, is_tagged, tag, temporary_owner
+from cache.access import Access
+from cache.files import TAG, Folder, is_tagged, tag, temporary_owner
 from cache.owner import Owner, me
 
 SOURCES = sorted(Path(cache.__file__).parent.glob("*.py"))
