@@ -131,7 +131,7 @@ def test_a_build_that_fuses_takes_the_plain_form(monkeypatch: pytest.MonkeyPatch
     def unreachable(*arguments: Any) -> None:
         raise AssertionError("the blocked form was taken")
 
-    monkeypatch.setattr(np, "einsum", lambda _, rows, weight: (rows.astype(float).T @ weight).astype(np.float32))
+    monkeypatch.setattr(passes, "einsum", lambda _, rows, weight: (rows.astype(float).T @ weight).astype(np.float32))
     passes.einsum_rounds_twice.cache_clear()
     try:
         assert not passes.einsum_rounds_twice()
