@@ -126,7 +126,7 @@ def open_store(
 
         return SharedMemoryStore(options) if shared else MemoryStore(options)
     if directory is None:
-        raise StoreConfigError(f"cache mode {mode!r} keeps its entries in a folder: give directory=")
+        raise StoreConfigError(f"cache mode {mode!r} keeps its entries in a folder: say which (directory=, cache_dir=)")
     if mode == "tiered":
         from .tiered import TieredStore
 

@@ -14,7 +14,6 @@ together, sampled ten times a second:
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
 import os
 import platform
@@ -30,10 +29,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import cache
-from dali_pipes.errors import BackendError
+from dali_pipes.columns import TextColumn
+from dali_pipes.errors import BackendError, ConfigError
 from dali_pipes.loader import Loader
 from dali_pipes.manifest import Manifest
 from dali_pipes.recipe import Recipe
@@ -114,27 +115,26 @@ def measure(
     Args:
         manifest, recipe: what is loaded; samples that do not decode are skipped and counted.
         modes: of `cache.MODES`. backends: resolved names.
-        epochs: the first and the later ones, at least 2.
+        epochs: the first and the later ones together, at least 2.
         batch_size, num_workers: as for `Loader`.
         folder: where the caches lie while they are measured; a temporary folder by default.
 
     Raises:
-        BackendError: a child failed; its last words are in the message.
+        ConfigError: fewer than 2 epochs. BackendError: a child failed; its last words are in the message.
     """
+    if epochs < 2:
+        raise ConfigError(f"epochs={epochs}: give at least 2: the first, and one that finds the cache filled.")
     with tempfile.TemporaryDirectory(prefix="dali-pipes-bench-", dir=folder) as temporary:
-        rows = Path(temporary) / "samples.csv"
-        _write_rows(manifest, rows)
         _read_sources(manifest)
         for mode in modes:
             for backend in backends:
                 job = {
-                    "manifest": str(rows),
-                    "root": str(Path(manifest.root).absolute()),
+                    "samples": _rows(manifest),
                     "recipe": recipe.to_dict(),
                     "cache_mode": mode,
                     "cache_dir": str(Path(temporary) / f"{mode}-{backend}"),
                     "backend": backend,
-                    "epochs": max(2, epochs),
+                    "epochs": epochs,
                     "batch_size": batch_size,
                     "num_workers": num_workers,
                 }
@@ -159,7 +159,7 @@ def _in_child(job: dict[str, Any]) -> Measurement:
 
 def run_job(job: dict[str, Any]) -> Measurement:
     """Measures one combination in this process."""
-    manifest = Manifest.from_csv(job["manifest"], job["root"])
+    manifest = _manifest(**job["samples"])
     persistent = job["cache_mode"] in cache.PERSISTENT_MODES
     directory = Path(job["cache_dir"])
     with (
@@ -242,11 +242,17 @@ def _memory() -> tuple[float, float]:
     return (total["Pss_Anon"] + total["Pss_Shmem"]) / 1024, total["Pss_File"] / 1024
 
 
-def _write_rows(manifest: Manifest, path: Path) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(("path", "id", "frame", "label"))
-        rows.writerows((sample.path, sample.id, sample.frame, sample.label) for sample in manifest)
+def _rows(manifest: Manifest) -> dict[str, Any]:
+    """What a child needs of a manifest; JSON holds file names that are no UTF-8 too."""
+    root = str(Path(manifest.root).absolute())
+    frames, labels = manifest.frames.tolist(), manifest.labels.tolist()
+    return {"root": root, "paths": [*manifest.paths], "ids": [*manifest.ids], "frames": frames, "labels": labels}
+
+
+def _manifest(root: str, paths: list[str], ids: list[str], frames: list[int], labels: list[int]) -> Manifest:
+    blank = TextColumn([""] * len(paths))
+    columns = (TextColumn(paths), TextColumn(ids), np.array(frames, np.int32), np.array(labels, np.int64))
+    return Manifest(Path(root), *columns, blank, blank)
 
 
 def _read_sources(manifest: Manifest) -> None:

@@ -299,7 +299,8 @@ def _per_channel(name: str, values: Any, channels: int) -> tuple[float, ...] | N
         many = ()
     many = many * channels if len(many) == 1 else many
     if len(many) != channels or not all(map(math.isfinite, many)):
-        raise ConfigError(f"Recipe({name}={values!r}): give 1 or {channels} finite numbers, in units of full scale.")
+        allowed = "1 finite number" if channels == 1 else f"1 or {channels} finite numbers"
+        raise ConfigError(f"Recipe({name}={values!r}): give {allowed}, in units of full scale.")
     return many
 
 

@@ -6,6 +6,7 @@ import argparse
 import importlib
 import json
 import logging
+import os
 import sys
 import traceback
 import warnings
@@ -22,6 +23,9 @@ COMMANDS = {
     "cache": "look after a cache: stats, verify, gc, purge, explain",
     "doctor": "say what this machine can run, and what is missing for more",
 }
+
+
+_WRONG_PATH = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 
 def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
@@ -71,19 +75,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except (DaliPipesError, CacheError, OSError) as error:
         code = FAILED
-        if isinstance(error, (ConfigError, ManifestError, StoreConfigError, FileNotFoundError)):
+        if isinstance(error, (ConfigError, ManifestError, StoreConfigError, *_WRONG_PATH)):
             code = USAGE
         elif isinstance(error, (BackendError, UnsupportedError)):
             code = LACKING
-        _report(arguments, error)
+        _report(arguments, error, _in_words(error))
         return code
     except Exception as error:
-        _report(arguments, error)
+        _report(arguments, error, str(error))
         traceback.print_exc()
         return FAILED
 
 
-def _report(arguments: Sequence[str], error: Exception) -> None:
+def _in_words(error: Exception) -> str:
+    """The message; that of an error of the system as "FILE: No such file or directory"."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return str(error)
+
+
+def _report(arguments: Sequence[str], error: Exception, message: str) -> None:
     if "--json" in arguments:
-        print(json.dumps({"error": type(error).__name__, "message": str(error)}))
-    print(f"dali-pipes: {error}", file=sys.stderr)
+        print(json.dumps({"error": type(error).__name__, "message": message}))
+    print(f"dali-pipes: {message}", file=sys.stderr)

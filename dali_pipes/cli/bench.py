@@ -19,7 +19,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     common.add_loading(parser)
     parser.add_argument("--modes", nargs="+", default=list(cache.MODES), choices=cache.MODES, help="(default: all)")
     parser.add_argument("--backends", nargs="+", choices=backends.BACKENDS, help="(default: all that run here)")
-    parser.add_argument("--epochs", type=int, default=4, help="epochs of each, the first included (default: 4)")
+    parser.add_argument("--epochs", type=int, default=4, help="epochs of each, at least 2 (default: 4)")
     parser.add_argument("--dir", type=Path, help="where the caches lie while they are measured (default: temporary)")
     common.add_json(parser)
 
@@ -73,4 +73,6 @@ def text(found: list[Measurement]) -> str:
             ]
         )
     images = max((each.images for each in found), default=0)
-    return f"{images} images an epoch; later epochs: median.\n\n{common.table(head, rows)}"
+    lost = max((each.failed for each in found), default=0)
+    note = f"; {common.failed(lost)}" if lost else ""
+    return f"{images} images an epoch{note}; later epochs: median.\n\n{common.table(head, rows)}"

@@ -138,8 +138,7 @@ def _purge(args: argparse.Namespace) -> int:
     if chosen:
         if args.manifest is None:
             raise ConfigError("purge: --id and --group need --manifest, to know which files they mean.")
-        args.split = None
-        keys = _keys_of(args.directory, common.manifest_of(args), set(args.id), set(args.group))
+        keys = _keys_of(args.directory, common.read_manifest(args), set(args.id), set(args.group))
     found = upkeep.purge(args.directory, keys=keys, dry_run=not args.yes)
     what = f"{found['entries']} entries" if chosen else f"{found['files']} files, {common.size(found['bytes'])},"
     done = "were removed" if args.yes else "would be removed; add --yes to do it"

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import cache
 from dali_pipes import backends
 from dali_pipes.decode import FixedWindow, PercentileWindow, VOIWindow, Window
-from dali_pipes.errors import ConfigError
-from dali_pipes.manifest import Manifest, holds_dicom
+from dali_pipes.errors import ConfigError, ManifestError
+from dali_pipes.manifest import SHOW_PATHS, Manifest, holds_dicom
 from dali_pipes.recipe import CHOICES, Recipe
 
 GOOD, FAILED, USAGE, LACKING, INTERRUPTED = 0, 1, 2, 3, 130
@@ -22,6 +23,8 @@ GOOD, FAILED, USAGE, LACKING, INTERRUPTED = 0, 1, 2, 3, 130
 WINDOW_HELP = "percentile[:LOW,HIGH], fixed:CENTER,WIDTH, voi[:INDEX] or none"
 
 T = TypeVar("T")
+
+_TRIED = 16
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -69,9 +72,9 @@ def add_decoders(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_cache(parser: argparse.ArgumentParser, mode: str) -> None:
+def add_cache(parser: argparse.ArgumentParser, mode: str, modes: Sequence[str] = cache.MODES) -> None:
     """Where base images are kept."""
-    parser.add_argument("--cache-mode", default=mode, choices=cache.MODES, help=f"(default: {mode})")
+    parser.add_argument("--cache-mode", default=mode, choices=modes, help=f"(default: {mode})")
     parser.add_argument("--cache-dir", type=Path, help="folder of the cache, for the modes that persist")
 
 
@@ -82,15 +85,29 @@ def add_loading(parser: argparse.ArgumentParser) -> None:
 
 
 def manifest_of(args: argparse.Namespace) -> Manifest:
-    """The manifest that the arguments name."""
+    """The manifest that the arguments name, with files where its root says."""
+    manifest = read_manifest(args)
+    if args.split:
+        manifest = manifest.split(args.split)
+    tried = range(min(len(manifest), _TRIED))
+    if tried and not any((manifest.root / manifest.paths[i]).exists() for i in tried):
+        raise ManifestError(
+            f"{args.manifest}: none of the first {len(tried)} files is under {manifest.root}; "
+            "give --root, the folder that paths begin at."
+        )
+    return manifest
+
+
+def read_manifest(args: argparse.Namespace) -> Manifest:
+    """All samples of the manifest that the arguments name; their files may be gone."""
     if args.manifest.is_dir():
+        if args.root is not None:
+            raise ConfigError("--root goes with a CSV or Parquet file; a folder's paths begin at the folder itself.")
         read = Manifest.from_dicom_tree if holds_dicom(args.manifest) else Manifest.from_folder
-        manifest = read(args.manifest)
-    elif args.manifest.suffix == ".parquet":
-        manifest = Manifest.from_parquet(args.manifest, args.root)
-    else:
-        manifest = Manifest.from_csv(args.manifest, args.root)
-    return manifest.split(args.split) if args.split else manifest
+        return read(args.manifest)
+    if args.manifest.suffix == ".parquet":
+        return Manifest.from_parquet(args.manifest, args.root)
+    return Manifest.from_csv(args.manifest, args.root)
 
 
 def recipe_of(args: argparse.Namespace) -> Recipe:
@@ -130,6 +147,8 @@ def window_of(text: str) -> Window | None:
             return FixedWindow(numbers[0], numbers[1])
         if kind == "voi" and len(numbers) < 2:
             return VOIWindow(int(numbers[0]) if numbers else 0)
+    except ConfigError as error:
+        raise ConfigError(f"--window {text!r}: {error}") from None
     except ValueError:
         pass
     raise ConfigError(f"--window {text!r}: give {WINDOW_HELP}.")
@@ -145,6 +164,12 @@ def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
     from tqdm import tqdm
 
     yield from tqdm(items, total=total, desc=what, unit="", file=sys.stderr, disable=None, leave=False)
+
+
+def failed(count: int) -> str:
+    """How many samples failed, in words, and how to learn which files they are."""
+    hint = f" ({SHOW_PATHS}=1 names their files)" if count and os.environ.get(SHOW_PATHS) != "1" else ""
+    return f"{count} could not be decoded{hint}"
 
 
 def show(args: argparse.Namespace, document: dict[str, Any], text: str) -> None:

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None:
         stored = decode(data, kind, args.frame, replace(policy, depth=16)).pixels
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.hstack([_full_range(stored), _rgb(shown)])).save(args.out)
+        Image.fromarray(np.hstack([_full_range(stored), _rgb(shown)])).save(args.out, "PNG")
         document["picture"] = str(args.out)
     width = max(map(len, document))
     lines = [f"{name:{width}}  {v if isinstance(v, str) else json.dumps(v)}" for name, v in document.items()]

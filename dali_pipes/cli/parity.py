@@ -141,7 +141,7 @@ def pictures(folder: Path, verdict: Verdict, explanations: tuple[Explanation, ..
 
 def in_words(verdict: Verdict, manifest: Manifest) -> str:
     """A verdict in words."""
-    lines = [f"{verdict.samples} samples on {', '.join(verdict.backends)}; {verdict.failed} could not be decoded."]
+    lines = [f"{verdict.samples} samples on {', '.join(verdict.backends)}; {common.failed(verdict.failed)}."]
     for stage in verdict.stages:
         if not stage.differences:
             lines.append(f"{stage.name:10}  {stage.note or 'one backend alone'}")

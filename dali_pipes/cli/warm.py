@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
+import cache
 from dali_pipes.cli import common
 from dali_pipes.decode import require
 from dali_pipes.loader import Loader
@@ -14,7 +15,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     common.add_manifest(parser)
     common.add_recipe(parser)
-    common.add_cache(parser, "pinned")
+    common.add_cache(parser, "pinned", cache.PERSISTENT_MODES)
     common.add_loading(parser)
     parser.add_argument(
         "--on-error", default="skip", choices=("raise", "skip"), help="what a bad file does (default: skip)"
@@ -24,9 +25,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fills the cache; fails if any sample could not be decoded."""
+    """Fills the cache; fails if any sample could not be decoded or kept."""
     require(args.require_decoder)
     manifest, recipe = common.manifest_of(args), common.recipe_of(args)
+    cache.default_secret()  # a loader goes on without a cache where there is none to be had; here that is an error
     start = time.perf_counter()
     with Loader(
         manifest,
@@ -38,6 +40,8 @@ def run(args: argparse.Namespace) -> int:
         num_workers=args.num_workers,
         on_error=args.on_error,
     ) as loader:
+        if loader.stats()["cache"]["errors"]:
+            raise cache.CacheError(f"{args.cache_dir}: no cache can be opened here, so nothing was decoded.")
         for _ in common.progress(loader.warm(), len(manifest), "warming"):
             pass
         stats, failures = loader.stats(), loader.failures()
@@ -50,12 +54,8 @@ def run(args: argparse.Namespace) -> int:
         "cache": stats["cache"],
         "failures": [{"sample": sample, "message": message} for sample, message in failures.items()],
     }
-    lines = [
-        f"{len(manifest)} samples in {seconds:.1f} s: {stats['decoded']} decoded, {stats['hits']} already cached, "
-        f"{stats['failed']} failed.",
-        *failures.values(),
-    ]
-    common.show(args, document, "\n".join(lines))
+    text = f"{len(manifest)} samples in {seconds:.1f} s: {stats['decoded']} decoded, {stats['hits']} already cached; "
+    common.show(args, document, f"{text}{common.failed(stats['failed'])}.")
     lost = stats["cache"]["errors"]
     if lost:
         common.note(args, f"The cache could not be written or read {lost} times: it is not complete.")

@@ -49,7 +49,7 @@ def test_none_keeps_nothing() -> None:
 
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode not in ("none", "memory")])
 def test_modes_that_persist_need_a_folder(mode: str) -> None:
-    with pytest.raises(StoreConfigError, match="give directory="):
+    with pytest.raises(StoreConfigError, match="directory=, cache_dir="):
         open_store(mode)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,63 @@ def test_warm_says_what_failed(archive: Path, tmp_path: Path, capsys: pytest.Cap
     assert document["failed"] == 1
     assert [failure["sample"] for failure in document["failures"]] == [2]
     assert "empty" in document["failures"][0]["message"]
+
+
+@pytest.mark.parametrize("mode", ["none", "memory"])
+def test_warm_takes_modes_that_persist(archive: Path, mode: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["warm", str(archive / "list.csv"), "--cache-mode", mode])
+    assert "invalid choice" in capsys.readouterr().err
+
+
+def test_warm_ends_at_once_where_nothing_can_be_kept(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder that is a file, and a machine on which no secret can be had."""
+    (tmp_path / "file").write_bytes(b"")
+    code, document = call(capsys, "warm", archive / "list.csv", "--cache-dir", tmp_path / "file")
+    assert (code, document["error"]) == (1, "CacheError")
+    monkeypatch.delenv("DALI_PIPES_CACHE_SECRET", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file"))
+    code, document = call(capsys, "warm", archive / "list.csv", "--cache-dir", tmp_path / "cache")
+    assert (code, document["error"]) == (1, "SecretError")
+
+
+def test_text_tells_how_to_learn_which_files_failed(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (archive / "002.jpg").write_bytes(b"")
+    arguments = ["warm", str(archive / "list.csv"), "--cache-dir", str(tmp_path / "c"), "--img-size", "8"]
+    assert main(arguments) == 1
+    assert "1 could not be decoded (DALI_PIPES_SHOW_PATHS=1 names their files)." in capsys.readouterr().out
+    monkeypatch.setenv("DALI_PIPES_SHOW_PATHS", "1")
+    assert main(arguments) == 1
+    assert "1 could not be decoded." in capsys.readouterr().out
+
+
+def test_a_root_without_the_files_is_told_at_once(
+    archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, document = call(capsys, "parity", archive / "list.csv", "--root", tmp_path)
+    assert (code, document["error"]) == (2, "ManifestError")
+    assert f"none of the first 5 files is under {tmp_path}; give --root" in document["message"]
+    code, document = call(capsys, "parity", archive, "--root", archive)
+    assert (code, document["error"]) == (2, "ConfigError")
+    assert "--root goes with a CSV" in document["message"]
+
+
+def test_bench_takes_any_names_and_rows(archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file listed twice, a name that is no UTF-8, and a file that cannot be decoded."""
+    folder = archive / "class"
+    folder.mkdir()
+    (archive / "000.jpg").rename(os.fsdecode(bytes(folder / "caf") + b"\xe9.jpg"))
+    (folder / "bad.jpg").write_bytes((archive / "001.jpg").read_bytes()[:99])
+    options = ("--img-size", "16", "--epochs", "2", "--backends", "torch", "--modes", "none")
+    assert main(["bench", str(archive), *options]) == 1
+    assert "1 images an epoch; 1 could not be decoded" in capsys.readouterr().out
+    (archive / "list.csv").write_text("path\n001.jpg\n001.jpg\n")
+    code, document = call(capsys, "bench", archive / "list.csv", *options)
+    assert (code, document["results"][0]["images"]) == (0, 2)
 
 
 def test_parity(archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,6 +151,16 @@ def test_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert picture.size[0] >= 60  # two, side by side
 
 
+def test_inspect_writes_a_png_whatever_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(dicom(noise(1, 20, 30, 1)))
+    assert call(capsys, "inspect", path, "--out", tmp_path / "picture.of it")[0] == 0
+    with Image.open(tmp_path / "picture.of it") as picture:
+        assert picture.format == "PNG"
+    code, document = call(capsys, "inspect", path, "--out", tmp_path)
+    assert (code, document["message"]) == (2, f"{tmp_path}: Is a directory")
+
+
 def test_inspect_needs_the_decoders_that_it_is_told_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "x"
     path.write_bytes(dicom(noise(1, 20, 30, 1)))
@@ -118,7 +186,10 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
         (["inspect", "{archive}/text"], 3, "UnsupportedError"),
         (["inspect", "{archive}/empty"], 1, "TruncatedError"),
         (["parity", "{archive}/list.csv", "--img-size", "big"], 2, "ConfigError"),
+        (["inspect", "{archive}"], 2, "IsADirectoryError"),
         (["warm", "{archive}/list.csv", "--cache-mode", "npy"], 2, "StoreConfigError"),
+        (["bench", "{archive}/list.csv", "--epochs", "1"], 2, "ConfigError"),
+        (["warm", "{archive}/list.csv", "--window", "percentile:99,1"], 2, "ConfigError"),
         (["parity", "{archive}/list.csv", "--split", "none"], 2, "ConfigError"),
     ],
 )
