@@ -19,17 +19,20 @@ from dali_pipes.decode.dicom.codecs import codec_for
 from dali_pipes.decode.dicom.colour import apply_palette, has_supplement, overlay, supplement, to_rgb
 from dali_pipes.decode.dicom.flags import check_flags
 from dali_pipes.decode.dicom.fragments import frame_bytes
-from dali_pipes.decode.dicom.header import Header, read_header
+from dali_pipes.decode.dicom.header import Header
 from dali_pipes.decode.dicom.j2k import REDUCIBLE, decode_reduced, read_j2k_header
 from dali_pipes.decode.dicom.lut import Lut
 from dali_pipes.decode.dicom.native import native_samples
 from dali_pipes.decode.dicom.offered import candidates, inverted
 from dali_pipes.decode.dicom.padding import padded, padding_range
 from dali_pipes.decode.dicom.plugins import Samples
+from dali_pipes.decode.dicom.recent import RecentHeaders
 from dali_pipes.decode.dicom.stored import MAX_CODE_BITS, codes_of, extend, stored_bits, stored_values
 from dali_pipes.decode.gray import luma, luma16
 from dali_pipes.decode.policy import Decoded, DecodePolicy
 from dali_pipes.errors import DecodeError, UnsupportedError
+
+_HEADERS = RecentHeaders()
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def _coloured(rgb: Any, policy: DecodePolicy) -> tuple[NDArray[Any], dict[str, A
 
 def read_frame(data: bytes | memoryview, frame: int, policy: DecodePolicy) -> Frame:
     """Everything up to the window."""
-    header = read_header(data, policy.limits)
+    header = _HEADERS.read(data, policy.limits)
     if not 0 <= frame < header.frames:
         raise DecodeError(f"frame {frame} was asked for; the file has {header.frames}, counted from 0")
     facts, warnings = check_flags(header, policy)
