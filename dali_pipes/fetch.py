@@ -51,6 +51,11 @@ ATTRIBUTES_KEPT = 1000
 such are read from the cache each time, lest a large data set fill the memory.
 """
 
+_MIXED = (
+    "this data set mixes images FOR PRESENTATION and FOR PROCESSING: their values mean different things. "
+    'processing="error" refuses the latter'
+)
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -145,6 +150,7 @@ class Fetcher:
         self._refused: set[int] = set()
         self._sound: set[bytes] = set()
         self._intents: set[str] = set()
+        self._told: set[str] = set()
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="dali-pipes-fetch")
         self._children = DecoderPool(workers, self._policy.limits)
         self._counts: Counter[str] = Counter()
@@ -180,7 +186,7 @@ class Fetcher:
 
     def counts(self) -> dict[str, int]:
         """Since the start: `decoded`, `hits`, `misses` (images), `failed` (different samples), `bytes_read` (of
-        sources), `seconds_decoding` (of all workers).
+        sources, by this process), `seconds_decoding` (of all workers).
         """
         with self._lock:
             counts: dict[str, Any] = {name: self._counts[name] for name in ("decoded", "hits", "misses", "bytes_read")}
@@ -255,6 +261,7 @@ class Fetcher:
         def compute() -> Pixels:
             decoded = self._decode(path, data, kind, frame)
             _check_unchanged(path, stamp)  # or other pixels would be kept under this content's key
+            self._tell(sample, decoded)
             if self._recipe.depth == 16:
                 made.append(json.dumps(decoded.attributes))
                 self._store.put(note, np.frombuffer(made[0].encode(), np.uint8))  # before the image that needs them
@@ -310,23 +317,29 @@ class Fetcher:
 
     def _decode(self, path: Path, data: bytes | memoryview | None, kind: Kind, frame: int) -> Decoded:
         start = time.perf_counter()
-        if kind.in_threads and not self._sandbox:
+        # Of a file with many frames a child reads what it needs by mapping it, which could end this process if the file
+        # were cut short meanwhile.
+        if kind.in_threads and not self._sandbox and (data is not None or not frame):
             decoded = decode(self._read(path) if data is None else data, kind, frame, self._policy)
         else:
             decoded = self._children.decode(path, kind, frame, self._policy)
-        intent = decoded.facts.get("intent")
         with self._lock:
             self._counts["decoded"] += 1
             self._seconds_decoding += time.perf_counter() - start
-            if intent:
-                mixed = len(self._intents) == 1 and intent not in self._intents
-                self._intents.add(intent)
-                if mixed:
-                    log.warning(
-                        "this data set mixes images %s: their values mean different things.",
-                        " and ".join(sorted(self._intents)),
-                    )
         return decoded
+
+    def _tell(self, sample: int, decoded: Decoded) -> None:
+        """Log, once each, what the policy warns of and that intents are mixed, with the first sample to show it."""
+        intent, texts = decoded.facts.get("intent"), list(decoded.warnings)
+        with self._lock:
+            if intent:
+                self._intents.add(intent)
+            if len(self._intents) > 1:
+                texts.append(_MIXED)
+            for text in texts:
+                if text not in self._told:
+                    self._told.add(text)
+                    log.warning("%s: %s. Said of the first such sample only.", self._manifest.describe(sample), text)
 
     def _base_image(self, decoded: Decoded, kind: Kind) -> Pixels:
         recipe, pixels = self._recipe, decoded.pixels

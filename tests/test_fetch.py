@@ -133,21 +133,6 @@ def test_at_depth_16_another_window_decodes_nothing(tmp_path: Path) -> None:
     assert not np.array_equal(seen[1], seen[2])
 
 
-def test_raw_images_among_those_made_for_looking_at_are_noticed(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    pixels = noise(1, 20, 30, 1)
-    files = {
-        f"{i}.dcm": dicom(pixels, PresentationIntentType=intent, StudyID=str(i))
-        for i, intent in enumerate(["FOR PRESENTATION", "FOR PRESENTATION", None, "FOR PROCESSING", "FOR PROCESSING"])
-    }
-    manifest = manifest_of(tmp_path / "archive", files)
-    run(manifest.subset(range(3)), RECIPE, tmp_path / "cache")
-    assert not caplog.text
-    run(manifest, RECIPE, tmp_path / "other")
-    assert caplog.text.count("this data set mixes images FOR PRESENTATION and FOR PROCESSING") == 1
-
-
 @pytest.mark.parametrize("same_size", [True, False])
 def test_changed_content_is_decoded_again(photos: Manifest, tmp_path: Path, same_size: bool) -> None:
     before = run(photos, RECIPE, tmp_path / "cache")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import mmap
 import os
 from dataclasses import replace
@@ -21,7 +20,6 @@ from dali_pipes.decode.policy import Decoded, DecodePolicy, Kind
 from dali_pipes.decode.raster import FORMATS, RASTER, decode_raster
 from dali_pipes.errors import DaliPipesError, DecodeError, LimitError, NoImageError, TruncatedError
 
-log = logging.getLogger(__name__)
 DEFAULT = DecodePolicy()
 DEFAULT_LIMITS = Limits()
 JPEG_TAGS = ("jpeg", "jpegturb", "jpegcmyk", "jpegpil")
@@ -43,9 +41,8 @@ def decode(
 
 
 def finish(decoded: Decoded, policy: DecodePolicy) -> Decoded:
-    """Log what the policy warns of; repeat the one channel of a monochrome source with stride 0, for nothing."""
-    for text in warnings_of(decoded.facts, policy):
-        log.warning("%s", text)
+    """Add what the policy warns of; repeat the one channel of a monochrome source with stride 0, for nothing."""
+    decoded = replace(decoded, warnings=tuple(warnings_of(decoded.facts, policy)))
     pixels = decoded.pixels
     if pixels.shape[2] == policy.channels:
         return decoded

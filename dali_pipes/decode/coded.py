@@ -52,13 +52,14 @@ class VOILUT:
 class Candidates:
     """The windows a file offers: (center, width) pairs with one function, and look-up tables.
 
-    problem: what is wrong with them, if anything; it matters only to those who ask for one of them.
+    window_problem, lut_problem: what is wrong with either, if anything; it matters only to those who ask for one.
     """
 
     windows: tuple[tuple[float, float], ...] = ()
     function: str = "linear"
     luts: tuple[VOILUT, ...] = ()
-    problem: str = ""
+    window_problem: str = ""
+    lut_problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,11 @@ def choose(window: Window | None, candidates: Candidates) -> tuple[Window | VOIL
     """The window to apply and a sentence that says why; raises WindowError where the file lacks the one asked for."""
     if not isinstance(window, VOIWindow):
         return window, "as asked"
-    if candidates.problem:
-        raise WindowError(candidates.problem)
-    if window.source == "lut" or (window.source == "auto" and candidates.luts):
+    from_lut = window.source == "lut" or (window.source == "auto" and bool(candidates.luts or candidates.lut_problem))
+    problem = candidates.lut_problem if from_lut else candidates.window_problem
+    if problem:
+        raise WindowError(problem)
+    if from_lut:
         if window.index >= len(candidates.luts):
             raise WindowError(
                 f"VOI LUT {window.index} was asked for; the file has {len(candidates.luts)} in its VOI LUT Sequence "

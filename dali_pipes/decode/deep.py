@@ -23,7 +23,8 @@ _FULL = 65536
 
 def deepen(image: Coded) -> tuple[Words, dict[str, Any]]:
     """uint16[H, W, 1] and its attributes: offset, slope, intercept, span (the range of values that the bits allow),
-    invert, padding ([low, high] in pixel units, or None), windows, function, luts. Plain JSON values.
+    invert, padding ([low, high] in pixel units, or None), windows, function, luts, and what is wrong with the last
+    three. Plain JSON values.
     """
     table, offset, slope, intercept = _affine(image)
     table, padding = _mark_padding(image, table)
@@ -40,6 +41,8 @@ def deepen(image: Coded) -> tuple[Words, dict[str, Any]]:
         "windows": [list(pair) for pair in image.candidates.windows],
         "function": image.candidates.function,
         "luts": [{"first": lut.first, "entries": list(lut.entries), "top": lut.top} for lut in image.candidates.luts],
+        "window_problem": image.candidates.window_problem,
+        "lut_problem": image.candidates.lut_problem,
     }
     return pixels[..., None], attributes
 
@@ -121,6 +124,8 @@ def _windowed(pixels: Words, attributes: dict[str, Any], window: Window | None) 
         tuple((c, w) for c, w in attributes.get("windows", ())),
         attributes.get("function", "linear"),
         tuple(VOILUT(lut["first"], tuple(lut["entries"]), lut["top"]) for lut in attributes.get("luts", ())),
+        attributes.get("window_problem", ""),
+        attributes.get("lut_problem", ""),
     )
     span = attributes.get("span")
     image = Coded(

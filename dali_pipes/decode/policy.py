@@ -24,8 +24,9 @@ class DecodePolicy:
     channels    3 or 1. Of monochrome sources the one channel is repeated.
     depth       8: display values. 16: the values themselves, to be windowed by `apply_window` when read.
     window      how wide values become 8 bits; None maps the whole range that the bits allow. Not used on 8-bit photos.
-    burned_in   what to do with a DICOM file that says it has patient data burned into its pixels.
-    processing  what to do with a DICOM file meant FOR PROCESSING (raw detector values, not for looking at).
+    burned_in   what to do with a DICOM file that says it has patient data burned into its pixels: "ignore", "warn" (see
+                `Decoded.warnings`) or "error" (RefusedError; a loader with on_error="skip" leaves such files out).
+    processing  the same for a DICOM file meant FOR PROCESSING (raw detector values, not for looking at).
     reduce      (height, width): decode JPEG 2000 at the smallest resolution level still at least that large. Other
                 pixels than a full decode.
     """
@@ -107,11 +108,13 @@ class Decoded:
                 patient.
     facts       what the file says about itself that a data set may want to count: intent, lossy, burned_in. Plain JSON
                 values.
+    warnings    what the policy's "warn" gives reason to say. Nothing is logged: the caller knows the sample's name.
     """
 
     pixels: NDArray[np.uint8] | NDArray[np.uint16]
     attributes: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         pixels = f"{self.pixels.dtype}{list(self.pixels.shape)}"

@@ -11,7 +11,7 @@ from pydicom.sequence import Sequence
 from rules import WHOLE, row, shown, values
 
 from dali_pipes.decode import DecodePolicy, Kind, VOIWindow, decode, describe, dicom_frames, frames, identify, is_dicom
-from dali_pipes.errors import ConfigError, DecodeError, RefusedError, TruncatedError
+from dali_pipes.errors import DecodeError, TruncatedError
 
 STACK = [np.full((6, 8), 10 * n, np.uint8) for n in range(1, 6)]
 
@@ -154,24 +154,6 @@ def test_a_file_without_meta_information_is_read_as_what_it_looks_like():
         data = make.dicom(row(5, 6), syntax)
         at = data.index(make.SYNTAX[syntax].encode()) + len(make.SYNTAX[syntax]) + len(make.SYNTAX[syntax]) % 2
         assert values(data[at:]).tolist() == [[5, 6]]
-
-
-def test_flags_and_their_policies(caplog):
-    data = make.dicom(
-        row(1), BurnedInAnnotation="YES", PresentationIntentType="FOR PROCESSING", LossyImageCompression="01"
-    )
-    kind = identify("", data)
-    facts = decode(data, kind).facts
-    assert facts == {"intent": "FOR PROCESSING", "burned_in": True, "lossy": True}
-    assert "burned into its pixels" in caplog.text
-    for policy in (DecodePolicy(burned_in="error"), DecodePolicy(processing="error")):
-        with pytest.raises(RefusedError, match="the policy refuses"):
-            decode(data, kind, 0, policy)
-    caplog.clear()
-    decode(data, kind, 0, DecodePolicy(burned_in="ignore"))
-    assert not caplog.text
-    with pytest.raises(ConfigError, match="ignore, warn, error"):
-        DecodePolicy(burned_in="maybe")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("signed", [False, True])

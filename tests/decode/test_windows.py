@@ -12,7 +12,17 @@ from pydicom.pixels import apply_voi
 from pydicom.sequence import Sequence
 from rules import row, shown
 
-from dali_pipes.decode import FixedWindow, PercentileWindow, VOIWindow, order, window_from_dict
+from dali_pipes.decode import (
+    DecodePolicy,
+    FixedWindow,
+    PercentileWindow,
+    VOIWindow,
+    apply_window,
+    decode,
+    identify,
+    order,
+    window_from_dict,
+)
 from dali_pipes.decode.coded import Coded, image_percentiles
 from dali_pipes.decode.histogram import counts_of, look_up, neighbours, percentiles
 from dali_pipes.decode.line import line_of, show
@@ -114,6 +124,33 @@ def test_no_window_maps_the_range_of_the_bits():
 def test_a_center_without_width():
     with pytest.raises(WindowError, match="belong in pairs"):
         shown(make.dicom(row(1), WindowCenter=5), AUTO)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"WindowCenter": 5}, {"WindowCenter": 7, "WindowWidth": 5}, {"VOILUTFunction": "CUBIC"}]
+)
+@pytest.mark.parametrize("depth", [8, 16])
+def test_what_is_wrong_matters_only_to_those_who_ask_for_it(wrong, depth):
+    def seen(window, **attributes):
+        data = make.dicom(row(0, 1), **attributes).replace(b"DS\x04\x007.0 ", b"DS\x04\x00CANT")  # no number
+        if depth == 8:
+            return shown(data, window).tolist()
+        kept = decode(data, identify("", data), 0, DecodePolicy(channels=1, depth=16))
+        return apply_window(kept.pixels, kept.attributes, window)[..., 0].tolist()
+
+    good = {"VOILUTSequence": Sequence([make.lut(0, [200, 3], bits=8)])}
+    for window in (AUTO, VOIWindow(source="lut")):
+        assert seen(window, **good, **wrong) == [[200, 3]]
+    for attributes, window in ((good, VOIWindow(source="window")), ({}, AUTO)):
+        with pytest.raises(WindowError, match=r"Window Width|WindowCenter|VOI LUT Function"):
+            seen(window, **attributes, **wrong)
+    empty = make.lut(0, [200, 3], bits=8)
+    empty[0x00283002].value = [9, 0, 8]  # entries that are not there
+    bad = {"VOILUTSequence": Sequence([empty])}
+    assert seen(VOIWindow(source="window"), **bad, WindowCenter=1, WindowWidth=1) == [[0, 255]]
+    for window in (AUTO, VOIWindow(source="lut")):
+        with pytest.raises(WindowError, match="its descriptor says 9"):
+            seen(window, **bad, WindowCenter=1, WindowWidth=1)
 
 
 def test_widths_that_mean_nothing():

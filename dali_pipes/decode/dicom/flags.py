@@ -4,15 +4,17 @@ Annotation (C.7.6.1.1), Lossy Image Compression (C.7.6.1.1.5).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from dali_pipes.decode.dicom.header import Header
 from dali_pipes.decode.dicom.values import attribute
 from dali_pipes.decode.policy import DecodePolicy
 from dali_pipes.errors import RefusedError
 
-_BURNED_IN = "the file says that annotation is burned into its pixels (0028,0301): it may name the patient"
-_PROCESSING = "the image is FOR PROCESSING (0008,0068): raw values, not made for looking at"
+_FOUND = {
+    "burned_in": "the file says that annotation is burned into its pixels (0028,0301): it may name the patient",
+    "processing": "the image is FOR PROCESSING (0008,0068): raw values, not made for looking at",
+}
 
 
 def read_flags(header: Header) -> dict[str, Any]:
@@ -30,18 +32,20 @@ def read_flags(header: Header) -> dict[str, Any]:
     }
 
 
-def warnings_of(flags: dict[str, Any], policy: DecodePolicy, action: str = "warn") -> list[str]:
+def warnings_of(flags: dict[str, Any], policy: DecodePolicy, action: Literal["warn", "error"] = "warn") -> list[str]:
     """What the flags give reason to say under the policy's actions; action "error": what it refuses."""
-    found = (
-        (policy.burned_in, flags.get("burned_in"), _BURNED_IN),
-        (policy.processing, flags.get("intent") == "FOR PROCESSING", _PROCESSING),
-    )
-    return [text for wanted, hit, text in found if hit and wanted == action]
+    said = {"burned_in": flags.get("burned_in"), "processing": flags.get("intent") == "FOR PROCESSING"}
+    what_to_do = {
+        "warn": '{}="error" refuses such files, "ignore" is silent',
+        "error": '{}="error" refuses it; on_error="skip" leaves such files out, "warn" or "ignore" takes them',
+    }[action]
+    names = [name for name, hit in said.items() if hit and getattr(policy, name) == action]
+    return [f"{_FOUND[name]}. {what_to_do.format(name)}" for name in names]
 
 
 def check_flags(header: Header, policy: DecodePolicy) -> tuple[dict[str, Any], list[str]]:
     """The flags, and warnings, by the policy's actions; raises RefusedError where one of them is "error"."""
     flags = read_flags(header)
     for text in warnings_of(flags, policy, "error"):
-        raise RefusedError(f"{text}; the policy refuses such files")
+        raise RefusedError(text)
     return flags, warnings_of(flags, policy)

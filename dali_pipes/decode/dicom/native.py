@@ -2,9 +2,10 @@
 untouched.
 
 Two old forms are read too. Samples of 12 allocated bits follow each other without gaps, the least significant bit
-first (today PS3.5 8.1.1 allows 1 and multiples of 8 only). YBR_PARTIAL_420 has its rows in pairs: the upper one is laid
-out as in YBR_PARTIAL_422, the lower one, for which C.7.6.3.1.2 sites no Cb and Cr, holds Y only (today it is for
-video).
+first (today PS3.5 8.1.1 allows 1 and multiples of 8 only). YBR_PARTIAL_420 has its rows in pairs: C.7.6.3.1.2
+sites Cb and Cr at the first and third pixel of the first and third row, and so on, so the upper row of a pair is laid
+out as in YBR_PARTIAL_422, and the lower one holds Y only. dcm4che reads it so (its ColorSubsampling); pydicom and DCMTK
+do not read it. Today the standard keeps it for video.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydicom.dataset import Dataset
+
 from dali_pipes.decode.coded import VOILUT, Candidates
 from dali_pipes.decode.dicom.groups import macro
 from dali_pipes.decode.dicom.header import Header
@@ -20,20 +22,30 @@ def candidates(header: Header, frame: int, lowest: float) -> Candidates:
     input may be negative.
     """
     home = macro(header.dataset, frame, "FrameVOILUTSequence")
+    found: dict[str, Any] = {}
     try:
-        centers, widths = numbers(home, "WindowCenter"), numbers(home, "WindowWidth")
-        luts = tuple(_lut(item, header, lowest) for item in attribute(home, "VOILUTSequence") or ())
+        found["windows"], found["function"] = _windows(home)
     except DecodeError as error:
-        return Candidates(problem=str(error))
+        found["window_problem"] = str(error)
+    try:
+        found["luts"] = tuple(_lut(item, header, lowest) for item in attribute(home, "VOILUTSequence") or ())
+    except DecodeError as error:
+        found["lut_problem"] = str(error)
+    return Candidates(**found)
+
+
+def _windows(home: Dataset) -> tuple[tuple[tuple[float, float], ...], str]:
+    """(center, width) pairs and their function; raises DecodeError for what the standard gives no meaning."""
+    centers, widths = numbers(home, "WindowCenter"), numbers(home, "WindowWidth")
     if len(centers) != len(widths):
-        return Candidates(
-            problem=f"the file has {len(centers)} values of Window Center (0028,1050) and {len(widths)} of Window "
-            "Width (0028,1051); they belong in pairs"
+        raise DecodeError(
+            f"the file has {len(centers)} values of Window Center (0028,1050) and {len(widths)} of Window Width "
+            "(0028,1051); they belong in pairs"
         )
     function = str(attribute(home, "VOILUTFunction") or "LINEAR").strip().lower()
     if function not in FUNCTIONS:
-        return Candidates(problem="the VOI LUT Function (0028,1056) is none of LINEAR, LINEAR_EXACT and SIGMOID")
-    return Candidates(tuple(zip(centers, widths)), function, luts)
+        raise DecodeError("the VOI LUT Function (0028,1056) is none of LINEAR, LINEAR_EXACT and SIGMOID")
+    return tuple(zip(centers, widths)), function
 
 
 def _lut(item: Any, header: Header, lowest: float) -> VOILUT:
