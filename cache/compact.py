@@ -48,12 +48,12 @@ Move = tuple[Segment, int, bytes, bytes]
 class Merge:
     """Segments that will be one.
 
-    ``moves`` in the order of the new slots; ``doubles``: (token, slot) of entries that are there once more.
+    ``moves`` in the order of the new slots; ``doubles``: entries that are there once more, and not copied.
     """
 
     old: list[Segment]
     moves: list[Move]
-    doubles: set[tuple[str, int]]
+    doubles: list[Move]
 
 
 class Compactor:
@@ -107,27 +107,26 @@ class Compactor:
         return len(merge.old) > 1 or not live or self._slots.used(merge.old[0].token) > 2 * live
 
     def _pack(self, segments: list[Segment], most: int) -> list[Merge]:
-        entries = self._slots.entries({segment.token for segment in segments})
+        leaving = {segment.token for segment in segments}
+        entries = self._slots.entries(leaving)
         merges: list[Merge] = []
         seen: set[tuple[bytes, bytes]] = set()
         for segment in segments:
             if not merges or len(merges[-1].moves) + len(segment.sums) > most:
-                merges.append(Merge([], [], set()))
+                merges.append(Merge([], [], []))
             merges[-1].old.append(segment)
             for slot, digest in entries.get(segment.token, []):
                 total = segment.sums[slot]
-                if (digest, total) in seen or self._elsewhere(digest, total, segments):
-                    merges[-1].doubles.add((segment.token, slot))
-                else:
-                    merges[-1].moves.append((segment, slot, digest, total))
+                double = (digest, total) in seen or self._elsewhere(digest, total, leaving)
+                (merges[-1].doubles if double else merges[-1].moves).append((segment, slot, digest, total))
                 seen.add((digest, total))
         return merges
 
-    def _elsewhere(self, digest: bytes, total: bytes, candidates: list[Segment]) -> bool:
+    def _elsewhere(self, digest: bytes, total: bytes, leaving: set[str]) -> bool:
         """Whether a segment that stays holds the same entry."""
         places = self._slots.slots_of(digest)
         return len(places) > 1 and any(
-            segment.sums.get(slot) == total and segment not in candidates for segment, slot in places
+            segment.sums.get(slot) == total and segment.token not in leaving for segment, slot in places
         )
 
     def _run(self, merge: Merge) -> int:
@@ -193,11 +192,17 @@ class Compactor:
         return True
 
     def _unlink_old(self, merge: Merge) -> int:
-        """Removes the old segments, but for those with entries that were not known before; how many."""
-        known = merge.doubles | {(old.token, slot) for old, slot, _, _ in merge.moves}
+        """Removes the old segments, but for those with entries that are nowhere else; how many."""
+        leaving = {old.token for old in merge.old}
+        copied = {(digest, total) for old, slot, digest, total in merge.moves if old.sums.get(slot) == total}
+        safe = {
+            (old.token, slot)
+            for old, slot, digest, total in [*merge.moves, *merge.doubles]
+            if (digest, total) in copied or self._elsewhere(digest, total, leaving)
+        }
         done = 0
         for old in merge.old:
-            if old.token in self._slots.numbers and all((old.token, slot) in known for slot in old.sums):
+            if old.token in self._slots.numbers and all((old.token, slot) in safe for slot in old.sums):
                 self._unlink(old.token)
                 done += 1
         return done

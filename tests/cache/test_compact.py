@@ -17,6 +17,7 @@ import cache.files
 import cache.lock
 import cache.slots
 from cache import Key, Store, StoreIOError, open_store, upkeep
+from cache.integrity import checksum, payload
 from cache.lock import exclusive
 from tests.cache.conftest import key, value
 from tests.faults.conftest import in_child, kill, right_or_missing, wanted
@@ -215,6 +216,38 @@ def test_segments_are_removed_while_they_are_copied(tmp_path: Path, monkeypatch:
         assert right_or_missing(other, kept) == len(kept)
     found = upkeep.verify(tmp_path)
     assert (found["corrupt"], found["orphans"], len(segments(tmp_path))) == (0, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("gone", "doubled", "fewer"),
+    [("", 8, 2), ("", 2, 1), ("evicted", 8, 0), ("evicted", 2, 0), ("damaged", 8, 1), ("damaged", 2, 0)],
+)
+def test_the_other_copy_of_an_entry_goes_meanwhile(
+    gone: str, doubled: int, fewer: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes have put the same at once, and one still fills its segment: what is lost there stays here."""
+    short_runs(tmp_path, 2, 3)
+    numbers, before = range(0, 2 * EACH, 3), set(segments(tmp_path))
+    with open_store("pinned", tmp_path, strict=True) as other:
+        for number in numbers[:doubled]:
+            array = wanted(number)
+            total = checksum(key(number).digest, array.dtype, array.shape, [payload(array)], None)
+            other._write(key(number), array, total)  # type: ignore[attr-defined]
+        other.put(key(99), wanted(99))
+        (theirs,) = set(segments(tmp_path)) - before
+
+        def work() -> None:
+            if gone == "evicted":
+                other._unlink(theirs.stem)  # type: ignore[attr-defined]
+            elif gone == "damaged":
+                segment = other._slots.segment(theirs.stem)  # type: ignore[attr-defined]
+                other._bury(segment, 0, key(0).digest)  # type: ignore[attr-defined]
+
+        meanwhile(monkeypatch, work)
+        assert upkeep.gc(tmp_path)["merged"] == fewer
+    with open_store("pinned", tmp_path, strict=True, verify="always") as store:
+        assert right_or_missing(store, numbers) == len(numbers)
+        assert (store.get(key(99)) is None) == (gone == "evicted")
 
 
 def test_everything_is_purged_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
