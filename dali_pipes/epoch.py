@@ -33,6 +33,9 @@ SUBSTITUTE_TRIES = 32
 """How many samples in a row "substitute" tries before it gives up."""
 
 
+_NOBODY = np.empty(0, np.int64)
+
+
 @dataclass(frozen=True)
 class Epoch:
     """Computes the batches of one epoch on one rank.
@@ -67,10 +70,11 @@ class Epoch:
         for samples, requested in lookahead(requests, ahead):
             items = [item.result() if isinstance(item, Future) else item for item in requested]
             following = np.arange(position + 1, position + len(samples) + SUBSTITUTE_TRIES) % len(self.order)
-            yield len(samples), self._batch(samples, items, self.order[following])
+            yield len(samples), self.batch(samples, items, self.order[following])
             position += len(samples)
 
-    def _batch(self, samples: Samples, items: list[Item], successors: Samples) -> Batch | None:
+    def batch(self, samples: Samples, items: list[Item], successors: Samples = _NOBODY) -> Batch | None:
+        """The batch of samples that are here, or None where all were skipped; `successors` may substitute for them."""
         good = self._settle(samples, items, successors)
         try:
             image = self._run(good)

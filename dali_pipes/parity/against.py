@@ -17,7 +17,7 @@ from dali_pipes.arithmetic import geometry
 from dali_pipes.decode import Kind, identify
 from dali_pipes.errors import ConfigError, DaliPipesError, ParityError
 from dali_pipes.manifest import Manifest
-from dali_pipes.parity.stages import Stream
+from dali_pipes.parity.stages import outputs
 from dali_pipes.parity.tally import Array, Difference, Tally, Worst
 from dali_pipes.parity.usual import OURS, USUAL, Usual, base_of, output_of, pixels_of
 from dali_pipes.recipe import Recipe
@@ -86,7 +86,7 @@ def explain(
     Args:
         manifest, recipe: what to load, at depth 8.
         pipelines: by name.
-        loading: further arguments of `Loader`.
+        loading: `batch_size` and `num_workers`, as for `Loader`.
 
     Raises:
         ConfigError: a recipe of depth 16, of which torchvision has no form.
@@ -103,19 +103,15 @@ def _steps(
     note = "" if recipe.augment is None else "What varies at random is left out of this comparison."
     recipe = replace(recipe, augment=None, emulate="dali-cpu")
     runs = {name: _Run(usual, recipe) for name, usual in pipelines.items()}
-    stream = Stream(manifest, recipe, "torch", **{"batch_size": 16, **loading})
-    try:
-        for index in range(len(manifest)):
-            loaded = stream.take(index)
-            data = _file(manifest, index) if loaded is not None else None
-            for run in runs.values():
-                if loaded is None or data is None:
-                    run.skipped += 1
-                else:
-                    run.add(index, *data, loaded, manifest.describe(index))
-            yield index + 1
-    finally:
-        stream.close()
+    for index, found in outputs(manifest, {"normalise": recipe}, ["torch"], **{"batch_size": 16, **loading}):
+        loaded = found.get(("normalise", "torch"))
+        data = _file(manifest, index) if loaded is not None else None
+        for run in runs.values():
+            if loaded is None or data is None:
+                run.skipped += 1
+            else:
+                run.add(index, *data, loaded, manifest.describe(index))
+        yield index + 1
     yield tuple(run.explanation(name, note) for name, run in runs.items())
 
 

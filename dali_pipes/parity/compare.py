@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from dali_pipes.manifest import Manifest
 from dali_pipes.parity.decoding import decoded_twice
-from dali_pipes.parity.stages import STAGES, Stream, stage_recipes
+from dali_pipes.parity.stages import STAGES, checked, outputs, stage_recipes
 from dali_pipes.parity.tally import Difference, Tally, Worst
 from dali_pipes.recipe import Recipe
 
@@ -136,46 +136,34 @@ def compare(
         batch_size: samples at a time.
         cache_mode: as for `Loader`; DALI decodes nothing itself where there is a cache.
         watch: told of every output.
-        loading: further arguments of `Loader`.
+        loading: `cache_dir` and `num_workers`, as for `Loader`.
     """
     order = [backends[-1], *backends[:-1]]
     seen = watch or _unseen
     results: dict[str, StageResult] = {}
-    results["decode"] = yield from _decoding(manifest, recipe, order, batch_size if cache_mode == "none" else 0, seen)
+    workers = checked(batch_size, loading.get("num_workers"))
+    size = batch_size if cache_mode == "none" else 0
+    results["decode"] = yield from _decoding(manifest, recipe, order, size, workers, seen)
     results["window"] = StageResult("window", "the same code on the host, whatever the backend")
     recipes = stage_recipes(recipe)
-    streams: dict[tuple[str, str], Stream] = {}
     tallies = {(stage, name): Tally() for stage in recipes for name in order[1:]}
-    done = 0
-    try:
-        for stage, part in recipes.items():
-            for name in order:
-                streams[stage, name] = Stream(
-                    manifest, part, name, batch_size=batch_size, cache_mode=cache_mode, **loading
-                )
-        for index in range(len(manifest)):
-            for stage in recipes:
-                outputs = {name: streams[stage, name].take(index) for name in order}
-                for name, output in outputs.items():
-                    if output is not None:
-                        seen(stage, name, index, output)
-                for name in order[1:]:
-                    tallies[stage, name].add(index, outputs[order[0]], outputs[name])
-            done += outputs[order[0]] is not None
-            yield index + 1
-        failed = len(manifest) - done
-    finally:
-        for stream in streams.values():
-            stream.close()
+    done, last = 0, [*recipes][-1]
+    for index, found in outputs(manifest, recipes, order, batch_size=batch_size, cache_mode=cache_mode, **loading):
+        for (stage, name), output in found.items():
+            seen(stage, name, index, output)
+        for (stage, name), tally in tallies.items():
+            tally.add(index, found.get((stage, order[0])), found.get((stage, name)))
+        done += (last, order[0]) in found
+        yield index + 1
     for stage in recipes:
         results[stage] = _result(stage, "", {name: tallies[stage, name] for name in order[1:]}, order[0])
     absent = {"photometry": "the recipe varies nothing at random", "normalise": "the recipe does not normalise"}
     stages = tuple(results.get(name) or StageResult(name, absent[name]) for name in STAGES)
-    yield Verdict(recipe.parity, tuple(order), done, failed, stages)
+    yield Verdict(recipe.parity, tuple(order), done, len(manifest) - done, stages)
 
 
 def _decoding(
-    manifest: Manifest, recipe: Recipe, order: list[str], batch_size: int, seen: Watch
+    manifest: Manifest, recipe: Recipe, order: list[str], batch_size: int, workers: int, seen: Watch
 ) -> Generator[int, None, StageResult]:
     if not batch_size:
         return StageResult("decode", "the canonical decoder fills the cache, whatever the backend")
@@ -183,7 +171,7 @@ def _decoding(
     if not tallies and seen is _unseen:
         return StageResult("decode", "the canonical decoder alone")
     count = 0
-    for index, pixels, others in decoded_twice(manifest, recipe, order, batch_size):
+    for index, pixels, others in decoded_twice(manifest, recipe, order, batch_size, workers):
         count += 1
         seen("decode", "canonical", index, pixels)
         for name, theirs in others.items():

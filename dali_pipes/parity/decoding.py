@@ -6,7 +6,9 @@ canonical decoder, whatever the backend.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -24,25 +26,27 @@ Decoded = tuple[int, npt.NDArray[np.uint8], dict[str, npt.NDArray[np.uint8] | No
 DALI does not take the file, which is then decoded canonically."""
 
 
-def decoded_twice(manifest: Manifest, recipe: Recipe, backends: list[str], batch_size: int) -> Iterator[Decoded]:
+def decoded_twice(
+    manifest: Manifest, recipe: Recipe, backends: list[str], batch_size: int, workers: int
+) -> Iterator[Decoded]:
     """The JPEGs of a manifest that DALI decodes, by the canonical decoder and by DALI.
 
     Args:
         manifest, recipe: what is loaded.
         backends: names; those that are not DALI's are passed over. Without any the pixels come from one decoder.
         batch_size: files at a time.
+        workers: CPU threads.
     """
     dali = [name for name in backends if name.startswith("dali-")]
     if not decodes(recipe):
         return
-    waiting: list[tuple[int, npt.NDArray[np.uint8], npt.NDArray[np.uint8]]] = []
-    for index in range(len(manifest)):
-        pair = _canonical(manifest, index)
-        if pair is not None:
-            waiting.append((index, *pair))
-        if len(waiting) == batch_size or (waiting and index == len(manifest) - 1):
-            yield from _by_dali(waiting, dali, recipe.parity == "fast")
-            waiting = []
+    with ThreadPoolExecutor(workers) as threads:
+        for start in range(0, len(manifest), batch_size):
+            batch = range(len(manifest))[start : start + batch_size]
+            pairs = zip(batch, threads.map(functools.partial(_canonical, manifest), batch))
+            jpegs = [(index, *pair) for index, pair in pairs if pair is not None]
+            if jpegs:
+                yield from _by_dali(jpegs, dali, recipe.parity == "fast", workers)
 
 
 def _canonical(manifest: Manifest, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]] | None:
@@ -59,19 +63,19 @@ def _canonical(manifest: Manifest, index: int) -> tuple[npt.NDArray[np.uint8], n
     return np.frombuffer(data, np.uint8), pixels
 
 
-def _by_dali(waiting: list[tuple[int, Any, Any]], backends: list[str], native: bool) -> Iterator[Decoded]:
-    files = [file for _, file, _ in waiting]
-    found = {name: _decoded(files, name.removeprefix("dali-"), native) for name in backends}
-    for place, (index, _, pixels) in enumerate(waiting):
+def _by_dali(jpegs: list[tuple[int, Any, Any]], backends: list[str], native: bool, workers: int) -> Iterator[Decoded]:
+    files = [file for _, file, _ in jpegs]
+    found = {name: _decoded(files, name.removeprefix("dali-"), native, workers) for name in backends}
+    for place, (index, _, pixels) in enumerate(jpegs):
         theirs = {name: None if batch[place] is None else _planar(batch[place]) for name, batch in found.items()}
         yield index, _planar(pixels), theirs
 
 
-def _decoded(files: list[npt.NDArray[np.uint8]], device: str, native: bool) -> list[Any]:
+def _decoded(files: list[npt.NDArray[np.uint8]], device: str, native: bool, workers: int) -> list[Any]:
     try:
-        return [*dali_operators.decode_jpegs(files, device=device, native=native, threads=1)]
+        return [*dali_operators.decode_jpegs(files, device=device, native=native, threads=workers)]
     except RuntimeError:  # one of them is at fault: find out which, for the others count
-        return [None] if len(files) == 1 else [_decoded([file], device, native)[0] for file in files]
+        return [None] if len(files) == 1 else [_decoded([file], device, native, 1)[0] for file in files]
 
 
 def _planar(pixels: npt.NDArray[np.uint8] | None) -> Any:

@@ -6,21 +6,31 @@
     photometry  what varies at random
     normalise   the network's input
 
-The last three are run by a `Loader` each, with what comes after the stage left out of its recipe; so they are the very
-graphs and functions that training uses.
+The last three are run by a backend each, with what comes after the stage left out of its recipe; so they are the very
+graphs and functions that training uses, and are given what training gives them. A file is decoded once for all of them;
+only the JPEGs that DALI decodes in its graphs are decoded there by each stage, and once more for the other backends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from dali_pipes.loader import Loader
+import cache
+from dali_pipes import backends, sampling
+from dali_pipes.epoch import Epoch
+from dali_pipes.errors import ConfigError
+from dali_pipes.fetch import Encoded, Fetcher
 from dali_pipes.manifest import Manifest
+from dali_pipes.prefetch import lookahead
 from dali_pipes.recipe import Recipe
 
 STAGES = ("decode", "window", "geometry", "photometry", "normalise")
@@ -37,59 +47,73 @@ def stage_recipes(recipe: Recipe) -> dict[str, Recipe]:
     return found
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One sample's output: its position in the manifest, and [C, H, W]."""
+def checked(batch_size: int, num_workers: int | None) -> int:
+    """How many threads and decoding processes `num_workers` means: all cores for None, and one for 0.
 
-    index: int
-    image: npt.NDArray[Any]
+    Raises:
+        ConfigError: it is negative, or `batch_size` is not positive.
+    """
+    if batch_size < 1 or (num_workers or 0) < 0:
+        raise ConfigError(f"batch_size={batch_size}, num_workers={num_workers}: give at least 1, and at least 0.")
+    return len(os.sched_getaffinity(0)) if num_workers is None else max(1, num_workers)
 
 
-class Stream:
-    """The outputs of one backend at one stage, in manifest order; samples that do not decode are left out.
+Outputs = dict[tuple[str, str], npt.NDArray[Any]]
+"""[C, H, W] by stage and backend; what is missing could not be had."""
+
+
+def outputs(
+    manifest: Manifest,
+    recipes: Mapping[str, Recipe],
+    names: Sequence[str],
+    *,
+    batch_size: int,
+    cache_mode: str = "none",
+    cache_dir: str | os.PathLike[str] | None = None,
+    num_workers: int | None = None,
+) -> Iterator[tuple[int, Outputs]]:
+    """Every sample's number, in manifest order, with what each backend makes of it by each recipe.
 
     Args:
-        manifest, recipe: what to load; the recipe of the stage.
-        backend: its name.
-        loading: further arguments of `Loader`.
+        manifest: what is loaded.
+        recipes: by stage; alike in what decides base images.
+        names: backends.
+        batch_size: samples at a time; the base images of two batches or so are held.
+        cache_mode, cache_dir: as for `Loader`; DALI decodes nothing itself where there is a cache.
+        num_workers: CPU threads and decoding processes; all cores by default.
     """
-
-    def __init__(self, manifest: Manifest, recipe: Recipe, backend: str, **loading: Any) -> None:
-        self._loader = Loader(manifest, recipe, backend=backend, on_error="skip", prefetch=1, **loading)
-        self._samples = self._read()
-        self._next = next(self._samples, None)
-
-    def take(self, index: int) -> npt.NDArray[Any] | None:
-        """The output for a sample, or None if it has none; call with growing numbers."""
-        if self._next is None or self._next.index != index:
-            return None
-        image = self._next.image
-        self._next = next(self._samples, None)
-        return image
-
-    def failures(self) -> dict[int, str]:
-        """The samples that could not be decoded so far, with their errors."""
-        return self._loader.failures()
-
-    def close(self) -> None:
-        """Ends the loader."""
-        self._samples.close()
-        self._loader.close()
-
-    def _read(self) -> Generator[Sample, None, None]:
-        for batch in self._loader:
-            images = batch.image.cpu().numpy()
-            for index, image in zip(batch.index.tolist(), images):
-                yield Sample(index, image)
-
-
-def images(manifest: Manifest, recipe: Recipe, backend: str, **loading: Any) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """(position, [C, H, W]) of every sample that decodes."""
-    stream = Stream(manifest, recipe, backend, **loading)
-    try:
-        for index in range(len(manifest)):
-            image = stream.take(index)
-            if image is not None:
-                yield index, np.asarray(image)
-    finally:
-        stream.close()
+    workers = checked(batch_size, num_workers)
+    recipe, device = next(iter(recipes.values())), torch.cuda.current_device() if "dali-gpu" in names else None
+    everything = np.arange(len(manifest))
+    plan = sampling.batches(everything, position=0, batch_size=batch_size, drop_last=False)
+    encoded = cache_mode == "none" and backends.decodes(recipe)
+    with ExitStack() as stack:
+        store = cache.open_store(cache_mode, cache_dir)
+        stack.callback(store.close)
+        if device is not None and hasattr(store, "page_lock"):
+            store.page_lock()
+        dali = encoded and any(name.startswith("dali-") for name in names)
+        fetcher = Fetcher(manifest, recipe, store, workers=workers, encoded=dali)
+        stack.callback(fetcher.close)
+        threads = stack.enter_context(ThreadPoolExecutor(workers))
+        epochs: dict[tuple[str, str], Epoch] = {}
+        for stage, part in recipes.items():
+            for name in names:
+                backend = backends.create(
+                    name, part, batch_size=batch_size, threads=workers, decode=encoded, device_id=device
+                )
+                stack.callback(backend.close)
+                epochs[stage, name] = Epoch(manifest, part, fetcher, backend, "skip", 0, 0, everything)
+        requests = ((samples, [fetcher.request(sample) for sample in samples.tolist()]) for samples in plan)
+        for samples, requested in lookahead(requests, max(1, 2 * workers // batch_size)):
+            given = [item.result() if isinstance(item, Future) else item for item in requested]
+            jpegs = [sample for sample, item in zip(samples.tolist(), given) if isinstance(item, Encoded)]
+            images = dict(zip(jpegs, threads.map(fetcher.decoded, jpegs)))
+            decoded = [images.get(sample, item) for sample, item in zip(samples.tolist(), given)]
+            found: dict[int, Outputs] = {sample: {} for sample in samples.tolist()}
+            for place, epoch in epochs.items():
+                batch = epoch.batch(samples, given if epoch.backend.takes_encoded else decoded)
+                if batch is not None:
+                    for index, image in zip(batch.index.tolist(), batch.image.cpu().numpy()):
+                        found[index][place] = image
+            yield from found.items()

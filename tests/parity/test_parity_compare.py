@@ -1,6 +1,7 @@
 """Stage by stage: identical where it must be; where not, the stage, the count, the size and the sample are named."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from make_images import jpeg
 from parity_samples import manifest_of, mixed, noise, require_dali
 
 import dali_pipes as dp
+from dali_pipes import fetch
 from dali_pipes.backends import dali_operators
 from dali_pipes.backends.dali import DaliBackend
+from dali_pipes.epoch import Epoch
 from dali_pipes.parity import GPU_BOUND, Difference, StageResult, Verdict, Worst, compare
 from dali_pipes.parity.pictures import difference_map, side_by_side
 from dali_pipes.parity.tally import Tally
@@ -50,6 +53,34 @@ def test_every_stage_is_identical(samples: dp.Manifest, parity: str, augment: dp
     assert (verdict.samples, verdict.failed) == (6, 1)
     counts = {stage.name: [each.compared for each in stage.differences] for stage in verdict.stages}
     assert counts == {"decode": [4], "window": [], "geometry": [6], "photometry": [6], "normalise": [6]}
+
+
+def test_a_file_is_decoded_once_for_all_stages_and_backends(
+    samples: dp.Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But JPEGs in the graphs of DALI, whose decoding is part of what is compared; and for the stage of decoding."""
+    decoded: Counter[Any] = Counter()
+    genuine, run = fetch.decode, DaliBackend.run
+
+    def decode(data: bytes, *more: Any) -> Any:
+        decoded[bytes(data)] += 1
+        return genuine(data, *more)
+
+    def by_dali(self: DaliBackend, items: Any, draws: Any) -> torch.Tensor:
+        decoded.update("graph" for item in items if isinstance(item, fetch.Encoded))
+        return run(self, items, draws)
+
+    monkeypatch.setattr(fetch, "decode", decode)
+    monkeypatch.setattr(DaliBackend, "run", by_dali)
+    assert verdict_of(compare(samples, FULL, BACKENDS, batch_size=3, num_workers=2)).identical
+    files = [samples.resolve(i).read_bytes() for i in range(6)]  # the last one is refused undecoded
+    assert decoded == {**dict.fromkeys(files, 1), "graph": 4 * 3}
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"num_workers": -1}])
+def test_numbers_that_cannot_work(samples: dp.Manifest, wrong: dict[str, int]) -> None:
+    with pytest.raises(dp.ConfigError, match="at least"):
+        verdict_of(compare(samples, Recipe(size=16), BACKENDS, **wrong))
 
 
 def test_stages_in_which_nothing_happens_say_so(samples: dp.Manifest) -> None:
@@ -106,16 +137,13 @@ def test_a_broken_backend_is_caught_at_its_stage(
 
 
 def test_a_backend_that_loses_a_sample_differs(samples: dp.Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dali_pipes.parity import stages
+    genuine = Epoch.batch
 
-    genuine = stages.Stream.take
-    lossy = {"dali-cpu": 2}
+    def batch(self: Epoch, samples: Any, items: list[Any], *more: Any) -> Any:
+        kept = slice(None, -2 if self.backend.name == "dali-cpu" else None)
+        return genuine(self, samples[kept], items[kept], *more)
 
-    def take(self: stages.Stream, index: int) -> Any:
-        image = genuine(self, index)
-        return None if lossy.get(self._loader.backend) == index else image
-
-    monkeypatch.setattr(stages.Stream, "take", take)
+    monkeypatch.setattr(Epoch, "batch", batch)
     verdict = verdict_of(compare(samples, Recipe(size=16), BACKENDS, num_workers=1))
     assert not verdict.kept
     assert verdict.stages[2].differences[0].missing == 1
