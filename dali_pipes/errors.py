@@ -32,7 +32,7 @@ class ManifestError(DaliPipesError, ValueError):
     """Rows of a manifest that cannot be used; the message names them.
 
     Attributes:
-        problems: line number to reason, for every bad row.
+        problems: line number to reason, for every bad row; of a folder, number of the file in sorted order to reason.
     """
 
     def __init__(self, message: str, problems: dict[int, str] | None = None) -> None:

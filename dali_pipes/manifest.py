@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import overload
+from typing import TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from dali_pipes.columns import TextColumn
 from dali_pipes.errors import ConfigError, ManifestError
-from dali_pipes.rows import Table, check, read_csv, read_parquet
+from dali_pipes.rows import MOST_LINES, Table, check, read_csv, read_parquet
+
+T = TypeVar("T")
 
 SHOW_PATHS = "DALI_PIPES_SHOW_PATHS"
 """Environment variable: set to 1, messages name samples by their paths, which may identify patients."""
@@ -106,18 +108,14 @@ class Manifest(Sequence[Sample]):
         """Lists `root/<class>/**`: every file whose content is an image, labelled by its class folder in sorted order.
 
         Raises:
-            ManifestError: no such folder, or no image in it.
+            ManifestError: no such folder, no image in it, or files or folders that cannot be read, all of them named.
         """
         from dali_pipes.decode import sniff_file
 
         base = _folder(root)
         classes = sorted(entry.name for entry in os.scandir(base) if entry.is_dir() and not entry.name.startswith("."))
-        rows = [
-            (relative, name)
-            for name in classes
-            for relative in _files(base, name)
-            if sniff_file(base / relative) is not None
-        ]
+        files = [(relative, name) for name in classes for relative in _files(base, name)]
+        rows = [row for row, kind in zip(files, _looked_into(base, [path for path, _ in files], sniff_file)) if kind]
         if not rows:
             raise ManifestError(f"{base}: no image found in its class folders; expected <root>/<class>/<image files>.")
         paths, labels = zip(*rows)
@@ -131,26 +129,28 @@ class Manifest(Sequence[Sample]):
             without_preamble: list also what begins like a DICOM data set without the preamble and its DICM.
 
         Raises:
-            ManifestError: no such folder, or no DICOM file with pixels in it.
+            ManifestError: no such folder, no DICOM file with pixels in it, or files or folders that cannot be read, all
+                of them named. A damaged DICOM file is listed, and its damage reported when it is loaded.
         """
         from dali_pipes.decode import dicom_frames, is_dicom
 
+        def count(path: Path) -> int:
+            return dicom_frames(path) if is_dicom(path, without_preamble) else 0
+
         base = _folder(root)
-        files = [
-            (relative, dicom_frames(base / relative))
-            for relative in _files(base, "")
-            if is_dicom(base / relative, without_preamble)
+        files = _files(base, "")
+        rows = [
+            (path, frame) for path, frames in zip(files, _looked_into(base, files, count)) for frame in range(frames)
         ]
-        rows = [(relative, frame) for relative, count in files for frame in range(count)]
         if not rows:
             raise ManifestError(
                 f"{base}: no DICOM file with pixels found; files are recognised by content (DICM at byte 128). "
                 "For files that lack it, give without_preamble=True."
             )
         columns = {
-            "path": [relative for relative, _ in rows],
+            "path": [path for path, _ in rows],
             "frame": [str(frame) for _, frame in rows],
-            "group": [os.path.dirname(relative) for relative, _ in rows],
+            "group": [os.path.dirname(path) for path, _ in rows],
         }
         return cls._from_table(base, Table(str(base), columns, range(len(rows))))
 
@@ -278,19 +278,42 @@ def holds_dicom(root: str | os.PathLike[str]) -> bool:
     """Whether the first image under a folder, by path, is DICOM: then it is a tree of such files, else class folders.
 
     Raises:
-        ManifestError: no such folder.
+        ManifestError: no such folder, or a file before that image cannot be read.
     """
     from dali_pipes.decode import sniff_file
 
     base = _folder(root)
-    return next(filter(None, (sniff_file(base / relative) for relative in _files(base, ""))), None) == "dicom"
+    kinds = (_looked_into(base, [relative], sniff_file)[0] for relative in _files(base, ""))
+    return next(filter(None, kinds), None) == "dicom"
 
 
 def _files(base: Path, below: str) -> list[str]:
     """Regular, not hidden files (not pipes, nor sockets) under `base/below`, relative to `base`, sorted."""
     found = []
-    for folder, folders, names in os.walk(base / below):
+    for folder, folders, names in os.walk(base / below, onerror=_unlisted):
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths = (os.path.join(folder, name) for name in names if not name.startswith("."))
         found += [os.path.relpath(path, base) for path in paths if os.path.isfile(path)]
     return sorted(path.replace(os.sep, "/") for path in found)
+
+
+def _unlisted(error: OSError) -> None:
+    """For os.walk, which would pass over the folder and all that is in it."""
+    raise ManifestError(f"{error.filename}: cannot be listed: {error.strerror}. Make it readable, or move it away.")
+
+
+def _looked_into(base: Path, files: Sequence[str], look: Callable[[Path], T]) -> list[T]:
+    """What `look` finds in each file; raises ManifestError that names all those that cannot be read."""
+    found, problems = [], {}
+    for number, relative in enumerate(files):
+        try:
+            found.append(look(base / relative))
+        except OSError as error:  # noqa: PERF203
+            problems[number] = f"{relative!r}: {error.strerror or error}"
+    if problems:
+        shown = [f"  {reason}" for reason in list(problems.values())[:MOST_LINES]]
+        if len(problems) > MOST_LINES:
+            shown.append(f"  and {len(problems) - MOST_LINES} more (all are in the error's `problems`)")
+        head = f"{base}: {len(problems)} of {len(files)} files cannot be read; make them readable, or move them away:"
+        raise ManifestError("\n".join([head, *shown]), problems)
+    return found

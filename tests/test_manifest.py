@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -219,6 +221,36 @@ def test_dicom_files_without_preamble_are_listed_when_asked(tmp_path: Path) -> N
     (tmp_path / "whole").unlink()
     with pytest.raises(ManifestError, match="give without_preamble=True"):
         dp.Manifest.from_dicom_tree(tmp_path)
+
+
+@pytest.mark.parametrize("make", [dp.Manifest.from_folder, dp.Manifest.from_dicom_tree])
+def test_files_that_cannot_be_read_are_all_named(tmp_path: Path, make: Callable[[Path], dp.Manifest]) -> None:
+    (tmp_path / "class").mkdir()
+    (tmp_path / "class" / "good").write_bytes(coded(1, "dicom"))
+    for name in ("one", "two"):
+        (tmp_path / "class" / name).symlink_to("/proc/self/mem")  # a file, whose first byte not even root can read
+    with pytest.raises(
+        ManifestError, match=r"2 of 3 files cannot be read; make them readable.*\n.*one.*\n.*two"
+    ) as bad:
+        make(tmp_path)
+    assert sorted(bad.value.problems) == [1, 2]
+
+
+@pytest.mark.parametrize("make", [dp.Manifest.from_folder, dp.Manifest.from_dicom_tree])
+def test_a_folder_that_cannot_be_listed_is_named(
+    tmp_path: Path, make: Callable[[Path], dp.Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "class" / "inner").mkdir(parents=True)
+    scandir = os.scandir
+
+    def refusing(path: str) -> object:
+        if os.fspath(path).endswith("inner"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(ManifestError, match=r"inner: cannot be listed: Permission denied\. Make it readable"):
+        make(tmp_path)
 
 
 @pytest.mark.parametrize("make", [dp.Manifest.from_folder, dp.Manifest.from_dicom_tree])

@@ -2,7 +2,8 @@
 
 Pixels are uint16 and mean value = (pixel + offset) * slope + intercept, in modality units; so resizing them is resizing
 the values. Monochrome images of up to 16 bits keep every value exactly; wider ones (32-bit integers, floats) are
-quantised to 65536 steps. Percentiles of `apply_window` are those of the pixels it is given.
+quantised to 65536 steps (to one, where a step would be below the smallest double). Percentiles of `apply_window` are
+those of the pixels it is given.
 """
 
 from __future__ import annotations

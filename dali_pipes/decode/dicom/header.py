@@ -23,23 +23,19 @@ from dali_pipes.errors import DecodeError, LimitError, NoImageError, TruncatedEr
 
 PIXEL_TAGS = {0x7FE00008: "Float Pixel Data", 0x7FE00009: "Double Float Pixel Data", 0x7FE00010: "Pixel Data"}
 WANTED = [
-    0x00080005,  # Specific Character Set
-    0x00080008,  # Image Type
-    0x00080016,  # SOP Class UID
-    0x00089205,  # Pixel Presentation
-    0x00080068,  # Presentation Intent Type
-    *range(0x00280002, 0x00280013),  # Samples, Photometric, Planar, Frames, Rows, Columns
+    0x00080068, 0x00089205,  # Presentation Intent Type, Pixel Presentation
+    0x00280002, 0x00280004, 0x00280006, 0x00280008,  # Samples, Photometric, Planar, Frames
+    0x00280010, 0x00280011,  # Rows, Columns
     0x00280100, 0x00280101, 0x00280102, 0x00280103,  # Bits Allocated, Stored, High Bit, Pixel Representation
     *range(0x00280120, 0x00280126),  # Pixel Padding Value and Range Limit: integer, float, double
     0x00280301,  # Burned In Annotation
-    *range(0x00281050, 0x00281057),  # window, rescale, VOI LUT Function
-    *range(0x00281101, 0x00281104), *range(0x00281201, 0x00281205), *range(0x00281221, 0x00281224),  # palettes
-    0x00282110, 0x00282112, 0x00282114,  # Lossy Image Compression, Ratio, Method
+    *range(0x00281050, 0x00281054), 0x00281056,  # window, rescale, VOI LUT Function
+    *range(0x00281101, 0x00281104), *range(0x00281201, 0x00281204), *range(0x00281221, 0x00281224),  # palettes
+    0x00282110,  # Lossy Image Compression
     0x00283000, 0x00283010,  # Modality LUT, VOI LUT Sequence
     0x20500020,  # Presentation LUT Shape
-    0x20500010,  # Presentation LUT Sequence
     0x52009229, 0x52009230,  # functional groups
-    0x7FE00001, 0x7FE00002, 0x7FE00003,  # extended offset table, lengths; encapsulated total length
+    0x7FE00001, 0x7FE00002,  # extended offset table, its lengths
 ]  # fmt: skip
 PHOTOMETRIC = (
     "MONOCHROME1",

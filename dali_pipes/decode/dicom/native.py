@@ -6,6 +6,9 @@ first (today PS3.5 8.1.1 allows 1 and multiples of 8 only). YBR_PARTIAL_420 has 
 sites Cb and Cr at the first and third pixel of the first and third row, and so on, so the upper row of a pair is laid
 out as in YBR_PARTIAL_422, and the lower one holds Y only. dcm4che reads it so (its ColorSubsampling); pydicom and DCMTK
 do not read it. Today the standard keeps it for video.
+
+Floats too small for a full mantissa (below 1e-38 in 32 bits) are kept, but a process that has its processor flush such
+to zero (torch.set_flush_denormal) reads zeros.
 """
 
 from __future__ import annotations
