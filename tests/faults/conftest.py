@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,24 @@ def in_child(work: Callable[[], Any]) -> int:
         traceback.print_exc()
     finally:
         os._exit(code)
+
+
+LOST = 7
+"""Exit code of a process that lost a worker of its DataLoader."""
+
+
+def lose_a_worker(work: Callable[[], Any]) -> None:
+    """In a process of its own: does ``work`` until that loses a worker, and ends with the exit code for it.
+
+    In a thread, because in the main one PyTorch raises the loss wherever it happens to be, and again. The other workers
+    are killed: they may wait for ever for what the dead one held.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    error = ThreadPoolExecutor(1).submit(work).exception()
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    handing_over = isinstance(error, (EOFError, ConnectionError))  # its tensors, as it died
+    os._exit(LOST if handing_over or "exited unexpectedly" in str(error) else 1)
 
 
 def wait(child: int) -> int:

@@ -15,7 +15,7 @@ import pytest
 
 from cache import SingleFlight, Store, open_store, upkeep
 from tests.cache.conftest import key, value
-from tests.faults.conftest import MODES, in_child, right_or_missing, wait, wanted
+from tests.faults.conftest import LOST, MODES, in_child, lose_a_worker, right_or_missing, wait, wanted
 
 NUMBERS = range(40)
 
@@ -122,8 +122,7 @@ def test_a_killed_data_loader_worker(die_at: int, tmp_path: Path) -> None:
     store = open_store("pinned", tmp_path / "cache")
     dataset: Any = Dataset(store, die_at, tmp_path / "mark")
     loader = torch.utils.data.DataLoader(dataset, 4, num_workers=2, multiprocessing_context="fork")
-    with pytest.raises(RuntimeError, match=r"exited unexpectedly|killed"):
-        list(loader)
+    assert wait(in_child(lambda: lose_a_worker(lambda: list(loader)))) == LOST
     batches = torch.cat(list(loader))
     assert torch.equal(batches, torch.stack([torch.from_numpy(value(number).copy()) for number in range(24)]))
     assert list((tmp_path / "cache" / "claims").iterdir()) == []
