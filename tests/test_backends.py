@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,17 @@ def test_outputs(name: str, which: str) -> None:
             assert np.array_equal(found.numpy(), (stacked.astype(np.float32) - m) * inv)
     finally:
         backend.close()
+
+
+@pytest.mark.parametrize(("theirs", "found"), [(None, "1M"), ("32M", "32M")])
+def test_dali_keeps_the_memory_of_batches_unless_told_otherwise(
+    theirs: str | None, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DALI_MALLOC_POOL_THRESHOLD", raising=False)
+    if theirs is not None:
+        monkeypatch.setenv("DALI_MALLOC_POOL_THRESHOLD", theirs)
+    backends.create("dali-cpu", dp.Recipe((5, 7)), batch_size=2, threads=1, decode=False).close()
+    assert os.environ["DALI_MALLOC_POOL_THRESHOLD"] == found
 
 
 @pytest.mark.parametrize("name", ["torch", "dali-cpu"])

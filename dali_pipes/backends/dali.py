@@ -40,6 +40,9 @@ class DaliBackend:
     def __init__(
         self, recipe: Recipe, *, device: str, batch_size: int, threads: int, decode: bool, device_id: int | None = None
     ) -> None:
+        # DALI leaves host memory below 32 MiB to malloc unless told otherwise, which maps fresh pages for a batch and
+        # gives them back after it; larger blocks it keeps in a pool of its own. It reads this when it first allocates.
+        os.environ.setdefault("DALI_MALLOC_POOL_THRESHOLD", "1M")
         self.name = f"dali-{device}"
         self.takes_encoded = decode and decodes(recipe)
         self._stream = torch.cuda.Stream(device_id) if device == "gpu" else None
