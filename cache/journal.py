@@ -11,9 +11,13 @@ check: h = 0x9E3779B97F4A7C15; for each of the seven little-endian words w: h = 
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import secrets
 import struct
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,6 +26,7 @@ from .files import Folder
 
 LOG = logging.getLogger(__name__)
 RECORD = 64
+_SMALL = 1 << 20  # bytes; smaller journals are merged
 _RELY = 1.0  # seconds for which a folder's time of change is believed: some network folders do not keep it
 _SEED, _PRIME, _MASK = 0x9E3779B97F4A7C15, 0xFF51AFD7ED558CCD, (1 << 64) - 1
 
@@ -129,6 +134,68 @@ class JournalReader:
             self._stems = [name[:16] for name in self._folder.names() if is_journal(name, self._suffix)]
             self._stamp, self._until = stamp, now + (_RELY if lasting else 0)
         return self._stems
+
+
+class JournalWriter:
+    """Adds records to a journal of this process's own. The first makes it; a forked child makes another.
+
+    If it has been removed, or merged with others, the next record makes another too.
+    """
+
+    def __init__(self, folder: Folder, suffix: str) -> None:
+        self._folder, self._suffix = folder, suffix
+        self._pid, self._stem = 0, ""
+
+    @property
+    def stem(self) -> str:
+        """Of the journal; empty if there is none yet."""
+        return self._stem if self._pid == os.getpid() else ""
+
+    def append(self, record: bytes) -> None:
+        """Publishes one record. Raises OSError."""
+        stem, self._stem = self.stem, ""  # its end may be torn, if this fails
+        if stem:
+            with contextlib.suppress(FileNotFoundError):
+                self._folder.append(stem + self._suffix, record)
+                self._stem = stem
+                return
+        stem = secrets.token_hex(8)
+        self._folder.publish(stem + self._suffix, [record], replace=False)
+        self._pid, self._stem = os.getpid(), stem
+
+
+def merge_journals(folder: Folder, suffix: str, dry_run: bool = False) -> int:
+    """Makes one journal of the small ones that short runs leave; how many fewer there are, or would be.
+
+    For journals of a JournalWriter, who need not stop. A record that is added at the moment in which its journal is
+    removed is lost, so this is for what can be found out again. Raises OSError; nothing is lost then.
+    """
+    found = [(status, name) for name in folder.names() if is_journal(name, suffix) and (status := folder.status(name))]
+    small = sorted((status.st_mtime_ns, name) for status, name in found if status.st_size < _SMALL)
+    if dry_run or len(small) < 2:
+        return max(0, len(small) - 1)
+    sizes: dict[str, int] = {}
+
+    def parts() -> Iterator[bytes]:
+        for _, name in small:
+            with contextlib.suppress(FileNotFoundError, PermissionError):  # removed meanwhile, or another user's
+                data = folder.read(name)
+                records = np.frombuffer(data, "V64", len(data) // RECORD)
+                sizes[name] = len(data)
+                yield records[valid(records)].tobytes()
+
+    merged, fewer = secrets.token_hex(8) + suffix, -1
+    try:
+        folder.publish(merged, parts(), replace=False)
+        folder.sync(merged)
+        for name, size in sizes.items():
+            status = folder.status(name)
+            if status is not None and status.st_size == size:
+                fewer += folder.delete(name)
+    finally:
+        if fewer < 0:  # it stands for nothing
+            folder.delete(merged)
+    return max(0, fewer)
 
 
 def is_journal(name: str, suffix: str) -> bool:

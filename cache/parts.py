@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import secrets
 from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 
 from .errors import EntryError
 from .files import Folder, access_to, tag
-from .journal import JournalReader, seal
+from .journal import JournalReader, JournalWriter, seal
 from .key import Key, default_secret
 from .lock import ProcessLock
 
@@ -47,7 +46,7 @@ class PartsLedger:
         self._source, self._read_only = source, read_only
         secret = default_secret() if secret is None else secret
         self._secret = blake2b(secret, digest_size=32, person=b"dali-pipes part").digest()
-        self._pid, self._name, self._warned = 0, "", False
+        self._writer, self._warned = JournalWriter(self._folder, ".prt"), False
         if not read_only:
             with contextlib.suppress(OSError):  # a folder that cannot be made or read holds nothing to sweep
                 self._folder.sweep()
@@ -64,13 +63,10 @@ class PartsLedger:
 
     def _append(self, record: bytes) -> None:
         try:
-            if self._pid != os.getpid():
+            if not self._writer.stem:
                 tag(self._root)
-                self._pid, self._name = os.getpid(), secrets.token_hex(8) + ".prt"
-                self._folder.publish(self._name, [], replace=False)
-            self._folder.append(self._name, record)
+            self._writer.append(record)
         except OSError as error:
-            self._pid = 0  # its end may be torn: the next record opens another journal
             if not self._warned:
                 self._warned = True
                 LOG.warning("what entries are made of cannot be noted (%s): 'explain' will know less", error)

@@ -20,7 +20,7 @@ import numpy as np
 
 from .errors import StoreConfigError
 from .files import Folder, access_to, tag
-from .journal import JournalReader, is_settled, seal
+from .journal import JournalReader, JournalWriter, is_settled, seal
 from .key import default_secret
 from .lock import ProcessLock
 
@@ -55,7 +55,6 @@ class SourceIndex:
         self._recent: dict[bytes, np.void] = {}  # path digest -> record
         self._records, self._order, self._sorted = _EMPTY, np.zeros(0, np.intp), np.zeros(0, "<u8")
         self._folder: Folder | None = None
-        self._pid, self._name = os.getpid(), ""
         self.errors = 0
         if directory is None:
             return
@@ -63,6 +62,7 @@ class SourceIndex:
         self._root = Folder(directory, access, read_only)
         self._folder = Folder(os.path.join(os.fspath(directory), "sources"), access, read_only)
         self._reader = JournalReader(self._folder, ".src", RECORD)
+        self._writer = JournalWriter(self._folder, ".src")
         try:
             if not read_only:
                 tag(self._root)
@@ -127,16 +127,9 @@ class SourceIndex:
                 return True
             if self._read_only:
                 return False
-            if self._pid != os.getpid():
-                self._pid, self._name = os.getpid(), ""
             try:
-                if not self._name:
-                    name = secrets.token_hex(8) + ".src"
-                    self._folder.publish(name, [], replace=False)
-                    self._name = name
-                self._folder.append(self._name, record)
+                self._writer.append(record)
             except OSError as error:
-                self._name = ""  # its end may be torn: the next record opens another journal
                 self._failed(error)
                 return False
         return True
@@ -179,8 +172,7 @@ class SourceIndex:
             grown, _ = self._reader.poll()
         except FileNotFoundError:
             return False
-        own = self._name.removesuffix(".src")
-        fresh = [records for stem, records in grown if stem != own]
+        fresh = [records for stem, records in grown if stem != self._writer.stem]
         if not fresh:
             return False
         if len(self._records) and sum(map(len, fresh)) + len(self._recent) < _MOST_RECENT:

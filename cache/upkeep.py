@@ -7,6 +7,7 @@ and counted as ``unknown``.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -15,9 +16,9 @@ from typing import Any
 from .base import BaseStore, Options
 from .budget import QUARANTINE
 from .errors import StoreConfigError
-from .files import TAG_NAME, Folder, is_tagged
+from .files import TAG_NAME, Folder, access_to, is_tagged
 from .flight import left_behind
-from .journal import RECORD
+from .journal import RECORD, merge_journals
 from .key import Key
 from .packed import PackedStore
 from .parts import PartsLedger
@@ -146,17 +147,17 @@ def gc(directory: str | os.PathLike[str], disk_bytes: int | None = None, dry_run
     """Removes what nobody needs.
 
     Orphans, quarantined entries, stale claims, and entries beyond ``disk_bytes`` (per mode, oldest first); then
-    merges small segments of the pinned mode, which others may go on using meanwhile.
+    merges small segments of the pinned mode, and small journals, which others may go on using meanwhile.
 
-    Gives ``orphans``, ``quarantined``, ``evicted``, ``merged`` (by how many segments there are fewer) and ``freed``
-    bytes; with ``dry_run`` nothing is changed and ``evicted`` is 0.
+    Gives ``orphans``, ``quarantined``, ``evicted``, ``merged`` (by how many segments and journals there are fewer)
+    and ``freed`` bytes; with ``dry_run`` nothing is changed and ``evicted`` is 0.
     """
     path = _require_cache(directory)
     kinds = _sorted(path)
     stores = list(_stores(path, Options(read_only=True)))
     left = _left_beside(path)
     orphans = len(left) + sum(len(orphans_of(store)) for store in stores)
-    merged = sum(_compact(store, dry_run=True) for store in stores)
+    merged = sum(_compact(store, dry_run=True) for store in stores) + _merge_journals(path, dry_run=True)
     for store in stores:
         store.close()
     before = _total(path)
@@ -170,6 +171,7 @@ def gc(directory: str | os.PathLike[str], disk_bytes: int | None = None, dry_run
             store.close()
         for name in [*left, *(name for name, _ in kinds["quarantined"])]:
             _delete(path, name)
+        merged += _merge_journals(path)
     freed = sum(size for _, size in kinds["quarantined"]) if dry_run else before - _total(path)
     done = {"orphans": orphans, "quarantined": len(kinds["quarantined"]), "evicted": evicted, "merged": merged}
     return {"directory": path, "dry_run": dry_run, **done, "freed": freed}
@@ -177,6 +179,16 @@ def gc(directory: str | os.PathLike[str], disk_bytes: int | None = None, dry_run
 
 def _compact(store: BaseStore, dry_run: bool = False) -> int:
     return store.compact(dry_run) if isinstance(store, PackedStore) else 0
+
+
+def _merge_journals(path: str, dry_run: bool = False) -> int:
+    fewer = 0
+    for inner, suffix in (("sources", ".src"), ("parts", ".prt")):
+        folder = Folder(os.path.join(path, inner), access_to(path, None), read_only=True)
+        with contextlib.suppress(OSError):  # no room, say: they stay as they are
+            fewer += merge_journals(folder, suffix, dry_run)
+        folder.close()
+    return fewer
 
 
 def purge(directory: str | os.PathLike[str], keys: list[Key] | None = None, dry_run: bool = True) -> dict[str, Any]:

@@ -125,7 +125,7 @@ def _gc(args: argparse.Namespace) -> int:
     found = upkeep.gc(args.directory, disk_bytes=args.disk_bytes, dry_run=args.dry_run)
     verb = "would be removed" if args.dry_run else "removed"
     text = f"{found['orphans']} leftovers, {found['quarantined']} damaged and {found['evicted']} old entries {verb}, "
-    merged = f"segments: {found['merged']} fewer"
+    merged = f"segments and journals: {found['merged']} fewer"
     common.show(args, found, f"{text}{common.size(found['freed'])}; {merged}.")
     return common.GOOD
 

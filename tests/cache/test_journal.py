@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import random
+import shutil
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import cache.files
 import cache.journal
 from cache.files import Folder
-from cache.journal import JournalReader, is_journal, seal, valid
+from cache.journal import JournalReader, JournalWriter, is_journal, merge_journals, seal, valid
+from tests.faults.conftest import in_child, wait
+from tests.faults.syscalls import Os, Recording, Refusing, power_cut, replay
 
 DTYPE = np.dtype("V64")
 
@@ -104,3 +113,133 @@ def test_a_folder_whose_times_are_not_kept(tmp_path: Path, monkeypatch: pytest.M
         now = time.monotonic() + 1.1 * (number + 1)
         monkeypatch.setattr(cache.journal.time, "monotonic", lambda now=now: now)
         assert stems(reader) == ([f"{number:016x}"] if number else [])
+
+
+def number_record(number: int) -> bytes:
+    return seal(number.to_bytes(56, "little"))
+
+
+def numbers(folder: Path) -> list[int]:
+    """What a reader finds, in order."""
+    found = JournalReader(Folder(folder), ".src", DTYPE).poll()[0]
+    return [int.from_bytes(record.tobytes()[:56], "little") for _, records in found for record in records]
+
+
+@pytest.fixture
+def ten(tmp_path: Path) -> Path:
+    """Ten journals of short runs, with two records each; made in order, by names in no order."""
+    for at in range(10):
+        writer = JournalWriter(Folder(tmp_path / "ten"), ".src")
+        for number in (2 * at, 2 * at + 1):
+            writer.append(number_record(number))
+        os.utime(tmp_path / "ten" / f"{writer.stem}.src", (1e9 + at, 1e9 + at))
+    return tmp_path / "ten"
+
+
+def test_a_writer_has_one_journal_and_a_child_another(tmp_path: Path) -> None:
+    writer = JournalWriter(Folder(tmp_path), ".src")
+    assert writer.stem == ""
+    for number in range(3):
+        writer.append(number_record(number))
+    assert os.listdir(tmp_path) == [f"{writer.stem}.src"]
+    assert wait(in_child(lambda: writer.append(number_record(3)))) == 0
+    assert len(os.listdir(tmp_path)) == 2
+    (tmp_path / f"{writer.stem}.src").unlink()
+    writer.append(number_record(4))
+    assert sorted(numbers(tmp_path)) == [3, 4]
+
+
+def test_a_torn_record_ends_a_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = JournalWriter(Folder(tmp_path), ".src")
+    writer.append(number_record(0))
+    real = Folder.append
+
+    def torn(folder: Folder, name: str, record: bytes) -> None:
+        real(folder, name, record[:30])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "append", torn)
+        with pytest.raises(OSError, match="No space"):
+            writer.append(number_record(1))
+    writer.append(number_record(2))
+    assert sorted(numbers(tmp_path)) == [0, 2]
+    assert merge_journals(Folder(tmp_path), ".src") == 1
+    assert sorted(numbers(tmp_path)) == [0, 2]
+
+
+def test_small_journals_become_one_in_order(ten: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (ten / f"{5:016x}.idx").write_bytes(number_record(99))
+    monkeypatch.setattr(cache.journal, "_SMALL", 1000)
+    large = ten / f"{6:016x}.src"
+    large.write_bytes(b"".join(map(number_record, range(100, 120))))
+    assert merge_journals(Folder(ten), ".src", dry_run=True) == 9
+    assert len(list(ten.iterdir())) == 12
+    assert merge_journals(Folder(ten), ".src") == 9
+    large.unlink()
+    assert numbers(ten) == [*range(20)]
+    assert {path.suffix for path in ten.iterdir()} == {".idx", ".src"}
+
+
+def test_journals_are_purged_while_they_are_merged(ten: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Folder.publish
+
+    def publish(folder: Folder, name: str, parts: Iterable[bytes], **more: Any) -> None:
+        real(folder, name, parts, **more)
+        for path in ten.iterdir():
+            if path.name != name:
+                path.unlink()
+
+    monkeypatch.setattr(Folder, "publish", publish)
+    assert merge_journals(Folder(ten), ".src") == 0
+    assert os.listdir(ten) == []
+
+
+def test_what_is_added_while_journals_are_merged(ten: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer, folder, real = JournalWriter(Folder(ten), ".src"), Folder(ten), Folder.publish
+    writer.append(number_record(50))
+
+    def publish(*args: object, **more: object) -> None:
+        monkeypatch.undo()
+        real(*args, **more)  # type: ignore[arg-type]
+        writer.append(number_record(51))
+        next(path for path in ten.iterdir() if path.stat().st_mtime < 1.5e9).unlink()
+
+    monkeypatch.setattr(Folder, "publish", publish)
+    assert merge_journals(folder, ".src") == 8, "but for the writer's, and one that is gone"
+    assert set(numbers(ten)) == {*range(20), 50, 51}
+
+
+def test_journals_are_merged_while_every_call_fails(ten: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at, done = 0, False
+    while not done:
+        at += 1
+        tried = ten.parent / str(at)
+        shutil.copytree(ten, tried)
+        refusing = Refusing(at, (errno.ENOSPC, errno.EIO)[at % 2])
+        with monkeypatch.context() as patch, contextlib.suppress(OSError):
+            patch.setattr(cache.files, "os", Os(refusing))
+            merge_journals(Folder(tried), ".src")
+        assert set(numbers(tried)) == {*range(20)}
+        there = len(os.listdir(tried))
+        assert there <= 10, "a copy that stands for nothing does not stay"
+        done = refusing.count < at
+    assert there == 1
+    assert at > 50
+
+
+def test_the_power_fails_while_journals_are_merged(ten: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recording, rng = Recording(tmp_path), random.Random(1)
+    monkeypatch.setattr(cache.files, "os", Os(recording))
+    for number in (20, 21):
+        JournalWriter(Folder(tmp_path / "made"), ".src").append(number_record(number))
+    begin = len(recording.operations)
+    merge_journals(Folder(tmp_path / "made"), ".src")
+    monkeypatch.undo()
+    before, merge = recording.operations[:begin], recording.operations[begin:]
+    for end in range(len(merge) + 1):
+        replay([*before, *merge[:end]], tmp_path / "cut" / str(end))
+        assert set(numbers(tmp_path / "cut" / str(end) / "made")) == {20, 21}
+    for turn in range(100):
+        replay([*before, *power_cut(merge, rng)], tmp_path / "lost" / str(turn))
+        assert set(numbers(tmp_path / "lost" / str(turn) / "made")) <= {20, 21}, "missing, never wrong"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache import SourceIndex, StoreConfigError
+from cache import Key, PartsLedger, SourceIndex, StoreConfigError, upkeep
 from cache.journal import seal, valid
 from cache.sources import RECORD
 
@@ -128,6 +129,36 @@ def test_bad_arguments(tmp_path: Path) -> None:
         index(tmp_path).record("a", 1, OLD, b"short")
     with pytest.raises(StoreConfigError, match="got 16 and 9"):
         index(tmp_path).record("a", 1, OLD, CONTENT, "123456789")
+
+
+def test_what_short_runs_leave_is_merged(tmp_path: Path) -> None:
+    going_on, runs = index(tmp_path), range(50)
+    for number in runs:
+        with contextlib.closing(index(tmp_path)) as one:
+            assert one.record(f"{number}", number, OLD, CONTENT, "png")
+    going_on.record("before", 1, OLD, CONTENT)
+    ledger = PartsLedger(tmp_path, secret=SECRET)
+    for number in runs:
+        PartsLedger(tmp_path, secret=SECRET).note(Key.of(n=number), {"source": number, "size": 1})
+    assert upkeep.gc(tmp_path, dry_run=True)["merged"] == upkeep.gc(tmp_path)["merged"] == 50 + 49
+    assert [len(list((tmp_path / name).iterdir())) for name in ("sources", "parts")] == [1, 1]
+    assert upkeep.stats(tmp_path)["sources"] == 51
+    assert upkeep.gc(tmp_path)["merged"] == 0
+    going_on.record("after", 1, OLD, CONTENT)
+    for other in (going_on, index(tmp_path)):
+        assert all(other.lookup(f"{number}", number, OLD) == (CONTENT, "png") for number in runs)
+        assert other.lookup("before", 1, OLD) == other.lookup("after", 1, OLD) == (CONTENT, "")
+        assert other.errors == 0
+    assert all(ledger.keys_of(number) == [Key.of(n=number)] for number in runs)
+
+
+def test_an_index_goes_on_after_a_purge(tmp_path: Path) -> None:
+    one = index(tmp_path)
+    one.record("a", 1, OLD, CONTENT)
+    upkeep.purge(tmp_path, dry_run=False)
+    assert one.record("b", 1, OLD, CONTENT)
+    assert one.errors == 0
+    assert index(tmp_path).lookup("b", 1, OLD) == (CONTENT, "")
 
 
 def test_a_hundred_thousand_records(tmp_path: Path) -> None:
