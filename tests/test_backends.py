@@ -94,12 +94,14 @@ def test_dali_keeps_the_memory_of_batches_unless_told_otherwise(
 @pytest.mark.parametrize("more", [{}, {"augment": dp.Augment(brightness=0.5)}, {"parity": "fast"}], ids=str)
 @pytest.mark.parametrize("decode", [False, True])
 def test_a_batch_is_no_view_of_the_cache(name: str, more: dict[str, Any], decode: bool) -> None:
-    """Integers could come out as they went in; who writes to a batch must not write to what is cached."""
-    image = np.arange(105, dtype=np.uint8).reshape(3, 5, 7)
+    """Integers could come out as they went in, above all images that lie side by side, as a batch does; who writes to a
+    batch must not write to what is cached."""
+    images = np.arange(210, dtype=np.uint8).reshape(2, 3, 5, 7)
     backend = backends.create(name, dp.Recipe((5, 7), **more), batch_size=2, threads=1, decode=decode)
     try:
-        backend.run([image, image], still(2)).zero_()
-        assert np.array_equal(image.reshape(-1), np.arange(105))
+        for items in ([images[0]], [images[0], images[1]], [images[1], images[1]]):
+            backend.run(items, still(len(items))).zero_()
+            assert np.array_equal(images.reshape(-1), np.arange(210))
     finally:
         backend.close()
 

@@ -69,8 +69,7 @@ class Graph:
         found = ["image", "sample"]
         if self.decode:
             found += ["jpeg", "encoded"]
-        if self.recipe.augment is not None or self.recipe.mean is None:
-            # Without normalisation the flip is also the copy from the cache's memory into DALI's.
+        if self.recipe.augment is not None:
             found += ["hflip", "vflip"]
         return (*found, *varying(self.recipe))
 
