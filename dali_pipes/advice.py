@@ -1,27 +1,29 @@
 """Which cache mode suits one's data on this machine: costs measured on some samples, totals computed from them.
 
-Measured, on up to 24 samples: decoding with all workers, turning base images into batches, putting into and getting out
-of a store of each mode on the disk that the cache would lie on, the bytes that this took, and how fast that disk reads
-what no memory holds. Then, for N samples of S source bytes each, with n workers, memory M and disk rate R:
+Measured, on up to 24 samples: starting the decoders, decoding with all workers, turning base images into batches,
+putting into and getting out of a store of each mode on the disk that the cache would lie on, the bytes that this took,
+and how fast that disk reads what no memory holds. Then, for N samples of S source bytes each, with n workers, memory M
+and disk rate R:
 
-    first epoch   N (decode + put / n + batch), at least N S / R
+    first epoch   start + N (decode + put / n + batch), at least N S / R
     later, none   N (decode + batch), at least N S / R where the sources exceed M
-    later, disk   N (get / n + batch), at least (bytes on disk) / R where these exceed M
+    later, disk   N (get + batch), at least (bytes on disk) / R where these exceed M
     later, memory as of the part f that fits its budget, and as with none (tiered: as from its disk) of the rest
 
-Estimates, then: right in the order of the modes and within a small factor in time; bytes are those of the samples,
-scaled.
+Estimates, then: right in the order of the modes and within a factor of two or so in time, as long as the machine is no
+busier than it was; bytes are those of the samples, scaled.
 """
 
 from __future__ import annotations
 
+import collections
 import os
 import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,7 @@ OVER = "npy"
 
 _BATCH = 8
 _PROBE_BYTES = 16 << 20
+_STEADY_SECONDS, _STEADY_ROUNDS = 0.1, 3
 _DISK_SHARE, _MEMORY_SHARE = 0.9, 0.8
 _CLOSE = 1.1
 _PREFERENCE = ("pinned", "tensor-memmap", "npy", "memory", "tiered", "tensor-disk", "disk", "none")
@@ -57,7 +60,8 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class ModeCosts:
-    """What a mode takes for one sample: seconds of one thread to put and get, bytes on disk."""
+    """What a mode takes for one sample: seconds of one thread to put, elapsed seconds to get with all workers at work,
+    bytes on disk."""
 
     put_seconds: float
     get_seconds: float
@@ -69,6 +73,7 @@ class Costs:
     """What one sample costs on this machine.
 
     Attributes:
+        start_seconds: of the first samples beyond what they take later: decoders start, once a run.
         decode_seconds: from a source file in memory to its base image, with all workers at work: elapsed time.
         batch_seconds: from a base image to its place in a batch: elapsed time.
         source_bytes: of its file, on average.
@@ -76,6 +81,7 @@ class Costs:
         modes: of each mode that stores.
     """
 
+    start_seconds: float
     decode_seconds: float
     batch_seconds: float
     source_bytes: float
@@ -169,13 +175,13 @@ def advise(
         if progress is not None:
             progress(next(steps), len(stored) + 2)
 
-    images, decode_seconds, source_bytes = _decode(few, recipe, workers)
+    images, start_seconds, decode_seconds, source_bytes = _decode(few, recipe, workers)
     step()
     batch_seconds = _batch(images, recipe, workers)
     with tempfile.TemporaryDirectory(prefix="dali-pipes-advice-", dir=place) as temporary:
         modes = {}
         for mode in stored:
-            modes[mode] = _store(mode, Path(temporary) / mode, images)
+            modes[mode] = _store(mode, Path(temporary) / mode, images, workers)
             step()
         rate = disk_rate(Path(temporary))
     step()
@@ -183,7 +189,7 @@ def advise(
     with cache.open_store("memory") as store:
         budget = min(int(store.stats()["budget"]), memory)
     machine = Machine(workers, memory, budget, shutil.disk_usage(place).free, rate)
-    costs = Costs(decode_seconds, batch_seconds, source_bytes, images[0].nbytes, modes)
+    costs = Costs(start_seconds, decode_seconds, batch_seconds, source_bytes, images[0].nbytes, modes)
     estimates = estimate(len(manifest), costs, machine)
     recommended, reason = recommend(estimates)
     return Advice(
@@ -207,12 +213,12 @@ def estimate(samples: int, costs: Costs, machine: Machine) -> list[Estimate]:
         if mode != "none":
             own = costs.modes[OVER if mode == "tiered" else mode]
             disk, put = samples * own.disk_bytes, own.put_seconds
-            later = samples * (own.get_seconds / machine.workers + costs.batch_seconds)
+            later = samples * (own.get_seconds + costs.batch_seconds)
             later = max(later, from_disk(disk))
         if held:
-            kept = samples * (costs.modes["memory"].get_seconds / machine.workers + costs.batch_seconds)
+            kept = samples * (costs.modes["memory"].get_seconds + costs.batch_seconds)
             later = fitting * kept + (1 - fitting) * (live if mode == "memory" else later)
-        first = samples * (costs.decode_seconds + put / machine.workers + costs.batch_seconds)
+        first = costs.start_seconds + samples * (costs.decode_seconds + put / machine.workers + costs.batch_seconds)
         memory = min(total, machine.memory_budget) if held else 0
         lacking = ""
         if disk > _DISK_SHARE * machine.free_disk:
@@ -284,55 +290,70 @@ def _existing(path: Path) -> Path:
     return next(folder for folder in (path, *path.parents) if folder.is_dir())
 
 
-def _decode(few: Manifest, recipe: Recipe, workers: int) -> tuple[list[Pixels], float, float]:
-    """Base images, seconds each, bytes of each source.
+def _decode(few: Manifest, recipe: Recipe, workers: int) -> tuple[list[Pixels], float, float, float]:
+    """Base images, seconds to start, seconds each, bytes of each source.
 
     The first round starts decoders and fills the system's memory.
     """
     with cache.open_store("none") as store:
         fetcher = Fetcher(few, recipe, store, workers=workers)
         try:
+            start = time.perf_counter()
             tried = [(sample, _ready(item)) for sample, item in [(i, fetcher.request(i)) for i in range(len(few))]]
             good = [sample for sample, item in tried if isinstance(item, np.ndarray)]
             if not good:
                 first = next((item.error for _, item in tried if isinstance(item, Failure)), "the manifest is empty")
                 raise DecodeError(f"none of {len(few)} samples that were tried can be decoded: {first}")
-            start = time.perf_counter()
+            middle = time.perf_counter()
             again = [_ready(item) for item in [fetcher.request(sample) for sample in good]]
-            seconds = (time.perf_counter() - start) / len(good)
+            end = time.perf_counter()
         finally:
             fetcher.close()
     sizes = [few.resolve(sample).stat().st_size for sample in good]
-    return [item for item in again if isinstance(item, np.ndarray)], seconds, statistics.fmean(sizes)
+    images, seconds = [item for item in again if isinstance(item, np.ndarray)], end - middle
+    return images, max(0.0, middle - start - seconds), seconds / len(good), statistics.fmean(sizes)
 
 
 def _batch(images: list[Pixels], recipe: Recipe, workers: int) -> float:
-    """Seconds for each image on the way into a batch, the second time round."""
+    """Seconds for each image on the way into a batch."""
     backend = backends.create("torch", recipe, batch_size=_BATCH, threads=workers, decode=False)
-    seconds = 0.0
-    for _ in range(2):
-        start = time.perf_counter()
+
+    def run() -> None:
         for at in range(0, len(images), _BATCH):
             part = images[at : at + _BATCH]
             backend.run(part, draw(recipe.augment, 0, 0, np.arange(len(part))))
-        seconds = (time.perf_counter() - start) / len(images)
-    backend.close()
-    return seconds
+
+    try:
+        return _steady(run) / len(images)
+    finally:
+        backend.close()
 
 
-def _store(mode: str, directory: Path, images: list[Pixels]) -> ModeCosts:
-    """Costs of putting and getting, the second get of each counted: later epochs need not check an entry again."""
+def _steady(work: Callable[[], None]) -> float:
+    """Median seconds of a round of work after the first, over rounds that together are not too short to measure."""
+    work()
+    rounds: list[float] = []
+    while len(rounds) < _STEADY_ROUNDS or sum(rounds) < _STEADY_SECONDS:
+        start = time.perf_counter()
+        work()
+        rounds.append(time.perf_counter() - start)
+    return statistics.median(rounds)
+
+
+def _store(mode: str, directory: Path, images: list[Pixels], workers: int) -> ModeCosts:
+    """Costs of putting and getting; the first get of each does not count: later epochs need not check an entry."""
     keys = [cache.Key.of(advice=i) for i in range(len(images))]
-    with cache.open_store(mode, None if mode == "memory" else directory) as store:
+    place = None if mode == "memory" else directory
+    with cache.open_store(mode, place) as store, ThreadPoolExecutor(workers) as threads:
         start = time.perf_counter()
         for key, image in zip(keys, images):
             store.put(key, image)
         put = (time.perf_counter() - start) / len(images)
-        for _ in range(2):
-            start = time.perf_counter()
-            for key in keys:
-                store.get(key)
-            get = (time.perf_counter() - start) / len(images)
+
+        def get_all() -> None:
+            collections.deque((map if store.direct else threads.map)(store.get, keys), maxlen=0)
+
+        get = _steady(get_all) / len(images)
     files = (path.stat() for path in (directory / mode).rglob("*") if path.is_file())
     used = sum(status.st_blocks * 512 for status in files)
     return ModeCosts(put, get, used / len(images))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import statistics
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +21,9 @@ from dali_pipes.advice import (
     Estimate,
     Machine,
     ModeCosts,
+    _decode,
+    _steady,
+    _store,
     advise,
     disk_rate,
     estimate,
@@ -32,11 +37,12 @@ from tests.make_images import dicom, jpeg
 GIB = 1 << 30
 STORED = [mode for mode in cache.MODES if mode not in ("none", "tiered")]
 COSTS = Costs(
+    start_seconds=5.0,
     decode_seconds=0.1,
     batch_seconds=0.001,
     source_bytes=2e6,
     base_bytes=750_000,
-    modes={mode: ModeCosts(0.004, 0.002, 0.0 if mode == "memory" else 800_000.0) for mode in STORED},
+    modes={mode: ModeCosts(0.004, 0.001, 0.0 if mode == "memory" else 800_000.0) for mode in STORED},
 )
 MACHINE = Machine(workers=2, memory=16 * GIB, memory_budget=8 * GIB, free_disk=100 * GIB, disk_rate=1e9)
 
@@ -48,10 +54,10 @@ def by_mode(samples: int = 1000, costs: Costs = COSTS, machine: Machine = MACHIN
 def test_totals_of_a_set_that_fits() -> None:
     found = by_mode()
     assert list(found) == list(cache.MODES)
-    assert found["none"] == Estimate("none", 0, 0, pytest.approx(101.0), pytest.approx(101.0), "")
-    assert found["npy"] == Estimate("npy", 800_000_000, 0, pytest.approx(103.0), pytest.approx(2.0), "")
-    assert found["memory"] == Estimate("memory", 0, 750_000_000, pytest.approx(103.0), pytest.approx(2.0), "")
-    assert found["tiered"] == Estimate("tiered", 800_000_000, 750_000_000, pytest.approx(103.0), pytest.approx(2.0), "")
+    assert found["none"] == Estimate("none", 0, 0, pytest.approx(106.0), pytest.approx(101.0), "")
+    assert found["npy"] == Estimate("npy", 800_000_000, 0, pytest.approx(108.0), pytest.approx(2.0), "")
+    assert found["memory"] == Estimate("memory", 0, 750_000_000, pytest.approx(108.0), pytest.approx(2.0), "")
+    assert found["tiered"] == Estimate("tiered", 800_000_000, 750_000_000, pytest.approx(108.0), pytest.approx(2.0), "")
 
 
 def test_what_no_memory_holds_comes_at_the_speed_of_the_disk() -> None:
@@ -76,7 +82,7 @@ def test_a_full_disk_leaves_memory_and_nothing() -> None:
 
 def test_the_recommendation() -> None:
     mode, reason = recommend(estimate(1000, COSTS, MACHINE))
-    assert (mode, reason) == ("pinned", f"{EPOCHS} epochs take 8.3 times less than without a cache.")
+    assert (mode, reason) == ("pinned", f"{EPOCHS} epochs take 8.1 times less than without a cache.")
     cheap = replace(COSTS, decode_seconds=0.0001)
     assert recommend(estimate(1000, cheap, MACHINE))[0] == "none"
     slow = {**COSTS.modes, "pinned": replace(COSTS.modes["pinned"], get_seconds=0.2)}
@@ -123,19 +129,59 @@ def test_bytes_are_those_of_real_runs(manifest: dp.Manifest, advice: Advice, tmp
             assert found[mode].disk_bytes == pytest.approx(used, rel=0.25)
 
 
-def test_times_are_in_proportion_to_those_of_real_runs(manifest: dp.Manifest, advice: Advice, tmp_path: Path) -> None:
-    found = {each.mode: each for each in advice.modes}
-    seconds = {}
-    for mode in ("none", "npy"):
-        with dp.Loader(manifest, RECIPE, batch_size=8, cache_mode=mode, cache_dir=tmp_path, backend="torch") as loader:
-            for _ in range(3):  # of which the last counts
-                start = time.perf_counter()
-                list(loader)
-                seconds[mode] = time.perf_counter() - start
-    # Orders of magnitude only: what a cache gains on a busy machine varies by a few times.
-    told, real = found["none"].later_epoch / found["npy"].later_epoch, seconds["none"] / seconds["npy"]
-    assert 1 / 30 < told / real < 30
-    assert all(each.first_epoch >= found["none"].first_epoch for each in advice.modes)
+def test_times_are_those_of_real_runs(tmp_path: Path) -> None:
+    """Estimates and epochs take turns, for a machine that is busy is busy for both; more turns where they disagree."""
+    picture, recipe = photo(np.random.default_rng(0), 600, 800), dp.Recipe(size=256, mean=0.5, std=0.25)
+    for i in range(24):
+        (tmp_path / f"{i}.jpg").write_bytes(jpeg(np.roll(picture, 16 * i, 1)))
+    (tmp_path / "m.csv").write_text("path\n" + "".join(f"{i}.jpg\n" for i in range(24)))
+    manifest = dp.Manifest.from_csv(tmp_path / "m.csv")
+    ratios: dict[tuple[str, str], list[float]] = {}
+    wrong: dict[tuple[str, str], list[float]] = {}
+    for turn in range(5):
+        told = {each.mode: each for each in advise(manifest, recipe, tmp_path, workers=2).modes}
+        for mode in ("none", "memory", "disk", "npy", "tensor-memmap", "pinned"):
+            first, later = epoch_times(manifest, recipe, mode, tmp_path / str(turn))
+            ratios.setdefault((mode, "first"), []).append(told[mode].first_epoch / first)
+            ratios.setdefault((mode, "later"), []).append(told[mode].later_epoch / later)
+        wrong = {name: found for name, found in ratios.items() if not 1 / 4 < statistics.median(found) < 4}
+        if not wrong:
+            break
+    assert not wrong
+
+
+def epoch_times(manifest: dp.Manifest, recipe: dp.Recipe, mode: str, folder: Path) -> tuple[float, float]:
+    """Seconds of the first epoch, and the median of four later ones."""
+    directory = folder if mode in cache.PERSISTENT_MODES else None
+    seconds = []
+    with dp.Loader(
+        manifest, recipe, batch_size=8, cache_mode=mode, cache_dir=directory, backend="torch", num_workers=2
+    ) as loader:
+        for _ in range(5):
+            start = time.perf_counter()
+            list(loader)
+            seconds.append(time.perf_counter() - start)
+    return seconds[0], statistics.median(seconds[1:])
+
+
+def clock(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> None:
+    """Lets advice read these times, one after another."""
+    monkeypatch.setattr("dali_pipes.advice.time", SimpleNamespace(perf_counter=iter(seconds).__next__))
+
+
+def test_units_of_what_is_measured(manifest: dp.Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock(monkeypatch, 0.0, 10.0, 12.0)
+    images, start, each, size = _decode(manifest.subset(range(4)), RECIPE, 1)
+    assert (len(images), start, each) == (4, 8.0, 0.5)
+    assert size == sum(manifest.resolve(i).stat().st_size for i in range(4)) / 4
+    clock(monkeypatch, 0.0, 0.1, 1.0, 1.3, 2.0, 2.2)
+    assert _steady(lambda: None) == pytest.approx(0.2)
+    clock(monkeypatch, 0.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0)
+    costs = _store("npy", tmp_path, images, 1)
+    assert (costs.put_seconds, costs.get_seconds) == (1.0, 0.25)
+    clock(monkeypatch, 1.0, 3.0)
+    assert disk_rate(tmp_path) == 8 << 20
+    assert not (tmp_path / "probe").exists()
 
 
 def test_bad_files_are_counted_and_only_bad_ones_are_an_error(tmp_path: Path) -> None:
@@ -150,11 +196,6 @@ def test_bad_files_are_counted_and_only_bad_ones_are_an_error(tmp_path: Path) ->
     assert not (tmp_path / "not").exists()
     with pytest.raises(dp.DecodeError, match="none of 1 samples"):
         advise(manifest.subset([1]), RECIPE, tmp_path)
-
-
-def test_the_rate_of_a_disk(tmp_path: Path) -> None:
-    assert disk_rate(tmp_path) > 0
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_doctor_advises(manifest: dp.Manifest, advice: Advice, capsys: pytest.CaptureFixture[str]) -> None:
