@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -80,7 +81,9 @@ class TensorMemmapStore(FileStore):
 
     def _save(self, key: Key, array: Array, content: bytes) -> None:
         self._make_room(array.nbytes + 4096)
-        old = self._data_files(key)
+        old = ""  # what we replace; never the data of one who is about to publish it
+        with contextlib.suppress(FileNotFoundError, PermissionError, IntegrityError):
+            old = self._describe(key)[0]
         base = f"{key.hex}.{me()}.{secrets.token_hex(8)}.dat"
         total = checksum(key.digest, array.dtype, array.shape, [payload(array)], self.options.secret)
         note = {"shape": array.shape, "dtype": array.dtype.str, "data": base, "key": key.hex}
@@ -93,8 +96,8 @@ class TensorMemmapStore(FileStore):
             self._folder.delete(data)
             raise
         self._checked.pop(key.digest, None)
-        for name in old:
-            self._folder.delete(name)
+        if old:
+            self._folder.delete(old)
 
     def _data_files(self, key: Key) -> list[str]:
         """Data files of an entry, its own and those of earlier versions."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cache import IntegrityError, Store, StoreConfigError, open_store
+from cache.files import Folder
 from cache.npyformat import plain
 from cache.png import decode, encode
 from tests.cache.conftest import key, value
@@ -27,6 +29,32 @@ FILE_MODES = ["disk", "npy", "tensor-disk", "tensor-memmap"]
 
 def entry_files(directory: Path, mode: str) -> list[Path]:
     return sorted(path for path in (directory / mode).rglob("*") if path.is_file() and path.parent.name != "quarantine")
+
+
+@pytest.mark.parametrize("mode", FILE_MODES)
+@pytest.mark.parametrize("step", [1, 2])
+@pytest.mark.parametrize("replaced", [False, True])
+def test_two_put_one_key_at_once(
+    mode: str, step: int, replaced: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second does all that it does just before the first makes its first file, or its second one."""
+    one, two = (open_store(mode, tmp_path, strict=True) for _ in range(2))
+    if replaced:
+        one.put(key(1), value(8))
+    calls, real = [], Folder.publish
+
+    def publish(*args: Any, **more: Any) -> None:
+        calls.append(args)
+        if len(calls) == step:
+            two.put(key(1), value(1))
+        real(*args, **more)
+
+    monkeypatch.setattr(Folder, "publish", publish)
+    one.put(key(1), value(1))
+    for store in (one, two):
+        found = store.get(key(1))
+        assert found is not None
+        assert found.tobytes() == value(1).tobytes()
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
