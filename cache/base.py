@@ -65,6 +65,7 @@ class BaseStore:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.hits = self.misses = self.puts = self.evicted = self.corrupt = self.errors = 0
+        self._read_only = options.read_only
         self._warned: set[str] = set()
         self._closed = False
 
@@ -87,7 +88,7 @@ class BaseStore:
     def put(self, key: Key, array: Array) -> None:
         """Stores a copy of ``array`` under ``key``; replaces an entry with other content."""
         self._check_open()
-        if self.options.read_only:
+        if self._read_only:
             return
         try:
             self._put(key, array)
@@ -107,7 +108,7 @@ class BaseStore:
     def delete(self, key: Key) -> bool:
         """Removes an entry; False if there was none. Arrays handed out before stay valid."""
         self._check_open()
-        if self.options.read_only:
+        if self._read_only:
             return False
         try:
             return self._delete(key)

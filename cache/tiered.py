@@ -1,7 +1,8 @@
 """The ``tiered`` mode: memory over a disk mode, optionally over a shared folder that is only read.
 
 ``get`` asks memory, then the disk, then the shared folder, and keeps in memory what the lower ones gave. ``put`` goes
-to disk and memory. Entries of the shared folder are never changed: deleting one hides it from this instance only.
+to disk and memory. Entries of a folder that is only read (the shared one; both, if the store is read-only) are never
+changed: deleting one hides it from this instance only, and what a read-only store is given it keeps in memory.
 Memory is this process's own, so an entry that another process replaces is seen when it has left memory (keys that
 name their content never need that).
 """
@@ -36,9 +37,11 @@ class TieredStore(BaseStore):
         super().__init__(options)
         self._arguments = (disk, base)
         self.directory = os.path.abspath(os.fspath(directory))
-        self.memory = MemoryStore(options)
+        self._read_only = False  # memory is this process's own; the folders refuse by themselves
+        self.memory = MemoryStore(replace(options, read_only=False))
         self.disk = disk(directory, options)
         self.base = None if base is None else disk(base, replace(options, read_only=True, disk_bytes=None))
+        self._below = [self.disk] if self.base is None else [self.disk, self.base]
         self.direct = self.disk.direct
         self._hidden: set[bytes] = set()
 
@@ -49,33 +52,41 @@ class TieredStore(BaseStore):
         found = self.memory.get(key)
         if found is not None:
             return found
-        found = self.disk.get(key)
-        if found is None and self.base is not None and key.digest not in self._hidden:
-            found = self.base.get(key)
-        if found is not None:
-            self.memory._put(key, found)
-        return found
+        for folder in self._below:
+            found = folder.get(key) if self._shows(folder, key) else None
+            if found is not None:
+                self.memory._put(key, found)
+                return found
+        return None
+
+    def _shows(self, folder: BaseStore, key: Key) -> bool:
+        """Whether an entry of a folder is one of this store."""
+        return key.digest not in self._hidden or not folder.options.read_only
 
     def _put(self, key: Key, array: Array) -> None:
         self.disk.put(key, array)
         self.memory._put(key, array)
-        self._hidden.discard(key.digest)
+        if not self.options.read_only:
+            self._hidden.discard(key.digest)
 
     def _contains(self, key: Key) -> bool:
-        return self.memory.contains(key) or self.disk.contains(key) or self._in_base(key)
-
-    def _in_base(self, key: Key) -> bool:
-        return self.base is not None and key.digest not in self._hidden and self.base.contains(key)
+        return self.memory.contains(key) or any(
+            folder.contains(key) for folder in self._below if self._shows(folder, key)
+        )
 
     def _delete(self, key: Key) -> bool:
-        there = [self.memory.delete(key), self.disk.delete(key), self._in_base(key)]
-        if there[2]:
-            self._hidden.add(key.digest)
+        there = [self.memory.delete(key), self.disk.delete(key)]
+        for folder in self._below:
+            if folder.options.read_only and self._shows(folder, key) and folder.contains(key):
+                self._hidden.add(key.digest)
+                there.append(True)
         return any(there)
 
     def _keys(self) -> list[Key]:
-        below = [key for key in self.base._keys() if key.digest not in self._hidden] if self.base is not None else []
-        return list({*self.memory.keys(), *self.disk.keys(), *below})
+        found = set(self.memory.keys())
+        for folder in self._below:
+            found.update(key for key in folder._keys() if self._shows(folder, key))
+        return list(found)
 
     def _extra_stats(self) -> dict[str, Any]:
         tiers = {"memory": self.memory.stats(), "disk": self.disk.stats()}
@@ -93,6 +104,5 @@ class TieredStore(BaseStore):
 
     def close(self) -> None:
         super().close()
-        for tier in (self.memory, self.disk, self.base):
-            if tier is not None:
-                tier.close()
+        for tier in (self.memory, *self._below):
+            tier.close()

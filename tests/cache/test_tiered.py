@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache import StoreConfigError, open_store
+from cache import SingleFlight, StoreConfigError, open_store
 from cache.shared import PLACE, sweep_shared
 from tests.cache.conftest import key, value
 
@@ -46,6 +46,38 @@ def test_a_shared_folder_is_only_read(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "shared").rglob("*")} == before
     again = pickle.loads(pickle.dumps(store))  # noqa: S301
     assert np.array_equal(again.get(key(1)), value(1)), "hidden from that instance only"
+
+
+@pytest.mark.parametrize("over", ["npy", "pinned"])
+def test_a_read_only_store_has_memory_of_its_own(tmp_path: Path, over: str) -> None:
+    with open_store(over, tmp_path) as below:
+        below.put(key(1), value(1))
+    before = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in tmp_path.rglob("*")}
+    with open_store("tiered", tmp_path, over=over, read_only=True, strict=True) as store:
+        for _ in range(2):
+            assert np.array_equal(store.get(key(1)), value(1))  # type: ignore[arg-type]
+        flight = SingleFlight(store)
+        assert [flight.get_or_put(key(2), lambda: value(2))[1] for _ in range(3)] == [True, False, False]
+        assert store.stats()["tiers"]["memory"]["entries"] == 2
+        assert store.delete(key(1))
+        assert store.delete(key(2))
+        assert store.get(key(1)) is None
+        assert store.keys() == []
+        assert not store.delete(key(1))
+        store.put(key(1), value(9))
+        assert np.array_equal(store.get(key(1)), value(9))  # type: ignore[arg-type]
+        store.memory.delete(key(1))  # type: ignore[attr-defined]
+        assert store.get(key(1)) is None, "what was deleted does not come back"
+    assert {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in tmp_path.rglob("*")} == before
+
+
+def test_a_read_only_store_keeps_its_budget(tmp_path: Path) -> None:
+    with open_store("tiered", tmp_path / "none", read_only=True, memory_bytes=5000, strict=True) as store:
+        for number in range(40):
+            store.put(key(number), value(number, (1000,)))
+        assert store.stats()["tiers"]["memory"]["bytes"] <= 5000
+        assert 1 <= len(store.keys()) <= 4
+    assert not (tmp_path / "none").exists()
 
 
 def test_damage_below_is_counted_above(tmp_path: Path) -> None:
