@@ -93,9 +93,10 @@ def test_limits_hold_for_headers_that_are_known():
 
 
 def test_what_is_kept_has_a_bound(headers, monkeypatch):
-    monkeypatch.setattr(recent, "MOST_FRAMES", 3 * FRAMES)
     files = [enhanced(first=100 * n) for n in range(1, 9)]
-    for data in (*files, make.dicom(row(1)), enhanced("deflated")):
+    monkeypatch.setattr(recent, "MOST_BYTES", 3 * len(files[0]))
+    large = enhanced(VOILUTSequence=Sequence([make.lut(0, range(60_000))]))
+    for data in (*files, make.dicom(row(1)), enhanced("deflated"), large):
         values(data)
     assert [header.frames for _, header in headers._kept.values()] == [FRAMES] * 3
     assert not any(header.data for _, header in headers._kept.values())  # nor the pixels

@@ -13,8 +13,10 @@ from dataclasses import replace
 from dali_pipes.decode.dicom.header import Header, read_header
 from dali_pipes.decode.limits import Limits
 
-MOST_FRAMES = 10_000
-"""Of all headers kept; their functional groups take 3 to 6 KB a frame."""
+MOST_BYTES = 8 << 20
+"""Of the files' own bytes before their pixels, all headers kept together; parsed, they take 10 to 20 times as much.
+350 bytes a frame are usual.
+"""
 
 _PREFIX = 1024  # bytes, which hold the instance's UID: enough to tell most files apart without comparing headers
 
@@ -32,9 +34,9 @@ class RecentHeaders:
         if header is not None and bytes(data[: len(known)]) == known:  # as bytes: views are compared one by one
             return replace(header, data=data)
         header = read_header(data, limits)
-        if 1 < header.frames <= MOST_FRAMES and header.data is data:  # a deflated file's is not
+        if header.frames > 1 and header.pixels_at <= MOST_BYTES and header.data is data:  # a deflated file's is not
             self._kept[key] = bytes(data[: header.pixels_at]), replace(header, data=b"")
             with contextlib.suppress(KeyError, RuntimeError):  # another thread makes room too
-                while sum(each.frames for _, each in list(self._kept.values())) > MOST_FRAMES:
+                while sum(len(known) for known, _ in list(self._kept.values())) > MOST_BYTES:
                     del self._kept[next(iter(self._kept))]
         return header
