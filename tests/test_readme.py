@@ -1,5 +1,6 @@
 """The README keeps its word: what it links to exists, and the first lines of its quick start run as they stand."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -20,6 +21,42 @@ def test_the_commands_are_the_ones_there_are() -> None:
     from dali_pipes.cli import COMMANDS
 
     assert set(re.findall(r"^\| `dali-pipes (\w+)", README, re.MULTILINE)) == set(COMMANDS)
+
+
+def test_every_promise_links_tests() -> None:
+    promises = [line.split("|")[2] for line in README.splitlines() if re.search(r"\| \[`tests/", line)]
+    assert len(promises) > 10
+    for row in promises:
+        for link in re.findall(r"\]\((.+?)\)", row):
+            files = sorted((ROOT / link).rglob("test_*.py")) or [ROOT / link]
+            assert all(re.search(r"^ *def test_", file.read_text("utf-8"), re.MULTILINE) for file in files), link
+
+
+def test_every_option_and_variable_is_there() -> None:
+    """Of the commands, by their parsers; of the benchmarks, and variables, by the text of the code."""
+    from dali_pipes.cli import COMMANDS, parser
+
+    files = [
+        file for folder in ("cache", "dali_pipes", "benchmarks", "tests") for file in (ROOT / folder).rglob("*.py")
+    ]
+    code = "".join(file.read_text("utf-8") for file in files if file != Path(__file__))
+    known = set(re.findall(r'"(--[a-z-]+)"', code))
+    assert set(re.findall(r"--[a-z][a-z-]+", README)) <= known
+    assert {name for name in re.findall(r"DALI_PIPES_[A-Z_]+", README) if f'"{name}"' not in code} == set()
+    shown = re.findall(r"`dali-pipes ([a-z]+[^`|]*)`", README.replace("\n", " "))
+    lines = [line.split() for line in shown if " " in line and line.split()[0] in COMMANDS and "\\" not in line]
+    assert len(lines) > 5
+    for line in lines:
+        parser(line).parse_args(line)
+
+
+def test_the_recipes_table_names_its_fields() -> None:
+    table = README.split("| `Recipe(...)` | |")[1].split("\n\n")[0]
+    names = set(re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in table.splitlines()[2:])))
+    assert names == {field.name for field in dataclasses.fields(dp.Recipe)}
+    augment = re.search(r"`Augment\((.+?)\)`", table)
+    assert augment is not None
+    assert set(re.findall(r"(\w+)=", augment[1])) == {field.name for field in dataclasses.fields(dp.Augment)}
 
 
 def test_the_quick_start_runs(tmp_path: Path) -> None:
