@@ -66,7 +66,8 @@ class Loader:
         prefetch: finished batches that may wait for the loop.
         sandbox: decode every file in a child process with limits of time and memory, for files from strangers.
         cache_options: further arguments of `cache.open_store` (budgets, `verify`, `read_only`...).
-        decode_options: fields of `DecodePolicy` that do not change pixels: `limits`, `burned_in`, `processing`.
+        decode_options: fields of `DecodePolicy` that do not change pixels: `limits`, `burned_in`, `processing`. With
+            `{"burned_in": "error"}` and `on_error="skip"` files whose pixels name the patient are left out.
 
     Raises:
         ConfigError: an argument that cannot work. BackendError: a backend that cannot run here.
