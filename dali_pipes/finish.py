@@ -115,7 +115,7 @@ class Finish:
             return image if colour is None else recolour(image, colour)
         if matrix is None and colour is None:
             return image
-        pixels = torch.from_numpy(image.transpose(1, 2, 0).copy())
+        pixels = torch.from_numpy(image.copy()).permute(1, 2, 0)
         if matrix is not None:
             pixels = dali_cpu.warp_affine(pixels, matrix.tolist(), fill_value=0)
         if colour is not None:

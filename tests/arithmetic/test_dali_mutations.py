@@ -75,17 +75,8 @@ def reversed_mix(channels: tuple[Tensor, ...], row: list[float], offset: float) 
     return ((channels[2] * row[2] + channels[1] * row[1]) + channels[0] * row[0]) + offset
 
 
-def fused_bilinear(image: Tensor, x: Float32Array, y: Float32Array, fill_value: float | None) -> Tensor:
-    left, top = np.floor(x), np.floor(y)
-    qx, qy = (torch.from_numpy(v)[..., None] for v in (x - left, y - top))
-    upper, lower = (
-        fma(
-            warp._pixels(image, row, left + np.float32(1), fill_value).float(),
-            qx,
-            warp._pixels(image, row, left, fill_value).float() * (1.0 - qx),
-        )
-        for row in (top, top + np.float32(1))
-    )
+def fused_blend(pixels: list[Tensor], qx: Tensor, qy: Tensor) -> Tensor:
+    upper, lower = (fma(right, qx, left * (1.0 - qx)) for left, right in (pixels[:2], pixels[2:]))
     return fma(lower - upper, qy, upper)
 
 
@@ -140,7 +131,7 @@ MUTATIONS: dict[str, tuple[tuple[Graph, ...], Patch]] = {
     "color_twist: fused": (test_dali_colour.TWIST, replacing(colour, "_mix", fused_mix)),
     "color_twist: sum reversed": (test_dali_colour.TWIST, replacing(colour, "_mix", reversed_mix)),
     "color_twist: ties to even": (test_dali_colour.TWIST, replacing(colour, "saturate", HALF_EVEN_SATURATE)),
-    "warp_affine: fused": (WARPS, replacing(warp, "_bilinear", fused_bilinear)),
+    "warp_affine: fused": (WARPS, replacing(warp, "_blend", fused_blend)),
     "warp_affine: positions by product": (test_dali_warp.WARPS, replacing(warp, "_walk", direct_walk)),
     "warp_affine: ties to even": (test_dali_warp.WARPS, replacing(warp, "saturate", HALF_EVEN_SATURATE)),
     "rotate: positions by product": (test_dali_warp.TURNS, replacing(warp, "_walk", direct_walk)),

@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from dali_pipes.arithmetic.dali.colour import matrix_product
 from dali_pipes.arithmetic.dali.filters import Float32Array
@@ -27,6 +28,10 @@ from dali_pipes.errors import ConfigError
 
 f32 = np.float32
 CHECKPOINT = 256
+FRAME = 2
+"""Rows and columns around a picture that stand for all that lies outside."""
+BLOCK = 8192
+"""Output pixels at a time: few enough for a core's caches."""
 RADIANS = f32(math.pi / 180.0)
 Matrix = tuple[tuple[float, float, float], tuple[float, float, float]]
 
@@ -46,7 +51,7 @@ def warp_affine(
     `inverse_map=False`. size: (h, w) of the output, the input's by default. fill_value: for pixels outside of the
     image; None repeats its border.
 
-    Returns [h, w, C]. Raises ConfigError for other types, no pixels, or a matrix that is not finite.
+    Returns [h, w, C], a view of planes. Raises ConfigError for other types, no pixels, or a matrix that is not finite.
     """
     if image.ndim != 3 or image.dtype not in (torch.uint8, torch.float32):
         raise ConfigError(
@@ -64,9 +69,12 @@ def warp_affine(
     if not inverse_map:
         mapping = inverted(mapping)
     x, y = positions(mapping, size or (image.shape[0], image.shape[1]))
+    frame = _framed(image, fill_value)
     if interp_type == "nn":
-        return _pixels(image, np.floor(y), np.floor(x), fill_value)
-    return saturate(_bilinear(image, x - f32(0.5), y - f32(0.5), fill_value), image.dtype)
+        planes = frame.index_select(1, _corners(y, x, image)).to(image.dtype)
+    else:
+        planes = _bilinear(frame, image, x - f32(0.5), y - f32(0.5))
+    return planes.view(-1, *x.shape).permute(1, 2, 0)
 
 
 def rotate(
@@ -144,29 +152,41 @@ def _walk(row: Float32Array, size: tuple[int, int]) -> Float32Array:
     return result
 
 
-def _bilinear(image: Tensor, x: Float32Array, y: Float32Array, fill_value: float | None) -> Tensor:
-    left, top = np.floor(x), np.floor(y)
-    qx, qy = (torch.from_numpy(v)[..., None].to(image.device) for v in (x - left, y - top))
-    rows = []
-    for row in (top, top + f32(1)):
-        first = _pixels(image, row, left, fill_value).to(torch.float32)
-        second = _pixels(image, row, left + f32(1), fill_value).to(torch.float32)
-        rows.append((first * (1.0 - qx)).add_(second * qx))
-    upper, lower = rows
-    return upper + (lower - upper).mul_(qy)
-
-
-def _pixels(image: Tensor, rows: Float32Array, columns: Float32Array, fill_value: float | None) -> Tensor:
-    """Pixels at whole positions, of the image's type: [h, w, C]."""
-    height, width = image.shape[:2]
-    y = torch.from_numpy(rows.clip(0, height - 1).astype(np.int64)).to(image.device)
-    x = torch.from_numpy(columns.clip(0, width - 1).astype(np.int64)).to(image.device)
-    found = image[y, x]
+def _framed(image: Tensor, fill_value: float | None) -> Tensor:
+    """What positions can meet: float32[C, (H + 4) (W + 4)], the planes with two rows or columns on every side, of the
+    fill value or of the border's pixels."""
+    planes = image.permute(2, 0, 1).to(torch.float32)
+    around = (FRAME,) * 4
     if fill_value is None:
-        return found
-    inside = torch.from_numpy((rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)).to(image.device)
-    fill = saturate(torch.tensor(fill_value, dtype=torch.float32), image.dtype).to(image.device)
-    return torch.where(inside[..., None], found, fill)
+        return functional.pad(planes, around, mode="replicate").flatten(1)
+    fill = saturate(torch.tensor(fill_value, dtype=torch.float32), image.dtype)
+    return functional.pad(planes, around, value=float(fill)).flatten(1)
+
+
+def _corners(y: Float32Array, x: Float32Array, image: Tensor) -> Tensor:
+    """Where the pixels at the floors of positions lie in the frame: int64[h * w]. What is farther away than the frame
+    looks as it does; a pixel right of it or below is in the frame, too."""
+    height, width = image.shape[:2]
+    rows, columns = (np.floor(at).clip(-FRAME, side).astype(np.int64) + FRAME for at, side in ((y, height), (x, width)))
+    return torch.from_numpy((rows * (width + 2 * FRAME) + columns).ravel()).to(image.device)
+
+
+def _bilinear(frame: Tensor, image: Tensor, x: Float32Array, y: Float32Array) -> Tensor:
+    corners, stride = _corners(y, x, image), image.shape[1] + 2 * FRAME
+    fractions = [torch.from_numpy((at - np.floor(at)).ravel()).to(image.device) for at in (x, y)]
+    result = torch.empty((len(frame), len(corners)), dtype=image.dtype, device=image.device)
+    for corner, qx, qy, goal in zip(*(each.split(BLOCK, -1) for each in (corners, *fractions, result))):
+        pixels = [frame.index_select(1, corner + further) for further in (0, 1, stride, stride + 1)]
+        goal.copy_(saturate(_blend(pixels, qx, qy), image.dtype))
+    return result
+
+
+def _blend(pixels: list[Tensor], qx: Tensor, qy: Tensor) -> Tensor:
+    """Rule 2 of the specification for p00, p01, p10 and p11, float32[C, n] each, in their memory."""
+    (p00, p01, p10, p11), ux = pixels, 1.0 - qx
+    upper = p00.mul_(ux).add_(p01.mul_(qx))
+    lower = p10.mul_(ux).add_(p11.mul_(qx))
+    return lower.sub_(upper).mul_(qy).add_(upper)
 
 
 def _shift(x: int, y: int) -> Float32Array:
