@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -80,8 +81,26 @@ def add_cache(parser: argparse.ArgumentParser, mode: str, modes: Sequence[str] =
 
 def add_loading(parser: argparse.ArgumentParser) -> None:
     """How samples are loaded."""
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--num-workers", type=int, help="CPU threads and decoding processes (default: all cores)")
+    parser.add_argument("--batch-size", type=at_least(1), default=32)
+    add_workers(parser)
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """`--num-workers`."""
+    parser.add_argument(
+        "--num-workers", type=at_least(0), help="CPU threads and decoding processes (default: all cores)"
+    )
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """A whole number that is not smaller, as an argument's type."""
+
+    def number(text: str) -> int:
+        if not re.fullmatch("[0-9]+", text, re.ASCII) or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of at least {least}")
+        return int(text)
+
+    return number
 
 
 def manifest_of(args: argparse.Namespace) -> Manifest:

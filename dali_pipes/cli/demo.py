@@ -34,9 +34,9 @@ def run(args: argparse.Namespace) -> int:
     """Makes the set, warms a cache, runs every backend in every cache mode (each from an empty cache of its own), and
     compares all outputs; fails if any bit differs.
     """
+    recipe = Recipe(size=args.img_size, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     common.note(args, f"Making images in {args.dir} ...")
     manifest = Manifest.from_csv(make_demo_set(args.dir / "images"))
-    recipe = Recipe(size=args.img_size, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     names = common.present_backends()
     combinations = [(backend, mode) for mode in cache.MODES for backend in names]
     common.note(

@@ -37,7 +37,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache-dir", type=Path, help="where a cache would lie (default: the folder of temporary files)"
     )
-    parser.add_argument("--num-workers", type=int, help="CPU threads and decoding processes (default: all cores)")
+    common.add_workers(parser)
     common.add_json(parser)
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from dali_pipes.arithmetic import base_image
 from dali_pipes.cli import common
 from dali_pipes.decode import DecodePolicy, Kind, decode, describe, identify, require
+from dali_pipes.recipe import Recipe
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +28,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--channels", type=int, default=3, choices=(1, 3))
     parser.add_argument("--window", default="percentile", help=f"{common.WINDOW_HELP} (default: percentile)")
     parser.add_argument(
-        "--reduce", type=int, metavar="N", help="compare the reduced JPEG 2000 decode at N pixels with the full one"
+        "--reduce",
+        type=common.at_least(1),
+        metavar="N",
+        help="compare the reduced JPEG 2000 decode at N pixels with the full one",
     )
     common.add_decoders(parser)
     common.add_json(parser)
@@ -59,6 +63,7 @@ def _reduced(
     data: bytes, kind: Kind, frame: int, policy: DecodePolicy, full: npt.NDArray[Any], side: int
 ) -> dict[str, Any]:
     """How far the picture of `side` x `side` from a reduced decode is from that of the full one, in levels of 255."""
+    side = Recipe(size=side).height  # refuses a size that no recipe has
     less = decode(data, kind, frame, replace(policy, reduce=(side, side))).pixels
     few, all_of_it = (base_image(pixels, side, "stretch").astype(np.int16) for pixels in (less, full))
     apart = np.abs(few - all_of_it)

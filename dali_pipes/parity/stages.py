@@ -13,10 +13,11 @@ only the JPEGs that DALI decodes in its graphs are decoded there by each stage, 
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import Any
 
@@ -83,27 +84,24 @@ def outputs(
         num_workers: CPU threads and decoding processes; all cores by default.
     """
     workers = checked(batch_size, num_workers)
-    recipe, device = next(iter(recipes.values())), torch.cuda.current_device() if "dali-gpu" in names else None
-    everything = np.arange(len(manifest))
+    recipe, everything = next(iter(recipes.values())), np.arange(len(manifest))
     plan = sampling.batches(everything, position=0, batch_size=batch_size, drop_last=False)
-    encoded = cache_mode == "none" and backends.decodes(recipe)
+    decode = cache_mode == "none" and backends.decodes(recipe)
+    device = torch.cuda.current_device() if "dali-gpu" in names else None
     with ExitStack() as stack:
-        store = cache.open_store(cache_mode, cache_dir)
-        stack.callback(store.close)
+        store = stack.enter_context(closing(cache.open_store(cache_mode, cache_dir)))
         if device is not None and hasattr(store, "page_lock"):
             store.page_lock()
-        dali = encoded and any(name.startswith("dali-") for name in names)
-        fetcher = Fetcher(manifest, recipe, store, workers=workers, encoded=dali)
-        stack.callback(fetcher.close)
+        encoded = decode and any(name.startswith("dali-") for name in names)
+        fetcher = stack.enter_context(closing(Fetcher(manifest, recipe, store, workers=workers, encoded=encoded)))
         threads = stack.enter_context(ThreadPoolExecutor(workers))
         epochs: dict[tuple[str, str], Epoch] = {}
-        for stage, part in recipes.items():
-            for name in names:
-                backend = backends.create(
-                    name, part, batch_size=batch_size, threads=workers, decode=encoded, device_id=device
-                )
-                stack.callback(backend.close)
-                epochs[stage, name] = Epoch(manifest, part, fetcher, backend, "skip", 0, 0, everything)
+        for (stage, part), name in itertools.product(recipes.items(), names):
+            backend = backends.create(
+                name, part, batch_size=batch_size, threads=workers, decode=decode, device_id=device
+            )
+            stack.enter_context(closing(backend))
+            epochs[stage, name] = Epoch(manifest, part, fetcher, backend, "skip", 0, 0, everything)
         requests = ((samples, [fetcher.request(sample) for sample in samples.tolist()]) for samples in plan)
         for samples, requested in lookahead(requests, max(1, 2 * workers // batch_size)):
             given = [item.result() if isinstance(item, Future) else item for item in requested]

@@ -187,6 +187,8 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
         (["inspect", "{archive}/empty"], 1, "TruncatedError"),
         (["parity", "{archive}/list.csv", "--img-size", "big"], 2, "ConfigError"),
         (["inspect", "{archive}"], 2, "IsADirectoryError"),
+        (["inspect", "{archive}/001.jpg", "--reduce", "999999"], 2, "ConfigError"),
+        (["demo", "--dir", "{archive}/nothing", "--img-size", "0"], 2, "ConfigError"),
         (["warm", "{archive}/list.csv", "--cache-mode", "npy"], 2, "StoreConfigError"),
         (["bench", "{archive}/list.csv", "--epochs", "1"], 2, "ConfigError"),
         (["warm", "{archive}/list.csv", "--window", "percentile:99,1"], 2, "ConfigError"),
@@ -203,7 +205,17 @@ def test_errors_are_documents_too(
     assert document["message"]
 
 
-@pytest.mark.parametrize("arguments", [[], ["nothing"], ["warm"], ["warm", "x", "--cache-mode", "tape"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *([], ["nothing"], ["warm"], ["warm", "x", "--cache-mode", "tape"]),
+        *(
+            ["bench", "x", "--batch-size", "0"],
+            ["doctor", "x", "--num-workers", "-1"],
+            ["inspect", "x", "--reduce", "0"],
+        ),
+    ],
+)
 def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)
