@@ -15,7 +15,6 @@ which the clock starts: the start of processes and the loading of codecs are in 
 
 import argparse
 import contextlib
-import json
 import os
 import statistics
 import sys
@@ -29,11 +28,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import argument_parser, write
 from data import MAMMOGRAM, PHOTO, manifest_of, write_mammograms, write_photos
 
 from dali_pipes import Loader, Recipe
 from dali_pipes.arithmetic import base_image
-from dali_pipes.bench import machine
 from dali_pipes.decode import DecodePolicy, decode, identify
 from dali_pipes.decode.dicom.codecs import codec_for
 from dali_pipes.decode.dicom.fragments import frame_bytes
@@ -120,15 +119,13 @@ def cold_epoch(folder: Path, names: list[str], options: argparse.Namespace) -> C
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--mammograms", type=int, default=16)
     parser.add_argument("--photos", type=int, default=96)
     parser.add_argument("--img-size", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--backend", default="torch")
     parser.add_argument("--dir", type=Path, help="where to keep the files (default: a temporary folder)")
-    parser.add_argument("--tiny", action="store_true", help="few and small files, one round")
-    parser.add_argument("--json", type=Path, help="write the figures and the machine's facts here")
     options = parser.parse_args(arguments)
     if options.tiny:
         options.mammograms, options.photos, options.img_size, options.rounds = 4, 4, 32, 1
@@ -136,16 +133,14 @@ def main(arguments: list[str]) -> int:
         folder = options.dir or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         results = measure(options, folder)
-    document = {
-        "benchmark": "cold_bound",
-        "machine": machine(),
-        "img_size": options.img_size,
-        "rounds": options.rounds,
-        "backend": options.backend,
-        "results": results,
-    }
-    if options.json:
-        options.json.write_text(json.dumps(document, indent=1) + "\n")
+    write(
+        options.json,
+        "cold_bound",
+        img_size=options.img_size,
+        rounds=options.rounds,
+        backend=options.backend,
+        results=results,
+    )
     return 0
 
 

@@ -6,25 +6,24 @@
 The same as `dali-pipes bench` on one's own data; see `dali_pipes/bench.py` for what is measured and how.
 """
 
-import argparse
-import json
 import sys
 import tempfile
 from pathlib import Path
 
+from common import argument_parser, write
 from data import MAMMOGRAM, PHOTO, manifest_of, write_mammograms, write_photos
 
 import cache
 from dali_pipes import Recipe
 from dali_pipes.bench import measure
-from dali_pipes.cli.bench import document, text
+from dali_pipes.cli.bench import text
 from dali_pipes.cli.common import present_backends
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--photos", type=int, default=120, help="JPEGs of 1600x1200")
     parser.add_argument("--mammograms", type=int, default=12, help="DICOM files of 3328x2560")
     parser.add_argument("--img-size", type=int, default=512)
@@ -33,8 +32,6 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--dir", type=Path, help="where to keep the files (default: a temporary folder)")
-    parser.add_argument("--tiny", action="store_true", help="few and small images, one mode")
-    parser.add_argument("--json", type=Path, help="write the figures and the machine's facts here")
     options = parser.parse_args(arguments)
     shapes = {"photo": PHOTO, "mammogram": MAMMOGRAM}
     if options.tiny:
@@ -62,9 +59,14 @@ def main(arguments: list[str]) -> int:
                 f"{each.cache_mode} on {each.backend}: {each.first_epoch:.2f} s, {each.later_epoch:.3f} s", flush=True
             )
     print("\n" + text(found))
-    if options.json:
-        facts = {"photos": options.photos, "mammograms": options.mammograms, **document(found, recipe.to_dict())}
-        options.json.write_text(json.dumps(facts, indent=1) + "\n")
+    write(
+        options.json,
+        "epoch_time",
+        photos=options.photos,
+        mammograms=options.mammograms,
+        recipe=recipe.to_dict(),
+        results=[each.as_dict() for each in found],
+    )
     return 1 if any(each.failed for each in found) else 0
 
 

@@ -3,8 +3,6 @@
 python benchmarks/micro.py [--repeats 15] [--tiny] [--json FILE]
 """
 
-import argparse
-import json
 import sys
 import tempfile
 import time
@@ -13,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import argument_parser, write
 from data import MAMMOGRAM, PHOTO, write_mammograms, write_photos
 
 import cache
 from dali_pipes.arithmetic import base_image, copy_into, normalisation, normalise_into
-from dali_pipes.bench import machine
 from dali_pipes.decode import DecodePolicy, decode, identify
 
 Operation = tuple[str, Callable[[], object]]
@@ -102,19 +100,15 @@ def measure(name: str, work: Callable[[], object], repeats: int) -> dict[str, An
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--tiny", action="store_true", help="small images, one repeat")
-    parser.add_argument("--json", type=Path, help="write the figures and the machine's facts here")
     options = parser.parse_args(arguments)
     repeats, side = (1, 32) if options.tiny else (options.repeats, 512)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         operations = [*computing(side), *storing(folder, side), *decoding(folder, options.tiny)]
         results = [found for name, work in operations if (found := measure(name, work, repeats))]
-    if options.json:
-        document = {"benchmark": "micro", "machine": machine(), "img_size": side, "results": results}
-        options.json.write_text(json.dumps(document, indent=1) + "\n")
+    write(options.json, "micro", img_size=side, results=results)
     return 0
 
 

@@ -7,35 +7,17 @@ Processor time, and all in turns, for machines that others use too: compare the 
 pipeline takes that does nothing is taken off DALI's times.
 """
 
-import argparse
-import json
-import statistics
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-from nvidia.dali import fn, pipeline_def
+from common import argument_parser, dali, in_turns, write
+from nvidia.dali import fn
 
 from dali_pipes.arithmetic import colour_maps, matrices, quantise, recolour, warp
-from dali_pipes.bench import machine
 
 ANGLE, SCALE, SHIFT = 20.0, 1.1, 0.05
 BRIGHTNESS, CONTRAST, SATURATION, HUE = 1.1, 0.9, 1.2, 20.0
-
-
-def dali(image: np.ndarray, operator: Callable[[Any], Any]) -> Callable[[], object]:
-    """One run of a pipeline with one operator over [H, W, C]."""
-
-    @pipeline_def(batch_size=1, num_threads=1, device_id=None, prefetch_queue_depth=1, exec_dynamic=False)
-    def graph() -> Any:
-        return operator(fn.external_source(lambda: [image], batch=True, no_copy=True, layout="HWC"))
-
-    pipeline = graph()
-    pipeline.build()
-    return pipeline.run
 
 
 def operations(side: int) -> dict[str, Callable[[], object]]:
@@ -65,29 +47,18 @@ def operations(side: int) -> dict[str, Callable[[], object]]:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--repeats", type=int, default=21, help="timed runs of each")
-    parser.add_argument("--tiny", action="store_true", help="a small image, one repeat")
-    parser.add_argument("--json", type=Path, help="write the figures and the machine's facts here")
     options = parser.parse_args(arguments)
     repeats, side = (1, 32) if options.tiny else (options.repeats, 512)
-    work = operations(side)
-    times: dict[str, list[float]] = {name: [] for name in work}
-    for _ in range(repeats + 1):
-        for name, run in work.items():
-            start = time.process_time()
-            run()
-            times[name].append(1e3 * (time.process_time() - start))
-    medians = {name: statistics.median(values[1:]) for name, values in times.items()}
+    medians = in_turns(operations(side), repeats)
     nothing = medians.pop("DALI nothing")
     found = {name: round(ms - nothing * name.startswith("DALI"), 3) for name, ms in medians.items()}
     rivals = {"warp": "warp_affine", "recolour, b": "brightness_contrast", "recolour, a": "color_twist"}
     for name, ms in found.items():
         rival = next((found[f"DALI {operator}"] for ours, operator in rivals.items() if name.startswith(ours)), None)
         print(f"{name:44s} {ms:8.2f} ms" + (f"  {ms / rival:5.2f} of DALI's" if rival and rival > 0 else ""))
-    if options.json:
-        document = {"benchmark": "micro_augment", "machine": machine(), "img_size": side, "median_ms": found}
-        options.json.write_text(json.dumps(document, indent=1) + "\n")
+    write(options.json, "micro_augment", img_size=side, median_ms=found)
     return 0
 
 

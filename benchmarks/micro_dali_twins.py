@@ -1,29 +1,25 @@
-"""Time of the `dali-cpu` resize twin against DALI's own CPU resize: per image, one thread, medians of one run.
+"""Time of the `dali-cpu` twins of resize and warp_affine against DALI's own CPU operators: per image, one thread,
+medians of one run.
 
     python benchmarks/micro_dali_twins.py [--repeats 11] [--tiny] [--json FILE]
 
-The two run in turns, so that a busy machine slows both; compare the ratios, not the milliseconds. Outputs are
-compared too.
+Processor time, and both in turns, for machines that others use too: compare the ratios, not the milliseconds. Outputs
+are compared too.
 """
 
-import argparse
-import json
-import platform
 import statistics
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from nvidia import dali
-from nvidia.dali import fn, pipeline_def
+from common import argument_parser, dali, in_turns, write
+from nvidia.dali import fn
 
 from dali_pipes.arithmetic import dali_cpu
 
-CASES = (
+SIZES = (
     ((768, 1024, 3), (512, 512)),
     ((768, 1024, 3), (224, 224)),
     ((1200, 1600, 3), (512, 512)),
@@ -31,70 +27,60 @@ CASES = (
     ((300, 400, 3), (512, 512)),
     ((64, 48, 3), (32, 32)),
 )
-TINY = (((64, 48, 3), (32, 32)),)
+TURN = ((0.854, -0.311, 100.0), (0.311, 0.854, -60.0))
+"""20 degrees, and 1.1 times as large."""
 
 
-def dali_resize(image: np.ndarray, size: tuple[int, int]) -> Callable[[], np.ndarray]:
-    @pipeline_def(batch_size=1, num_threads=1, device_id=None, prefetch_queue_depth=1, exec_dynamic=False)
-    def graph() -> Any:
-        return fn.resize(fn.external_source(lambda: [image], batch=True, no_copy=True, layout="HWC"), size=size)
-
-    pipeline = graph()
-    pipeline.build()
-    return lambda: np.asarray(pipeline.run()[0].at(0))
-
-
-def measure(shape: tuple[int, int, int], size: tuple[int, int], dtype: str, repeats: int) -> dict[str, Any]:
+def measure(
+    name: str,
+    image: np.ndarray,
+    operator: Callable[[Any], Any],
+    twin: Callable[[torch.Tensor], torch.Tensor],
+    count: int,
+) -> dict[str, Any]:
     """Median milliseconds of both over the same image."""
-    image = np.random.default_rng(0).integers(0, 255, shape).astype(dtype)
-    theirs, tensor = dali_resize(image, size), torch.from_numpy(image)
-    times: dict[str, list[float]] = {"dali": [], "twin": []}
-    same = True
-    for _ in range(repeats + 1):
-        started = time.perf_counter()
-        expected = theirs()
-        between = time.perf_counter()
-        found = dali_cpu.resize(tensor, (float(size[0]), float(size[1])))
-        times["dali"].append(between - started)
-        times["twin"].append(time.perf_counter() - between)
-        same = same and expected.tobytes() == found.numpy().tobytes()
-    dali_ms, twin_ms = (1e3 * statistics.median(times[name][1:]) for name in ("dali", "twin"))
-    return {
-        "shape": shape,
-        "size": size,
-        "dtype": dtype,
-        "identical": same,
-        "dali_ms": round(dali_ms, 3),
-        "twin_ms": round(twin_ms, 3),
-        "ratio": round(twin_ms / dali_ms, 2),
-    }
+    tensor = torch.from_numpy(image)
+    work = {"dali": dali(image, operator), "twin": lambda: twin(tensor).numpy()}
+    identical = len({run().tobytes() for run in work.values()}) == 1
+    dali_ms, twin_ms = in_turns(work, count).values()
+    ratio, bits = twin_ms / dali_ms, "identical" if identical else "DIFFERENT"
+    print(f"{name:44s} DALI {dali_ms:8.2f} ms  twin {twin_ms:8.2f} ms  ratio {ratio:5.2f}  {bits}", flush=True)
+    found = {"dali_ms": round(dali_ms, 3), "twin_ms": round(twin_ms, 3), "ratio": round(ratio, 2)}
+    return {"operation": name, "identical": identical, **found}
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--repeats", type=int, default=11, help="timed runs a case")
-    parser.add_argument("--tiny", action="store_true", help="one small case")
-    parser.add_argument("--json", type=Path, help="write the figures and the machine's facts here")
     options = parser.parse_args(arguments)
+    count, sizes, side = (1, SIZES[-1:], 32) if options.tiny else (options.repeats, SIZES, 512)
     torch.set_num_threads(1)
     results = []
-    for shape, size in TINY if options.tiny else CASES:
+
+    def run(name: str, shape: tuple[int, ...], dtype: str, operator: Any, twin: Any) -> None:
+        image = np.random.default_rng(0).integers(0, 255, shape).astype(dtype)
+        results.append(measure(f"{name} {'x'.join(map(str, shape))} {dtype}", image, operator, twin, count))
+
+    for shape, (height, width) in sizes:
         for dtype in ("uint8", "uint16", "float32"):
-            result = measure(shape, size, dtype, options.repeats)
-            results.append(result)
-            name = f"{'x'.join(map(str, shape))} {dtype} to {size[0]}x{size[1]}"
-            bits = "identical" if result["identical"] else "DIFFERENT"
-            print(f"{name:36s} DALI {result['dali_ms']:8.2f} ms  twin {result['twin_ms']:8.2f} ms", end="  ")
-            print(f"ratio {result['ratio']:5.2f}  {bits}", flush=True)
+            run(
+                f"resize to {height}x{width},",
+                shape,
+                dtype,
+                lambda x, size=(height, width): fn.resize(x, size=size),
+                lambda x, size=(float(height), float(width)): dali_cpu.resize(x, size),
+            )
+    flat = [value for row in TURN for value in row]
+    for dtype in ("uint8", "float32"):
+        run(
+            "warp_affine,",
+            (side, side, 3),
+            dtype,
+            lambda x: fn.warp_affine(x, matrix=flat, fill_value=0),
+            lambda x: dali_cpu.warp_affine(x, TURN, fill_value=0),
+        )
     print(f"geometric mean of the ratios: {statistics.geometric_mean([r['ratio'] for r in results]):.2f}")
-    if options.json:
-        machine = {
-            "machine": platform.machine(),
-            "processor": platform.processor(),
-            "python": platform.python_version(),
-        }
-        versions = {"torch": torch.__version__, "numpy": np.__version__, "dali": dali.__version__}
-        options.json.write_text(json.dumps({**machine, **versions, "results": results}, indent=1) + "\n")
+    write(options.json, "micro_dali_twins", results=results)
     return 0 if all(result["identical"] for result in results) else 1
 
 

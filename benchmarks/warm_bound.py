@@ -13,7 +13,6 @@ median over the rounds of loader against bound. Bounds:
 """
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -24,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import argument_parser, write
 from data import manifest_of, write_thumbnails
 
 import cache
 from dali_pipes import Loader, Recipe
-from dali_pipes.bench import machine
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -77,24 +76,21 @@ def epoch(loader: Loader) -> Callable[[], None]:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--samples", type=int, default=320)
     parser.add_argument("--img-size", type=int, default=512)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--backends", nargs="+", default=["torch", "dali-cpu"])
     parser.add_argument("--dir", type=Path, help="where to keep the files (default: a temporary folder)")
-    parser.add_argument("--tiny", action="store_true", help="few and small samples, one round")
-    parser.add_argument("--json", type=Path, help="write the figures and the machine's facts here")
     options = parser.parse_args(arguments)
     if options.tiny:
         options.samples, options.img_size, options.batch_size, options.rounds = 6, 32, 4, 1
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.dir or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        document = measure(options, folder)
-    if options.json:
-        options.json.write_text(json.dumps(document, indent=1) + "\n")
+        figures = measure(options, folder)
+    write(options.json, "warm_bound", **figures)
     return 0
 
 
@@ -147,8 +143,6 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         text = "  ".join(f"{ratio:.2f} of {bound}" for bound, ratio in ratios.get(name, {}).items())
         print(f"{name:26s} {rate:8.0f} images/s  {rate * megabytes / 1e3:6.2f} GB/s of uint8  {text}", flush=True)
     return {
-        "benchmark": "warm_bound",
-        "machine": machine(),
         "samples": options.samples,
         "img_size": side,
         "batch_size": batch,

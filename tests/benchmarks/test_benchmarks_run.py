@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("epoch_time", "warm_bound", "cold_bound", "micro")
+DRAWN = ("epoch_time", "warm_bound", "cold_bound", "micro")
+NAMES = (*DRAWN, "micro_augment", "micro_dali_twins")
 
 
 def run(*arguments: str) -> str:
@@ -49,20 +50,17 @@ def test_it_runs_and_writes_the_machines_facts_but_not_its_name(name: str, folde
 
 
 def test_the_figures_can_be_drawn(folder: Path) -> None:
-    run("benchmarks/plot.py", *(str(folder / f"{name}.json") for name in NAMES))
-    for name in NAMES:
+    run("benchmarks/plot.py", *(str(folder / f"{name}.json") for name in DRAWN))
+    for name in DRAWN:
         with Image.open(folder / f"{name}.png") as chart:
             assert min(chart.size) > 400
 
 
-def test_the_twins_benchmark_runs() -> None:
-    assert "identical" in run("benchmarks/micro_dali_twins.py", "--tiny", "--repeats", "1")
-
-
-def test_the_benchmark_of_augmentation_runs(tmp_path: Path) -> None:
-    out = run("benchmarks/micro_augment.py", "--tiny", "--json", str(tmp_path / "augment.json"))
-    assert set(json.loads((tmp_path / "augment.json").read_text())["median_ms"]) >= {"warp", "DALI warp_affine"}
-    assert "recolour, all" in out
+def test_operators_are_compared_with_dalis(folder: Path) -> None:
+    augment, twins = (json.loads((folder / f"micro_{name}.json").read_text()) for name in ("augment", "dali_twins"))
+    assert set(augment["median_ms"]) >= {"warp", "recolour, all", "DALI warp_affine"}
+    assert len(twins["results"]) == 5
+    assert all(each["identical"] and each["ratio"] > 0 for each in twins["results"])
 
 
 def test_bench_command_measures_modes_on_ones_own_data(tmp_path: Path) -> None:
