@@ -74,5 +74,5 @@ def text(found: list[Measurement]) -> str:
         )
     images = max((each.images for each in found), default=0)
     lost = max((each.failed for each in found), default=0)
-    note = f"; {common.failed(lost)}" if lost else ""
+    note = f"; {lost} could not be decoded (warm and parity name them)" if lost else ""
     return f"{images} images an epoch{note}; later epochs: median.\n\n{common.table(head, rows)}"

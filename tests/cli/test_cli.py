@@ -100,7 +100,7 @@ def test_bench_takes_any_names_and_rows(archive: Path, capsys: pytest.CaptureFix
     (folder / "bad.jpg").write_bytes((archive / "001.jpg").read_bytes()[:99])
     options = ("--img-size", "16", "--epochs", "2", "--backends", "torch", "--modes", "none")
     assert main(["bench", str(archive), *options]) == 1
-    assert "1 images an epoch; 1 could not be decoded" in capsys.readouterr().out
+    assert "1 images an epoch; 1 could not be decoded (warm and parity name them)" in capsys.readouterr().out
     (archive / "list.csv").write_text("path\n001.jpg\n001.jpg\n")
     code, document = call(capsys, "bench", archive / "list.csv", *options)
     assert (code, document["results"][0]["images"]) == (0, 2)
