@@ -104,7 +104,7 @@ def open_store(
       default.
     verify: check an entry's bytes at its ``"first"`` read by this store, ``"always"``, or ``"never"`` (trusts disk
       and power).
-    read_only: writes nothing, not even what it learns of damaged entries.
+    read_only: writes nothing to disk, not even what it learns of damaged entries.
     strict: raise StoreIOError and IntegrityError instead of counting, warning once and answering with a miss.
     shared_group: a group that may read and write what is made. Said when the cache is made; later openings keep to
       it, but of a cache that another user made below a folder in which anyone may make folders (/tmp). Without it

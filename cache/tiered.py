@@ -85,7 +85,7 @@ class TieredStore(BaseStore):
     def _keys(self) -> list[Key]:
         found = set(self.memory.keys())
         for folder in self._below:
-            found.update(key for key in folder._keys() if self._shows(folder, key))
+            found.update(key for key in folder.keys() if self._shows(folder, key))  # noqa: SIM118
         return list(found)
 
     def _extra_stats(self) -> dict[str, Any]:
