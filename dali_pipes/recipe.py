@@ -113,6 +113,8 @@ class Recipe:
         object.__setattr__(self, "std", _per_channel("std", self.std, self.channels))
         if (self.mean is None) != (self.std is None):
             raise ConfigError("Recipe: give both mean and std, or neither (integers out).")
+        if isinstance(self.mean, tuple) and max(self.mean) > 1:
+            raise ConfigError(f"Recipe(mean={self.mean}): give means in units of full scale, at most 1 (123.7 / 255).")
         if isinstance(self.std, tuple) and min(self.std) <= 0:
             raise ConfigError(f"Recipe(std={self.std}): every std must be greater than 0.")
 

@@ -91,7 +91,7 @@ sides = st.integers(1, 16384)
 @st.composite
 def recipes(draw: st.DrawFn) -> dp.Recipe:
     channels = draw(st.sampled_from([1, 3]))
-    means = st.floats(-10, 10) | st.lists(st.floats(-10, 10), min_size=channels, max_size=channels).map(tuple)
+    means = st.floats(-10, 1) | st.lists(st.floats(-10, 1), min_size=channels, max_size=channels).map(tuple)
     stds = st.floats(1e-6, 10) | st.lists(st.floats(1e-6, 10), min_size=channels, max_size=channels)
     mean, std = draw(st.none() | means), None
     if mean is not None:
@@ -240,6 +240,7 @@ def test_absent_fields_take_their_defaults() -> None:
         ({"parity": "fast", "emulate": "dali-gpu", "augment": dp.Augment(brightness=0.1)}, "have a twin"),
         ({"mean": 0.5}, "both mean and std, or neither"),
         ({"std": 0.5}, "both mean and std, or neither"),
+        ({"mean": (123.7, 116.3, 103.5), "std": (58.4, 57.1, 57.4)}, "in units of full scale"),
         ({"mean": 0.5, "std": 0}, "greater than 0"),
         ({"mean": 0.5, "std": (1, 1, -1)}, "greater than 0"),
         ({"mean": (1, 2), "std": 1}, "1 or 3 finite numbers"),
