@@ -275,8 +275,7 @@ class Fetcher:
         if self._recipe.depth == 16 and not made:
             attributes = self._store.get(note)
             if attributes is None:  # evicted or damaged, while the image stayed
-                self._store.delete(key)
-                image, computed = self._flight.get_or_put(key, compute)
+                image, computed = compute(), True
             else:
                 made.append(attributes.tobytes().decode())
         with self._lock:

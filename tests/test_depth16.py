@@ -30,10 +30,12 @@ def mammograms(tmp_path_factory: pytest.TempPathFactory) -> dp.Manifest:
 
 
 def images(
-    manifest: dp.Manifest, recipe: dp.Recipe, backend: str, folder: Path, mode: str
+    manifest: dp.Manifest, recipe: dp.Recipe, backend: str, folder: Path, mode: str, **cache_options: bool
 ) -> tuple[torch.Tensor, dict]:
+    """Of two epochs, which are alike; and the loader's counts."""
     directory = None if mode in ("none", "memory") else folder
-    with dp.Loader(manifest, recipe, batch_size=2, backend=backend, cache_mode=mode, cache_dir=directory) as loader:
+    kept = {"cache_mode": mode, "cache_dir": directory, "cache_options": cache_options}
+    with dp.Loader(manifest, recipe, batch_size=2, backend=backend, **kept) as loader:
         first = torch.cat([batch.image for batch in loader])
         second = torch.cat([batch.image for batch in loader])
         assert torch.equal(first, second)
@@ -84,16 +86,23 @@ def test_sixteen_bits_normalise_by_their_own_full_scale(mammograms: dp.Manifest,
     assert torch.equal(found, dali)
 
 
-def test_an_image_without_its_attributes_is_decoded_again(mammograms: dp.Manifest, tmp_path: Path) -> None:
+@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize("mode", ["npy", "tiered"])
+def test_an_image_without_its_attributes_is_decoded_again(
+    mode: str, read_only: bool, mammograms: dp.Manifest, tmp_path: Path
+) -> None:
     recipe = dp.Recipe(size=48, channels=1, depth=16)
-    before, _ = images(mammograms, recipe, "torch", tmp_path, "npy")
-    notes = [path for path in (tmp_path / "npy").rglob("*.npy") if path.stat().st_size < 48 * 48]
+    before, _ = images(mammograms, recipe, "torch", tmp_path, mode)
+    notes = [path for path in tmp_path.rglob("*.npy") if path.stat().st_size < 48 * 48]
     assert notes
     for path in notes:
         path.unlink()
-    after, stats = images(mammograms, recipe, "torch", tmp_path, "npy")
+    after, stats = images(mammograms, recipe, "torch", tmp_path, mode, read_only=read_only)
     assert torch.equal(before, after)
-    assert stats["decoded"] == len(mammograms)
+    epochs = 2 if read_only and mode == "npy" else 1  # it can keep nothing
+    assert stats["decoded"] == epochs * len(mammograms)
+    if not read_only:
+        assert images(mammograms, recipe, "torch", tmp_path, mode)[1]["decoded"] == 0, "they were put back"
 
 
 def test_another_window_of_the_file_itself_decodes_nothing(tmp_path: Path) -> None:
