@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from .access import Access
 from .base import BaseStore, Options
 from .budget import QUARANTINE
 from .errors import StoreConfigError
@@ -147,7 +148,8 @@ def gc(directory: str | os.PathLike[str], disk_bytes: int | None = None, dry_run
     """Removes what nobody needs.
 
     Orphans, quarantined entries, stale claims, and entries beyond ``disk_bytes`` (per mode, oldest first); then
-    merges small segments of the pinned mode, and small journals, which others may go on using meanwhile.
+    merges small segments of the pinned mode, and small journals, which others may go on using meanwhile. In another
+    user's cache nothing is merged, unless it is a group's: the copies would be for this user alone.
 
     Gives ``orphans``, ``quarantined``, ``evicted``, ``merged`` (by how many segments and journals there are fewer)
     and ``freed`` bytes; with ``dry_run`` nothing is changed and ``evicted`` is 0.
@@ -178,10 +180,17 @@ def gc(directory: str | os.PathLike[str], disk_bytes: int | None = None, dry_run
 
 
 def _compact(store: BaseStore, dry_run: bool = False) -> int:
-    return store.compact(dry_run) if isinstance(store, PackedStore) else 0
+    return store.compact(dry_run) if isinstance(store, PackedStore) and _may_merge(store.directory) else 0
+
+
+def _may_merge(path: str) -> bool:
+    """Whether who made the cache can read what this user writes into it."""
+    return os.stat(os.path.join(path, TAG_NAME)).st_uid == os.getuid() or access_to(path, None) != Access()
 
 
 def _merge_journals(path: str, dry_run: bool = False) -> int:
+    if not _may_merge(path):
+        return 0
     fewer = 0
     for inner, suffix in (("sources", ".src"), ("parts", ".prt")):
         folder = Folder(os.path.join(path, inner), access_to(path, None), read_only=True)

@@ -105,6 +105,7 @@ def test_two_users(mode: str, ann: Path) -> None:
     as_user(BOB, lambda: use(mode, directory, 2))
     if ann.parent == Path("/tmp"):
         assert PRIVATE[1] in modes(directory)[1]
+        as_user(BOB, lambda: upkeep.gc(directory))
         if mode == "pinned":
             as_user(ANN, lambda: read((1,)))
     else:
@@ -114,6 +115,18 @@ def test_two_users(mode: str, ann: Path) -> None:
             as_user(user, lambda: read((1, 2)))
         as_user(BOB, lambda: upkeep.gc(directory))
         as_user(ANN, lambda: read((1, 2)))
+
+
+def test_another_users_cache_is_not_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What root, say, would put in its place the owner could not read."""
+    for number in range(3):
+        use("pinned", tmp_path, number)
+    before = {path: path.stat().st_ino for path in tmp_path.rglob("*.*")}
+    monkeypatch.setattr("os.getuid", lambda: tmp_path.stat().st_uid + 1)
+    assert upkeep.gc(tmp_path, dry_run=True)["merged"] == upkeep.gc(tmp_path)["merged"] == 0
+    assert {path: path.stat().st_ino for path in tmp_path.rglob("*.*")} == before
+    monkeypatch.undo()
+    assert upkeep.gc(tmp_path)["merged"] >= 3 * 2
 
 
 @several_users
