@@ -159,7 +159,7 @@ def gc(directory: str | os.PathLike[str], disk_bytes: int | None = None, dry_run
     stores = list(_stores(path, Options(read_only=True)))
     left = _left_beside(path)
     orphans = len(left) + sum(len(orphans_of(store)) for store in stores)
-    merged = sum(_compact(store, dry_run=True) for store in stores) + _merge_journals(path, dry_run=True)
+    merged = sum(_compact(path, store, dry_run=True) for store in stores) + _merge_journals(path, dry_run=True)
     for store in stores:
         store.close()
     before = _total(path)
@@ -169,7 +169,7 @@ def gc(directory: str | os.PathLike[str], disk_bytes: int | None = None, dry_run
         for store in _stores(path, Options(disk_bytes=disk_bytes)):  # opening sweeps the orphans
             if disk_bytes is not None:
                 evicted += store.trim()  # type: ignore[attr-defined]
-            merged += _compact(store)
+            merged += _compact(path, store)
             store.close()
         for name in [*left, *(name for name, _ in kinds["quarantined"])]:
             _delete(path, name)
@@ -179,8 +179,8 @@ def gc(directory: str | os.PathLike[str], disk_bytes: int | None = None, dry_run
     return {"directory": path, "dry_run": dry_run, **done, "freed": freed}
 
 
-def _compact(store: BaseStore, dry_run: bool = False) -> int:
-    return store.compact(dry_run) if isinstance(store, PackedStore) and _may_merge(store.directory) else 0
+def _compact(path: str, store: BaseStore, dry_run: bool = False) -> int:
+    return store.compact(dry_run) if isinstance(store, PackedStore) and _may_merge(path) else 0
 
 
 def _may_merge(path: str) -> bool:
