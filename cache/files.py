@@ -337,7 +337,7 @@ def is_tagged(folder: Folder) -> bool:
 def access_to(directory: str, shared_group: str | int | None) -> Access:
     """How to write into a cache: for ``shared_group``, else for the group that it was made for, as its tag tells.
 
-    Below a folder in which anyone may make folders (/tmp) another user's tag is not believed: it may be a trap.
+    In or below a folder in which anyone may write (/tmp) another user's tag is not believed: it may be a trap.
     """
     if shared_group is not None:
         return Access.of(shared_group)
@@ -345,8 +345,9 @@ def access_to(directory: str, shared_group: str | int | None) -> Access:
     with contextlib.suppress(OSError):
         tagged = root.status(TAG_NAME) if is_tagged(root) else None
         if tagged is not None and stat.S_IMODE(tagged.st_mode) == Access.of(tagged.st_gid).file:
-            above = [path.stat().st_mode for path in Path(root.path).parents]
-            if tagged.st_uid == os.getuid() or not any(mode & stat.S_IWOTH for mode in above):
+            place = Path(root.path).resolve()
+            open_to_all = any(path.stat().st_mode & stat.S_IWOTH for path in (place, *place.parents))
+            if tagged.st_uid == os.getuid() or not open_to_all:
                 return Access.of(tagged.st_gid)
     return Access()
 

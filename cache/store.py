@@ -107,7 +107,7 @@ def open_store(
     read_only: writes nothing to disk, not even what it learns of damaged entries.
     strict: raise StoreIOError and IntegrityError instead of counting, warning once and answering with a miss.
     shared_group: a group that may read and write what is made. Said when the cache is made; later openings keep to
-      it, but of a cache that another user made below a folder in which anyone may make folders (/tmp). Without it
+      it, but of a cache that another user made in or below a folder in which anyone may write (/tmp). Without it
       only this user may.
     secret: 16 to 64 bytes; checksums are then keyed, for a folder into which others can write.
     shared: for ``memory``: one copy for all worker processes of this machine.

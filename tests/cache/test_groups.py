@@ -117,6 +117,22 @@ def test_two_users(mode: str, ann: Path) -> None:
         as_user(ANN, lambda: read((1, 2)))
 
 
+@several_users
+def test_a_folder_into_which_anyone_may_write_may_be_a_trap(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(dir="/var/lib") as path:
+        os.chmod(path, 0o755)
+        directory, link = Path(path, "all", "cache"), Path(path, "link")
+        use("npy", directory, 1, GROUP)
+        link.symlink_to(directory)
+        monkeypatch.setattr("os.getuid", lambda: BOB)
+        for folder in (Path(path), directory.parent, directory):
+            assert {access_to(str(name), None).file for name in (directory, link)} == {0o660}
+            before = folder.stat().st_mode
+            folder.chmod(0o777)
+            assert {access_to(str(name), None).file for name in (directory, link)} == {0o600}
+            folder.chmod(stat.S_IMODE(before))
+
+
 def test_another_users_cache_is_not_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What root, say, would put in its place the owner could not read."""
     for number in range(3):
