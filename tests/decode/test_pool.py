@@ -118,7 +118,7 @@ def test_a_child_that_cannot_start_says_nothing_of_the_file(file, monkeypatch):
             patch.setattr(sys, "executable", "/nowhere/python")
             with pytest.raises(WorkerError, match="could be started"):
                 pool.decode(file, kind)
-        assert len(os.listdir("/proc/self/fd")) == handles
+        assert len(os.listdir("/proc/self/fd")) <= handles
         assert pool.decode(file, kind).pixels.any()
 
 
