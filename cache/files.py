@@ -203,9 +203,11 @@ class Folder:
                 view, offset = view[done:], offset + done
 
     def append(self, name: str, record: bytes) -> None:
-        """Adds ``record`` at the end of an existing file in one write; OSError if it was written in part."""
+        """Adds ``record`` to an existing file in one write; OSError if it was written in part, or has been removed."""
         with self.open(name, os.O_WRONLY | os.O_APPEND) as fd:
             done = os.write(fd, record)
+            if not os.fstat(fd).st_nlink:
+                raise FileNotFoundError(f"{name!r} was removed while it was written to")
         if done != len(record):
             raise OSError(f"only {done} of {len(record)} bytes were appended to {name!r}")
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from .files import Folder
+from .files import Folder, chunks
 
 LOG = logging.getLogger(__name__)
 RECORD = 64
@@ -167,8 +167,8 @@ class JournalWriter:
 def merge_journals(folder: Folder, suffix: str, dry_run: bool = False) -> int:
     """Makes one journal of the small ones that short runs leave; how many fewer there are, or would be.
 
-    For journals of a JournalWriter, who need not stop. A record that is added at the moment in which its journal is
-    removed is lost, so this is for what can be found out again. Raises OSError; nothing is lost then.
+    For journals of a JournalWriter, who need not stop: what is added until a journal is removed is kept here, and who
+    adds to one that has been removed notices. Raises OSError; what was merged is not lost then.
     """
     found = [(status, name) for name in folder.names() if is_journal(name, suffix) and (status := folder.status(name))]
     small = sorted((status.st_mtime_ns, name) for status, name in found if status.st_size < _SMALL)
@@ -189,9 +189,12 @@ def merge_journals(folder: Folder, suffix: str, dry_run: bool = False) -> int:
         folder.publish(merged, parts(), replace=False)
         folder.sync(merged)
         for name, size in sizes.items():
-            status = folder.status(name)
-            if status is not None and status.st_size == size:
-                fewer += folder.delete(name)
+            with contextlib.suppress(FileNotFoundError), folder.open(name) as fd:
+                if os.fstat(fd).st_size == size and folder.delete(name):
+                    fewer += 1
+                    late = os.fstat(fd).st_size - size
+                    if late:
+                        folder.publish(secrets.token_hex(8) + suffix, chunks(fd, size, late), replace=False)
     finally:
         if fewer < 0:  # it stands for nothing
             folder.delete(merged)

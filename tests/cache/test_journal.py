@@ -210,6 +210,39 @@ def test_what_is_added_while_journals_are_merged(ten: Path, monkeypatch: pytest.
     assert set(numbers(ten)) == {*range(20), 50, 51}
 
 
+def test_what_is_added_just_before_a_journal_is_removed(ten: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer, real = JournalWriter(Folder(ten), ".src"), Folder.delete
+    writer.append(number_record(50))
+
+    def delete(folder: Folder, name: str) -> bool:
+        if name == f"{writer.stem}.src":
+            writer.append(number_record(51))
+        return real(folder, name)
+
+    monkeypatch.setattr(Folder, "delete", delete)
+    merge_journals(Folder(ten), ".src")
+    writer.append(number_record(52))
+    assert set(numbers(ten)) == {*range(20), 50, 51, 52}
+
+
+def test_what_is_added_just_after_a_journal_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer has it open by then."""
+    writer, real = JournalWriter(Folder(tmp_path), ".src"), os.write
+    writer.append(number_record(0))
+
+    def write(fd: int, data: bytes) -> int:
+        monkeypatch.undo()
+        (tmp_path / f"{stem}.src").unlink()
+        return real(fd, data)
+
+    stem = writer.stem
+    monkeypatch.setattr(cache.files.os, "write", write)
+    writer.append(number_record(1))
+    writer.append(number_record(2))
+    assert writer.stem != stem
+    assert numbers(tmp_path) == [1, 2]
+
+
 def test_journals_are_merged_while_every_call_fails(ten: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     at, done = 0, False
     while not done:
