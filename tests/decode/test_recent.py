@@ -103,6 +103,16 @@ def test_what_is_kept_has_a_bound(headers, monkeypatch):
     assert [values(data, 1).item() for data in files] == [100 * n + 1 for n in range(1, 9)]
 
 
+def test_other_threads_have_made_room_meanwhile(headers):
+    class Stale(dict):
+        def values(self):
+            return [(bytes(recent.MOST_BYTES + 1), None)]
+
+    headers._kept = Stale()
+    assert values(enhanced(), 1).item() == 2
+    assert not headers._kept
+
+
 def test_threads_share_headers():
     files = [enhanced(first=n) for n in (1, 1000)]
     got = {}

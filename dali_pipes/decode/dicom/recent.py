@@ -36,7 +36,7 @@ class RecentHeaders:
         header = read_header(data, limits)
         if header.frames > 1 and header.pixels_at <= MOST_BYTES and header.data is data:  # a deflated file's is not
             self._kept[key] = bytes(data[: header.pixels_at]), replace(header, data=b"")
-            with contextlib.suppress(KeyError, RuntimeError):  # another thread makes room too
+            with contextlib.suppress(KeyError, RuntimeError, StopIteration):  # another thread makes room too
                 while sum(len(known) for known, _ in list(self._kept.values())) > MOST_BYTES:
                     del self._kept[next(iter(self._kept))]
         return header
