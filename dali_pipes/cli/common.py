@@ -25,8 +25,6 @@ WINDOW_HELP = "percentile[:LOW,HIGH], fixed:CENTER,WIDTH, voi[:INDEX] or none"
 
 T = TypeVar("T")
 
-_TRIED = 16
-
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     """`--json`."""
@@ -108,10 +106,9 @@ def manifest_of(args: argparse.Namespace) -> Manifest:
     manifest = read_manifest(args)
     if args.split:
         manifest = manifest.split(args.split)
-    tried = range(min(len(manifest), _TRIED))
-    if tried and not any((manifest.root / manifest.paths[i]).exists() for i in tried):
+    if len(manifest) and not any((manifest.root / path).exists() for path in manifest.paths):
         raise ManifestError(
-            f"{args.manifest}: none of the first {len(tried)} files is under {manifest.root}; "
+            f"{args.manifest}: none of its {len(manifest)} files is under {manifest.root}; "
             "give --root, the folder that paths begin at."
         )
     return manifest

@@ -86,10 +86,13 @@ def test_a_root_without_the_files_is_told_at_once(
 ) -> None:
     code, document = call(capsys, "parity", archive / "list.csv", "--root", tmp_path)
     assert (code, document["error"]) == (2, "ManifestError")
-    assert f"none of the first 5 files is under {tmp_path}; give --root" in document["message"]
+    assert f"none of its 5 files is under {tmp_path}; give --root" in document["message"]
     code, document = call(capsys, "parity", archive, "--root", archive)
     assert (code, document["error"]) == (2, "ConfigError")
     assert "--root goes with a CSV" in document["message"]
+    (archive / "gone.csv").write_text("path\n" + "".join(f"gone{i}.jpg\n" for i in range(99)) + "001.jpg\n")
+    code, document = call(capsys, "warm", archive / "gone.csv", "--cache-dir", tmp_path / "c", "--img-size", 8)
+    assert (code, len(document["failures"])) == (1, 99)
 
 
 def test_bench_takes_any_names_and_rows(archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
