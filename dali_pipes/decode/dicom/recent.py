@@ -13,7 +13,7 @@ from dataclasses import replace
 from dali_pipes.decode.dicom.header import Header, read_header
 from dali_pipes.decode.limits import Limits
 
-MOST_BYTES = 8 << 20
+MOST_BYTES = 4 << 20
 """Of the files' own bytes before their pixels, all headers kept together; parsed, they take 10 to 20 times as much.
 350 bytes a frame are usual.
 """
