@@ -250,6 +250,23 @@ def test_the_other_copy_of_an_entry_goes_meanwhile(
         assert (store.get(key(99)) is None) == (gone == "evicted")
 
 
+def test_a_segment_without_its_data_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its journal is still there, so that only the copying tells."""
+    short_runs(tmp_path, step=3)
+    real = cache.compact.Compactor._copy
+
+    def copy(compactor: Any, merge: cache.compact.Merge) -> Iterator[Any]:
+        (tmp_path / "pinned" / merge.moves[-1][0].name).unlink()
+        yield from real(compactor, merge)
+
+    monkeypatch.setattr(cache.compact.Compactor, "_copy", copy)
+    with open_store("pinned", tmp_path, strict=True) as store:
+        compact(store)
+    assert upkeep.verify(tmp_path)["corrupt"] == 0
+    with open_store("pinned", tmp_path, strict=True) as store:
+        assert right_or_missing(store, NUMBERS[::3]) == len(NUMBERS[::3]) * (RUNS - 1) // RUNS
+
+
 def test_everything_is_purged_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     short_runs(tmp_path)
     meanwhile(monkeypatch, lambda: upkeep.purge(tmp_path, dry_run=False) and None)
