@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dali_pipes.bench import machine
+from dali_pipes.tools.bench import machine
 
 
 def argument_parser(description: str | None) -> argparse.ArgumentParser:

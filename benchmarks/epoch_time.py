@@ -13,11 +13,10 @@ from pathlib import Path
 from common import argument_parser, write
 from data import MAMMOGRAM, PHOTO, manifest_of, write_mammograms, write_photos
 
-import cache
-from dali_pipes import Recipe
-from dali_pipes.bench import measure
+from dali_pipes import Recipe, cache
 from dali_pipes.cli.bench import text
 from dali_pipes.cli.common import present_backends
+from dali_pipes.tools.bench import measure
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -14,7 +14,7 @@ import numpy as np
 from common import argument_parser, write
 from data import MAMMOGRAM, PHOTO, write_mammograms, write_photos
 
-import cache
+from dali_pipes import cache
 from dali_pipes.arithmetic import base_image, copy_into, normalisation, normalise_into
 from dali_pipes.decode import DecodePolicy, decode, identify
 

@@ -26,8 +26,7 @@ import numpy as np
 from common import argument_parser, write
 from data import manifest_of, write_thumbnails
 
-import cache
-from dali_pipes import Loader, Recipe
+from dali_pipes import Loader, Recipe, cache
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -21,7 +21,7 @@ Verify = Literal["always", "first", "never"]
 
 @dataclass(frozen=True)
 class Options:
-    """How a store behaves; the meaning of each is at :func:`cache.open_store`."""
+    """How a store behaves; the meaning of each is at :func:`.open_store`."""
 
     memory_bytes: int | None = None
     disk_bytes: int | None = None
@@ -40,7 +40,7 @@ class Options:
             raise StoreConfigError(f"verify={self.verify!r}: allowed are 'always', 'first' and 'never'")
         if self.secret is not None and not 16 <= len(self.secret) <= 64:
             raise StoreConfigError(
-                f"secret has {len(self.secret)} bytes; 16 to 64 are allowed: see cache.default_secret()"
+                f"secret has {len(self.secret)} bytes; 16 to 64 are allowed: see dali_pipes.cache.default_secret()"
             )
 
     def __repr__(self) -> str:

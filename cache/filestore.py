@@ -1,7 +1,7 @@
 """What the modes with one file an entry share: names, integrity, quarantine, budget and sweeping.
 
 An entry is ``<mode>/<first two digits>/<32 hex digits><suffix>``, written under a temporary name and renamed, so it
-is there as a whole or not at all. It ends with a :mod:`cache.trailer`. An entry that is not what was put moves to
+is there as a whole or not at all. It ends with a :mod:`.trailer`. An entry that is not what was put moves to
 ``<mode>/quarantine``, where ``upkeep.gc`` removes it; it is a miss from then on. A mode only says how an array
 becomes a file's bytes and back.
 """

@@ -2,7 +2,7 @@
 
 The copy is this process's own: threads share it, a forked child inherits what was there at the fork, and it cannot be
 pickled. For one copy shared by all worker processes of a machine open the store with ``shared=True`` (see
-:mod:`cache.shared`).
+:mod:`.shared`).
 """
 
 from __future__ import annotations

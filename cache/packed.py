@@ -1,6 +1,6 @@
 """The ``pinned`` mode: packed ``.npy`` segments that many processes fill at once without locks between them.
 
-On disk, in one folder: ``<token>.npy`` (see :mod:`cache.segment`), ``<token>.idx``, a journal with one 64-byte record
+On disk, in one folder: ``<token>.npy`` (see :mod:`.segment`), ``<token>.idx``, a journal with one 64-byte record
 for each published slot (key, segment, slot, checksum), and ``<token>.del``, a journal of slots that are dead. Each is
 written by one process only, the one that made it. Tokens are random.
 
@@ -8,7 +8,7 @@ written by one process only, the one that made it. Tokens are random.
   That record is the publication: whoever dies before it has published nothing.
 - get: a look-up and an index into a read-only map. The first time, the payload is read and checked.
 - delete, replacement, a slot whose bytes are wrong: a record in the ``.del`` journal. A segment whose slots are all
-  dead is unlinked. The first two are made under the folder's lock, which shuts out merging (:mod:`cache.compact`).
+  dead is unlinked. The first two are made under the folder's lock, which shuts out merging (:mod:`.compact`).
 - A byte budget evicts whole segments, the least recently used first, and counts every segment at its full size.
 
 Segments are opened for each write and never created by it, so one that was evicted is noticed, and on a network
@@ -369,7 +369,7 @@ class PackedStore(BaseStore):
         return self.evicted - before
 
     def compact(self, dry_run: bool = False) -> int:
-        """Merges small segments (see :mod:`cache.compact`); how many fewer there are, or would be."""
+        """Merges small segments (see :mod:`.compact`); how many fewer there are, or would be."""
         with self._lock:
             work = Compactor(self._folder, self._slots, self._refresh, self._unlink, self.options.disk_bytes)
             try:

@@ -1,7 +1,7 @@
 """What entries were made of, so that ``explain`` can say part by part why a sample misses.
 
 A key is a digest: it cannot be taken apart. So whoever puts an entry may note its parts here: one 64-byte record
-(``parts/<token>.prt``, see :mod:`cache.journal`) with the key and keyed digests of the parts, 8 bytes of the source
+(``parts/<token>.prt``, see :mod:`.journal`) with the key and keyed digests of the parts, 8 bytes of the source
 and 3 of each of up to ten others. Nothing can be read out of them but whether a part is the same as now.
 """
 

@@ -1,6 +1,6 @@
 """What a process knows of all packed segments: which slot holds which key, and which slots are dead.
 
-Fed by the records of the journals (:mod:`cache.packed` describes them). A place is one integer, the segment's number
+Fed by the records of the journals (:mod:`.packed` describes them). A place is one integer, the segment's number
 and the slot, so that a million entries cost a table of integers. A key may lie in several places, when two processes
 put it at once.
 """

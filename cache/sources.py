@@ -1,11 +1,11 @@
 """What the content of a source file was when it was last read, so that a warm run need not read it again.
 
 Remembers (path, size, mtime) -> (content digest, tag). Paths are kept as keyed digests only: nothing on disk names a
-file. Records are those of :mod:`cache.journal`, in ``sources/<token>.src``, one journal per writer. A million of them
+file. Records are those of :mod:`.journal`, in ``sources/<token>.src``, one journal per writer. A million of them
 load in well under a second and are kept as arrays, 64 bytes each.
 
 A file changed again within the clock's granularity keeps its size and mtime, so a file that was modified "just now" is
-not remembered (:func:`cache.journal.is_settled`).
+not remembered (:func:`.journal.is_settled`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _MOST_RECENT = 100_000  # records kept in a table before they are sorted into th
 class SourceIndex:
     """See the module. ``directory`` is the cache's folder; None keeps the index in this process only.
 
-    ``secret`` hides the paths (default: :func:`cache.default_secret`, which may raise SecretError).
+    ``secret`` hides the paths (default: :func:`.default_secret`, which may raise SecretError).
     """
 
     def __init__(

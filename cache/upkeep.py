@@ -292,7 +292,7 @@ def explain(
     """Why the entry ``key`` would hit or miss.
 
     ``hit``; ``modes``: for each mode in the folder ``"good"``, ``"damaged"`` or ``"absent"``; with ``parts`` (those
-    of the key, as they were given to :class:`cache.PartsLedger`) also ``noted``, ``nearest`` and ``parts`` of its
+    of the key, as they were given to :class:`.PartsLedger`) also ``noted``, ``nearest`` and ``parts`` of its
     ``explain``. ``name_secret`` is the ledger's secret, ``secret`` that of keyed checksums.
     """
     path = _require_cache(directory)

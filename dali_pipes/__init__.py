@@ -5,59 +5,79 @@ manifest ──> sampling ──> fetch (cache, decode) ──> backend (flip, n
 >>> import dali_pipes as dp
 >>> dp.Recipe(size=(512, 384), mean=0.5, std=0.25).digest == dp.Recipe(size=(512, 384), mean=0.5, std=0.25).digest
 True
+
+Names are imported when they are first used (PEP 562), so that the cache and the command line's help need no PyTorch.
 """
 
+import importlib as _importlib
 import logging as _logging
+from typing import TYPE_CHECKING
+from typing import Any as _Any
 
-from dali_pipes.batch import Batch
-from dali_pipes.cached_dataset import CachedDataset
-from dali_pipes.dataset import ImageDataset
-from dali_pipes.decode import FixedWindow, PercentileWindow, VOIWindow
-from dali_pipes.draws import Augment
-from dali_pipes.errors import (
-    BackendError,
-    ConfigError,
-    DaliPipesError,
-    DecodeError,
-    LimitError,
-    ManifestError,
-    ParityError,
-    StateError,
-    TruncatedError,
-    UnsteadyError,
-    UnsupportedError,
-    WorkerError,
-)
-from dali_pipes.loader import Loader
-from dali_pipes.manifest import Manifest, Sample
-from dali_pipes.recipe import Recipe
+if TYPE_CHECKING:
+    from dali_pipes.batch import Batch as Batch
+    from dali_pipes.cache.errors import CacheError as CacheError
+    from dali_pipes.dataset import ImageDataset as ImageDataset
+    from dali_pipes.decode import FixedWindow as FixedWindow
+    from dali_pipes.decode import PercentileWindow as PercentileWindow
+    from dali_pipes.decode import VOIWindow as VOIWindow
+    from dali_pipes.draws import Augment as Augment
+    from dali_pipes.errors import BackendError as BackendError
+    from dali_pipes.errors import ConfigError as ConfigError
+    from dali_pipes.errors import DaliPipesError as DaliPipesError
+    from dali_pipes.errors import DecodeError as DecodeError
+    from dali_pipes.errors import LimitError as LimitError
+    from dali_pipes.errors import ManifestError as ManifestError
+    from dali_pipes.errors import ParityError as ParityError
+    from dali_pipes.errors import StateError as StateError
+    from dali_pipes.errors import TruncatedError as TruncatedError
+    from dali_pipes.errors import UnsteadyError as UnsteadyError
+    from dali_pipes.errors import UnsupportedError as UnsupportedError
+    from dali_pipes.errors import WorkerError as WorkerError
+    from dali_pipes.items.cached_dataset import CachedDataset as CachedDataset
+    from dali_pipes.loader import Loader as Loader
+    from dali_pipes.manifest import Manifest as Manifest
+    from dali_pipes.manifest import Sample as Sample
+    from dali_pipes.recipe import Recipe as Recipe
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Augment",
-    "BackendError",
-    "Batch",
-    "CachedDataset",
-    "ConfigError",
-    "DaliPipesError",
-    "DecodeError",
-    "FixedWindow",
-    "ImageDataset",
-    "LimitError",
-    "Loader",
-    "Manifest",
-    "ManifestError",
-    "ParityError",
-    "PercentileWindow",
-    "Recipe",
-    "Sample",
-    "StateError",
-    "TruncatedError",
-    "UnsteadyError",
-    "UnsupportedError",
-    "VOIWindow",
-    "WorkerError",
-]
+_HOMES = {
+    "batch": ("Batch",),
+    "cache.errors": ("CacheError",),
+    "dataset": ("ImageDataset",),
+    "decode": ("FixedWindow", "PercentileWindow", "VOIWindow"),
+    "draws": ("Augment",),
+    "errors": (
+        *("BackendError", "ConfigError", "DaliPipesError", "DecodeError", "LimitError", "ManifestError"),
+        *("ParityError", "StateError", "TruncatedError", "UnsteadyError", "UnsupportedError", "WorkerError"),
+    ),
+    "items.cached_dataset": ("CachedDataset",),
+    "loader": ("Loader",),
+    "manifest": ("Manifest", "Sample"),
+    "recipe": ("Recipe",),
+}
+"""The modules of the public names."""
+
+_ROOMS = ("arithmetic", "backends", "cache", "decode", "items", "parity", "tools")
+"""Packages that are there as attributes without an import of their own, as `dp.cache.open_store`."""
+
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)  # noqa: PLE0605
 
 _logging.getLogger(__name__).addHandler(_logging.NullHandler())
+
+
+def __getattr__(name: str) -> _Any:
+    if name in _ROOMS:
+        return _importlib.import_module(f"{__name__}.{name}")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(_importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_ROOMS})

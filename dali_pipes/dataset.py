@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
-import cache
+from dali_pipes import cache
 from dali_pipes.columns import TextColumn
 from dali_pipes.draws import Augment, draw
 from dali_pipes.epoch import SUBSTITUTE_TRIES

@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import cache
+from dali_pipes import cache
 from dali_pipes.arithmetic import ARITHMETIC_VERSION, base_image
-from dali_pipes.arithmetic.native import native_base
+from dali_pipes.arithmetic.dali_base import dali_base_image
 from dali_pipes.decode import Decoded, DecodePolicy, DecoderPool, Kind, apply_window, check_jpeg, decode, identify
 from dali_pipes.errors import DaliPipesError, DecodeError, UnsteadyError, WorkerError
 from dali_pipes.manifest import Manifest
@@ -342,9 +342,9 @@ class Fetcher:
 
     def _base_image(self, decoded: Decoded, kind: Kind) -> Pixels:
         recipe, pixels = self._recipe, decoded.pixels
-        if recipe.native_base and kind.dali and not self._cached:  # a cache holds portable base images only
+        if recipe.dali_base_image and kind.dali and not self._cached:  # a cache holds portable base images only
             size = (recipe.height, recipe.width)
-            return native_base(pixels, size, recipe.fit, recipe.interpolation, recipe.emulate)
+            return dali_base_image(pixels, size, recipe.fit, recipe.interpolation, recipe.emulate)
         if pixels.shape[2] == 3 and pixels.strides[2] == 0:  # one plane, repeated: resize it once
             one = base_image(pixels[..., :1], recipe.size, recipe.fit, recipe.interpolation)
             return np.repeat(one, 3, axis=0)

@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-import cache
-from dali_pipes import backends, sampling
+from dali_pipes import backends, cache, sampling
 from dali_pipes.batch import Batch
 from dali_pipes.epoch import ON_ERROR, Epoch
 from dali_pipes.errors import BackendError, ConfigError, StateError

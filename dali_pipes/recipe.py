@@ -160,7 +160,7 @@ class Recipe:
         return 65535 if self.integer_dtype is torch.uint16 else 255
 
     @property
-    def native_base(self) -> bool:
+    def dali_base_image(self) -> bool:
         """Whether DALI's own operators, or their twins, make the base image of a plain JPEG that no cache holds.
 
         Not at depth 16, where a JPEG's values are spread over 16 bits; and not to gray, for which DALI takes the Y

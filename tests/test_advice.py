@@ -12,9 +12,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import cache
 import dali_pipes as dp
-from dali_pipes.advice import (
+from dali_pipes import cache
+from dali_pipes.cli import main
+from dali_pipes.cli.doctor import explain
+from dali_pipes.tools.advice import (
     EPOCHS,
     Advice,
     Costs,
@@ -29,9 +31,7 @@ from dali_pipes.advice import (
     estimate,
     recommend,
 )
-from dali_pipes.cli import main
-from dali_pipes.cli.doctor import explain
-from dali_pipes.demo_data import mammogram, photo
+from dali_pipes.tools.demo_data import mammogram, photo
 from tests.make_images import dicom, jpeg
 
 GIB = 1 << 30
@@ -166,7 +166,7 @@ def epoch_times(manifest: dp.Manifest, recipe: dp.Recipe, mode: str, folder: Pat
 
 def clock(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> None:
     """Lets advice read these times, one after another."""
-    monkeypatch.setattr("dali_pipes.advice.time", SimpleNamespace(perf_counter=iter(seconds).__next__))
+    monkeypatch.setattr("dali_pipes.tools.advice.time", SimpleNamespace(perf_counter=iter(seconds).__next__))
 
 
 def test_units_of_what_is_measured(manifest: dp.Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

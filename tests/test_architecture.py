@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 MODULES = sorted([*ROOT.glob("dali_pipes/**/*.py"), *ROOT.glob("cache/**/*.py")])
 
 ALLOWED = {
-    "cache": set(),
+    "dali_pipes.cache": set(),
     "dali_pipes.errors": set(),
     "dali_pipes.columns": set(),
     "dali_pipes.rows": {"errors"},
@@ -49,15 +49,17 @@ ALLOWED = {
 
 THIRD_PARTY = {
     "nvidia": {"dali_pipes.backends.graphs", "dali_pipes.backends.dali"},
-    "cupy": {"dali_pipes.arithmetic.kernels", "cache.pin"},
-    "torch": {"dali_pipes", "cache.tensor"},
-    "pydicom": {"dali_pipes.decode", "dali_pipes.demo"},
+    "cupy": {"dali_pipes.arithmetic.kernels", "dali_pipes.cache.pin"},
+    "torch": {"dali_pipes", "dali_pipes.cache.tensor"},
+    "pydicom": {"dali_pipes.decode", "dali_pipes.tools.demo"},
 }
 """A heavy or rare library, and the only modules (by prefix) that may import it."""
 
 
 def name_of(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    """The name under which a module is imported; the folder `cache` is linked into `dali_pipes`."""
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    return f"dali_pipes.{name}" if name.split(".")[0] == "cache" else name
 
 
 def imports(path: Path) -> set[str]:
@@ -75,8 +77,6 @@ def imports(path: Path) -> set[str]:
 
 def room_of(name: str) -> str | None:
     parts = name.split(".")
-    if parts[0] == "cache":
-        return "cache"
     return parts[1] if parts[0] == "dali_pipes" and len(parts) > 1 else None
 
 
@@ -86,7 +86,7 @@ def test_imports_follow_the_flow(path: Path) -> None:
     rule = next((allowed for room, allowed in ALLOWED.items() if name == room or name.startswith(room + ".")), None)
     if rule is None:
         return
-    known = {entry.stem for entry in (ROOT / "dali_pipes").iterdir()} | {"cache"}
+    known = {entry.stem for entry in (ROOT / "dali_pipes").iterdir()}
     used = {room for room in map(room_of, imports(path)) if room in known}
     assert used - {room_of(name)} <= rule, f"{name} may not import {sorted(used - {room_of(name)} - rule)}"
 
@@ -133,6 +133,18 @@ def test_nothing_is_unpickled(path: Path) -> None:
                 assert ast.unparse(given.get("allow_pickle", ast.Constant(False))) == "False"
             if node.func.attr == "load" and ast.unparse(node.func.value) == "torch":
                 assert ast.unparse(given.get("weights_only", ast.Constant(False))) == "True"
+
+
+def test_the_cache_is_imported_as_part_of_the_package() -> None:
+    """A module `cache.py` of a user's own must not stand in the way of ours."""
+    for path in [
+        *MODULES,
+        *ROOT.glob("tests/**/*.py"),
+        *ROOT.glob("benchmarks/**/*.py"),
+        *ROOT.glob("examples/**/*.py"),
+    ]:
+        absolute = {name.split(".")[0] for name in imports(path)}
+        assert "cache" not in absolute, f"{path}: import dali_pipes.cache"
 
 
 def test_no_two_modules_of_tests_share_a_name() -> None:

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import dali_pipes as dp
-from cache import MODES, open_store
-from dali_pipes import nest
-from dali_pipes.purity import random_transforms
+from dali_pipes.cache import MODES, open_store
+from dali_pipes.items import item_codec
+from dali_pipes.items.purity import random_transforms
 
 ITEMS: list[Any] = [
     {
@@ -110,7 +110,7 @@ def test_hit_equals_miss_equals_item(mode: str, tmp_path: Path) -> None:
     with dp.CachedDataset(source, mode, folder_of(mode, tmp_path), version="1") as kept:
         for _ in range(3):
             assert len(kept) == len(ITEMS)
-            assert [nest.difference(kept[i], item) for i, item in enumerate(ITEMS)] == [None] * len(ITEMS)
+            assert [item_codec.difference(kept[i], item) for i, item in enumerate(ITEMS)] == [None] * len(ITEMS)
         stats = kept.stats()
     if mode == "none":
         assert source.computed.tolist() == [3] * len(ITEMS)
@@ -132,9 +132,9 @@ def test_hit_equals_miss_equals_item(mode: str, tmp_path: Path) -> None:
 )  # fmt: skip
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_nest_comes_back(item: Any) -> None:
-    packed = nest.pack(item)
+    packed = item_codec.pack(item)
     assert (packed.dtype, packed.ndim) == (np.uint8, 1)
-    assert nest.difference(nest.unpack(packed), item) is None
+    assert item_codec.difference(item_codec.unpack(packed), item) is None
 
 
 @pytest.mark.parametrize(
@@ -158,20 +158,20 @@ def test_an_endless_item_is_refused() -> None:
     loop: list[Any] = []
     loop.append(loop)
     with pytest.raises(dp.ConfigError, match="64 levels"):
-        nest.pack(loop)
+        item_codec.pack(loop)
 
 
 def test_damaged_bytes_raise_value_errors_only() -> None:
-    packed = nest.pack(ITEMS[0])
+    packed = item_codec.pack(ITEMS[0])
     rng = np.random.default_rng(0)
     for cut in range(0, 280, 7):
         with pytest.raises(ValueError):  # noqa: PT011
-            nest.unpack(packed[:cut])
+            item_codec.unpack(packed[:cut])
     for _ in range(300):
         damaged = packed.copy()
         damaged[rng.integers(16, 120)] ^= rng.integers(1, 256)
         try:
-            nest.unpack(damaged)
+            item_codec.unpack(damaged)
         except ValueError:
             continue
     for text in (
@@ -186,7 +186,7 @@ def test_damaged_bytes_raise_value_errors_only() -> None:
     ):
         body = np.frombuffer(b"dp-nest1" + len(text).to_bytes(8, "little") + text.encode(), np.uint8)
         with pytest.raises(ValueError):  # noqa: PT011
-            nest.unpack(body)
+            item_codec.unpack(body)
 
 
 @pytest.mark.parametrize("way", ["memory", "npy", "pinned"])
@@ -200,7 +200,7 @@ def test_editing_an_item_in_place_harms_nobody(way: str, tmp_path: Path) -> None
         array = kept[1][0]
         array += 1
         assert kept[1][0][0, 0] == 0
-    assert nest.difference(ITEMS[0]["box"], [1.5, None]) is None
+    assert item_codec.difference(ITEMS[0]["box"], [1.5, None]) is None
 
 
 @pytest.mark.parametrize("changes", [True, False], ids=["seen", "unseen"])

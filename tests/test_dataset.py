@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import dali_pipes as dp
-from cache import MODES
+from dali_pipes.cache import MODES
 from dali_pipes.dataset import manifest_of_rows
 from tests.make_images import dicom, jpeg
 

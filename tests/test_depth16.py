@@ -9,12 +9,12 @@ import torch
 from make_images import dicom, lut
 from pydicom.sequence import Sequence
 
-import cache
 import dali_pipes as dp
+from dali_pipes import cache
 from dali_pipes.arithmetic import base_image
 from dali_pipes.decode import DecodePolicy, apply_window, decode, identify
-from dali_pipes.demo_data import SYNTAXES, mammogram, write_mammogram
 from dali_pipes.fetch import ATTRIBUTES_KEPT, Fetcher
+from dali_pipes.tools.demo_data import SYNTAXES, mammogram, write_mammogram
 
 WINDOWS = [dp.PercentileWindow(), dp.PercentileWindow(5, 95), dp.FixedWindow(2000, 1500), None]
 

@@ -12,8 +12,8 @@ import pytest
 from archives import coded, manifest_of, noise, one_of_each, pictures
 from make_images import dicom, jpeg
 
-import cache
 import dali_pipes as dp
+from dali_pipes import cache
 from dali_pipes import fetch as fetch_module
 from dali_pipes.decode import DecodePolicy, Limits
 from dali_pipes.fetch import Encoded, Failure, Fetcher

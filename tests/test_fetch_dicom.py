@@ -11,8 +11,8 @@ import pytest
 from archives import CACHE_MODES, indices, manifest_of, noise
 from make_images import dicom
 
-import cache
 import dali_pipes as dp
+from dali_pipes import cache
 from dali_pipes.fetch import Fetcher
 
 RECIPE = dp.Recipe(size=(16, 12))

@@ -175,7 +175,7 @@ def test_arguments_that_cannot_work(manifest: dp.Manifest, arguments: dict[str, 
 
 
 def test_an_unknown_cache_mode_is_the_caches_error(manifest: dp.Manifest) -> None:
-    import cache
+    from dali_pipes import cache
 
     with pytest.raises(cache.CacheError, match="no cache mode"):
         loader_of(manifest, cache_mode="tape")

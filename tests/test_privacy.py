@@ -10,8 +10,8 @@ import pytest
 from archives import coded, noise, write_csv
 from make_images import dicom, jpeg
 
-import cache
 import dali_pipes as dp
+from dali_pipes import cache
 
 NAME, ID, UID = "CANARYNAME^ANNA", "CANARY-ID-4711", "1.2.826.0.1.777777.42"
 FOLDER, FILE = "canaryfolder", "canaryfile"

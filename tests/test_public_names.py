@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-import cache
 import dali_pipes
+from dali_pipes import cache
 
 PROMISED = {
     "dali_pipes": {
@@ -49,7 +49,7 @@ def test_importing_reads_no_environment_and_starts_nothing() -> None:
         "import os, sys, threading\n"
         "import torch\n"
         "threads = threading.active_count()\n"
-        "import dali_pipes, cache\n"
+        "import dali_pipes, dali_pipes.cache\n"
         "assert 'nvidia.dali' not in sys.modules and 'cupy' not in sys.modules\n"
         "assert threading.active_count() == threads\n"
         "print(sorted(name for name in os.environ if name.startswith('DALI_PIPES')))\n"

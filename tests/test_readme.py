@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import dali_pipes as dp
-from dali_pipes.demo_data import make_demo_set
+from dali_pipes.tools.demo_data import make_demo_set
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")

@@ -23,7 +23,7 @@ from PIL import Image
 
 from dali_pipes.arithmetic import base_image
 from dali_pipes.arithmetic.dali.selfcheck import VERIFIED_VERSIONS, selfcheck
-from dali_pipes.arithmetic.native import native_base
+from dali_pipes.arithmetic.dali_base import dali_base_image
 from dali_pipes.backends import dali_operators
 from dali_pipes.backends.graphs import Graph
 from dali_pipes.decode import DecodePolicy, decode, identify
@@ -86,7 +86,7 @@ def _check_decoding(version: str, parity: str, device: str, device_id: int | Non
     files = [_jpeg((61, 83), sampling) for sampling in (0, 1, 2)]
     recipe = Recipe(size=_SIZE, parity="fast" if parity == "fast" else "exact")
     pixels = [decode(file, identify("check.jpg", file), 0, DecodePolicy()).pixels for file in files]
-    make = native_base if parity == "fast" else base_image
+    make = dali_base_image if parity == "fast" else base_image
     expected = [make(each, _SIZE, "stretch") for each in pixels]
     graph = Graph(recipe, device, True, len(files), 1, device_id)
     still = Finish(recipe).changes(draw(None, 0, 0, np.arange(len(files))))

@@ -12,8 +12,8 @@ Outputs: the batch, [C, H, W] a sample, and `sample`.
 
 Exact parity uses operators whose bits are known: `flip` moves pixels; on the CPU `normalize` rounds twice, as the
 contract asks; on a GPU, where DALI's normalisation fuses into one rounding, a subtraction and a multiplication stand in
-for it. Fast parity uses DALI's operators as they are: on the CPU they have PyTorch twins (`arithmetic.native` for the
-base image; `crop_mirror_normalize` rounds as the contract does); on a GPU the pixels of nvJPEG, `resize` and
+for it. Fast parity uses DALI's operators as they are: on the CPU they have PyTorch twins (`arithmetic.dali_base` for
+the base image; `crop_mirror_normalize` rounds as the contract does); on a GPU the pixels of nvJPEG, `resize` and
 `crop_mirror_normalize` are their own. GPU graphs are checked against DALI's schemas; they were not run on a GPU.
 """
 
@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dali_pipes.arithmetic import normalisation
-from dali_pipes.arithmetic.native import INTERPOLATIONS, MODES, max_size
+from dali_pipes.arithmetic.dali_base import INTERPOLATIONS, MODES, max_size
 from dali_pipes.backends.dali_operators import decoded
 from dali_pipes.backends.portable import PortableOnCpu, PortableOnGpu, varying
 from dali_pipes.fetch import Encoded
@@ -40,7 +40,7 @@ Pixels = npt.NDArray[Any]
 
 def decodes(recipe: Recipe) -> bool:
     """Whether a graph can take the JPEGs of a recipe undecoded, with the bits that the recipe promises."""
-    return recipe.native_base or (recipe.parity == "exact" and recipe.depth == 8)
+    return recipe.dali_base_image or (recipe.parity == "exact" and recipe.depth == 8)
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Graph:
         if self.decode:
             jpeg = fn.external_source(name="jpeg", dtype=types.UINT8, ndim=1, batch=True, no_copy=True)
             encoded = fn.external_source(name="encoded", dtype=types.BOOL, ndim=0, batch=True)
-            develop = self._native if self.recipe.native_base else self._portable
+            develop = self._native if self.recipe.dali_base_image else self._portable
             batch = _either(encoded, lambda: develop(jpeg), lambda: batch)
         if "hflip" in self.inputs:
             hflip = fn.external_source(name="hflip", dtype=types.INT32, ndim=0, batch=True)
@@ -177,7 +177,7 @@ class Graph:
         return PortableOnGpu(self.recipe) if self.device == "gpu" else PortableOnCpu(self.recipe, self.threads)
 
     def _native(self, jpeg: Any) -> Any:
-        """JPEG to base image by DALI's own operators (nvJPEG on a GPU); on the CPU with the bits of `native_base`."""
+        """JPEG to base image by DALI's operators (nvJPEG on a GPU); on the CPU with the bits of `dali_base_image`."""
         from nvidia.dali import fn, types
 
         recipe = self.recipe

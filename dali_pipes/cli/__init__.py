@@ -59,7 +59,7 @@ class _Once(logging.Filter):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns 0 good, 1 check failed, 2 usage, 3 something this machine lacks, 130 interrupted."""
-    from cache import CacheError, StoreConfigError
+    from dali_pipes.cache import CacheError, StoreConfigError
     from dali_pipes.errors import BackendError, ConfigError, DaliPipesError, ManifestError, UnsupportedError
 
     arguments = sys.argv[1:] if arguments is None else arguments

@@ -6,10 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import cache
-from dali_pipes import backends
-from dali_pipes.bench import Measurement, machine, measure
+from dali_pipes import backends, cache
 from dali_pipes.cli import common
+from dali_pipes.tools.bench import Measurement, machine, measure
 
 
 def add(parser: argparse.ArgumentParser) -> None:

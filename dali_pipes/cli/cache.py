@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cache import Key, PartsLedger, SourceIndex, content_digest, default_secret, upkeep
+from dali_pipes.cache import Key, PartsLedger, SourceIndex, content_digest, default_secret, upkeep
 from dali_pipes.cli import common
 from dali_pipes.decode import identify
 from dali_pipes.errors import ConfigError

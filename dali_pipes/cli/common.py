@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import cache
-from dali_pipes import backends
+from dali_pipes import backends, cache
 from dali_pipes.decode import FixedWindow, PercentileWindow, VOIWindow, Window
 from dali_pipes.errors import ConfigError, ManifestError
 from dali_pipes.manifest import SHOW_PATHS, Manifest, holds_dicom

@@ -8,14 +8,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import cache
+from dali_pipes import cache
 from dali_pipes.cli import common
-from dali_pipes.contact_sheet import write_contact_sheet
-from dali_pipes.demo_data import make_demo_set
 from dali_pipes.loader import Loader
 from dali_pipes.manifest import Manifest
 from dali_pipes.parity import Fingerprint, fingerprint
 from dali_pipes.recipe import Recipe
+from dali_pipes.tools.contact_sheet import write_contact_sheet
+from dali_pipes.tools.demo_data import make_demo_set
 
 LATER_EPOCHS = 2
 SHEET = 64  # pictures on the contact sheet

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dali_pipes import backends
-from dali_pipes.advice import Advice, advise
 from dali_pipes.cli import common
+from dali_pipes.tools.advice import Advice, advise
 
 PACKAGES = (
     *(

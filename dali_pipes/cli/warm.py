@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
-import cache
+from dali_pipes import cache
 from dali_pipes.cli import common
 from dali_pipes.decode import require
 from dali_pipes.loader import Loader

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dali_pipes.decode.coded import VOILUT, Candidates, Coded, render
+from dali_pipes.decode.grayscale import VOILUT, Candidates, Coded, render
 from dali_pipes.decode.histogram import Codes, look_up
 from dali_pipes.decode.voi import Window
 from dali_pipes.errors import DecodeError

@@ -7,9 +7,9 @@ from __future__ import annotations
 from typing import Any
 
 from dali_pipes.decode.api import DEFAULT, decode
-from dali_pipes.decode.coded import window_table
 from dali_pipes.decode.dicom.image import Frame, read_frame
 from dali_pipes.decode.dicom.lut import Lut
+from dali_pipes.decode.grayscale import window_table
 from dali_pipes.decode.policy import DecodePolicy
 from dali_pipes.decode.sniff import identify
 

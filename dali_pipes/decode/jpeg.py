@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from simplejpeg import _jpeg as _turbojpeg
 
-from dali_pipes.decode.gray import luma
 from dali_pipes.decode.jpegheader import JpegHeader, read_jpeg_header
+from dali_pipes.decode.luma import luma
 from dali_pipes.decode.policy import DecodePolicy
 from dali_pipes.errors import DecodeError, TruncatedError, UnsupportedError
 

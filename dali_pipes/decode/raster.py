@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from dali_pipes.decode.coded import Coded, render
-from dali_pipes.decode.gray import luma, luma16
+from dali_pipes.decode.grayscale import Coded, render
+from dali_pipes.decode.luma import luma, luma16
 from dali_pipes.decode.policy import Decoded, DecodePolicy
 from dali_pipes.decode.voi import Window
 from dali_pipes.errors import DecodeError, LimitError, TruncatedError, UnsupportedError

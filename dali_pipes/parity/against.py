@@ -212,7 +212,7 @@ def in_words(cause: str, usual: Usual, recipe: Recipe) -> str:
 def _rounding(usual: Usual, recipe: Recipe) -> str:
     ours = "PyTorch's integer form for bytes (weights of 16 bits, rounded to a byte after each pass)"
     apart = "Both are right to about a level of 255."
-    if recipe.native_base:
+    if recipe.dali_base_image:
         ours = "DALI's (float32 throughout, rounded once; sizes that the fit leaves open are rounded, not cut off)"
         apart = (
             "Both are right to about a level of 255 but at the border: where a filter reaches beyond the picture, DALI "

@@ -25,8 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-import cache
-from dali_pipes import backends, sampling
+from dali_pipes import backends, cache, sampling
 from dali_pipes.epoch import Epoch
 from dali_pipes.errors import ConfigError
 from dali_pipes.fetch import Encoded, Fetcher

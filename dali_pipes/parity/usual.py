@@ -25,7 +25,7 @@ from PIL import Image
 from torch.nn import functional
 
 from dali_pipes.arithmetic import base_image, geometry, normalisation, normalise_into
-from dali_pipes.arithmetic.native import native_base
+from dali_pipes.arithmetic.dali_base import dali_base_image
 from dali_pipes.decode import Kind, decode
 from dali_pipes.errors import DecodeError
 from dali_pipes.recipe import Recipe
@@ -91,8 +91,8 @@ def base_of(usual: Usual, pixels: Array, kind: Kind, recipe: Recipe) -> Array:
     """uint8 [C, h, w]: resized, and cut or padded. Raises DecodeError where the whole resized picture is too large."""
     if usual.resize is None and usual.antialias:
         size = (recipe.height, recipe.width)
-        if recipe.native_base and kind.dali:
-            return native_base(pixels, size, recipe.fit, recipe.interpolation, recipe.emulate)
+        if recipe.dali_base_image and kind.dali:
+            return dali_base_image(pixels, size, recipe.fit, recipe.interpolation, recipe.emulate)
         return base_image(pixels, size, recipe.fit, recipe.interpolation)
     place = geometry(pixels.shape[0], pixels.shape[1], (recipe.height, recipe.width), recipe.fit)
     if place.resized[0] * place.resized[1] > _MOST_PIXELS:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import cache
-from cache import Key, Store, open_store
+from dali_pipes import cache
+from dali_pipes.cache import Key, Store, open_store
 
 MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 """Where tests make folders by the thousand; None: where temporary files are."""

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-import cache.compact
-import cache.files
-import cache.lock
-import cache.slots
-from cache import Key, Store, StoreIOError, open_store, upkeep
-from cache.integrity import checksum, payload
-from cache.lock import exclusive
+import dali_pipes.cache.compact
+import dali_pipes.cache.files
+import dali_pipes.cache.lock
+import dali_pipes.cache.slots
+from dali_pipes.cache import Key, Store, StoreIOError, open_store, upkeep
+from dali_pipes.cache.integrity import checksum, payload
+from dali_pipes.cache.lock import exclusive
 from tests.cache.conftest import key, value
 from tests.faults.conftest import in_child, kill, right_or_missing, wanted
 
@@ -98,7 +98,7 @@ def sealed(directory: Path) -> set[Path]:
 
 
 def test_large_segments_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache.compact, "LARGEST", 4 * EACH // 3 * wanted(0).nbytes)
+    monkeypatch.setattr(dali_pipes.cache.compact, "LARGEST", 4 * EACH // 3 * wanted(0).nbytes)
     short_runs(tmp_path)
     upkeep.gc(tmp_path)
     there = segments(tmp_path)
@@ -160,13 +160,13 @@ def test_a_store_that_was_open_before_finds_what_moved(tmp_path: Path) -> None:
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, work: Callable[[], None]) -> None:
     """Does ``work`` each time a copy is made and has not been published."""
-    real = cache.compact.exclusive
+    real = dali_pipes.cache.compact.exclusive
 
     def after_the_copy(folder: Any) -> Any:
         work()
         return real(folder)
 
-    monkeypatch.setattr(cache.compact, "exclusive", after_the_copy)
+    monkeypatch.setattr(dali_pipes.cache.compact, "exclusive", after_the_copy)
 
 
 def test_what_is_deleted_or_replaced_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,10 +194,10 @@ def test_segments_are_removed_while_they_are_copied(tmp_path: Path, monkeypatch:
     """As a writer does that deletes the last entry of a segment: the others of its shape are merged all the same."""
     short_runs(tmp_path, step=3)
     gone: set[bytes] = set()
-    real = cache.compact.Compactor._copy
+    real = dali_pipes.cache.compact.Compactor._copy
     with open_store("pinned", tmp_path, strict=True) as other:
 
-        def copy(compactor: Any, merge: cache.compact.Merge) -> Iterator[Any]:
+        def copy(compactor: Any, merge: dali_pipes.cache.compact.Merge) -> Iterator[Any]:
             parts = real(compactor, merge)
             yield next(parts)
             yield next(parts)  # an entry of the first segment
@@ -207,7 +207,7 @@ def test_segments_are_removed_while_they_are_copied(tmp_path: Path, monkeypatch:
                 assert other.delete(Key(digest))
             yield from parts
 
-        monkeypatch.setattr(cache.compact.Compactor, "_copy", copy)
+        monkeypatch.setattr(dali_pipes.cache.compact.Compactor, "_copy", copy)
         with open_store("pinned", tmp_path, strict=True) as store:
             assert compact(store) == RUNS - 2 - 1, "the four that are left are one"
         kept = [number for number in NUMBERS[::3] if key(number).digest not in gone]
@@ -253,13 +253,13 @@ def test_the_other_copy_of_an_entry_goes_meanwhile(
 def test_a_segment_without_its_data_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its journal is still there, so that only the copying tells."""
     short_runs(tmp_path, step=3)
-    real = cache.compact.Compactor._copy
+    real = dali_pipes.cache.compact.Compactor._copy
 
-    def copy(compactor: Any, merge: cache.compact.Merge) -> Iterator[Any]:
+    def copy(compactor: Any, merge: dali_pipes.cache.compact.Merge) -> Iterator[Any]:
         (tmp_path / "pinned" / merge.moves[-1][0].name).unlink()
         yield from real(compactor, merge)
 
-    monkeypatch.setattr(cache.compact.Compactor, "_copy", copy)
+    monkeypatch.setattr(dali_pipes.cache.compact.Compactor, "_copy", copy)
     with open_store("pinned", tmp_path, strict=True) as store:
         compact(store)
     assert upkeep.verify(tmp_path)["corrupt"] == 0
@@ -293,8 +293,8 @@ def test_a_folder_that_cannot_be_locked(tmp_path: Path, monkeypatch: pytest.Monk
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOLCK, "no locks available")
 
-    monkeypatch.setattr(cache.lock.fcntl, "flock", refuse)
-    monkeypatch.setattr(cache.compact.Compactor, "_copy", lambda *_: pytest.fail("nothing is copied in vain"))
+    monkeypatch.setattr(dali_pipes.cache.lock.fcntl, "flock", refuse)
+    monkeypatch.setattr(dali_pipes.cache.compact.Compactor, "_copy", lambda *_: pytest.fail("copied in vain"))
     before = segments(tmp_path)
     with open_store("pinned", tmp_path, strict=True) as store, pytest.raises(StoreIOError, match="cannot be locked"):
         compact(store)
@@ -305,7 +305,7 @@ def test_a_folder_that_cannot_be_locked(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_lock_that_is_refused_only_after_the_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     short_runs(tmp_path)
-    monkeypatch.setattr(cache.compact, "exclusive", lambda _: contextlib.nullcontext(False))
+    monkeypatch.setattr(dali_pipes.cache.compact, "exclusive", lambda _: contextlib.nullcontext(False))
     before = segments(tmp_path)
     with open_store("pinned", tmp_path, strict=True) as store, pytest.raises(StoreIOError, match="cannot be locked"):
         compact(store)
@@ -321,17 +321,17 @@ def test_a_tomb_that_is_dug_while_tombs_are_looked_through(tmp_path: Path, monke
     (tomb,) = (tmp_path / "pinned").glob("*.del")
     with open_store("pinned", tmp_path, strict=True) as store:
         token = "0" * 15 + "1"
-        real, late = cache.compact.is_left, []
+        real, late = dali_pipes.cache.compact.is_left, []
 
         def is_left(folder: Any, name: str) -> bool:
             if name == tomb.name and not late:
                 late.append(name)
-                (tmp_path / "pinned" / f"{token}.idx").write_bytes(cache.slots.header_record(token))
-                tomb.write_bytes(tomb.read_bytes()[:64] + cache.slots.dead_record(token, 0, key(0).digest))
+                (tmp_path / "pinned" / f"{token}.idx").write_bytes(dali_pipes.cache.slots.header_record(token))
+                tomb.write_bytes(tomb.read_bytes()[:64] + dali_pipes.cache.slots.dead_record(token, 0, key(0).digest))
                 return real(folder, name) or True
             return real(folder, name)
 
-        monkeypatch.setattr(cache.compact, "is_left", is_left)
+        monkeypatch.setattr(dali_pipes.cache.compact, "is_left", is_left)
         compact(store)
     assert late
     assert tomb.exists()
@@ -339,7 +339,7 @@ def test_a_tomb_that_is_dug_while_tombs_are_looked_through(tmp_path: Path, monke
 
 def test_whoever_holds_the_lock_too_long_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     short_runs(tmp_path, 1)
-    monkeypatch.setattr(cache.lock, "PATIENCE", 0.02)
+    monkeypatch.setattr(dali_pipes.cache.lock, "PATIENCE", 0.02)
     with open_store("pinned", tmp_path, strict=True) as store, open_store("pinned", tmp_path) as other:
         with exclusive(other._folder) as held:  # type: ignore[attr-defined]
             assert held

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from cache import EntryError, Key, Store, StoreConfigError
+from dali_pipes.cache import EntryError, Key, Store, StoreConfigError
 from tests.cache.conftest import WAYS, coherent, key, persistent, value
 
 Open = Callable[..., Store]

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-import cache
-from cache.access import Access
-from cache.files import TAG, Folder, is_tagged, tag, temporary_owner
-from cache.owner import Owner, me
+from dali_pipes import cache
+from dali_pipes.cache.access import Access
+from dali_pipes.cache.files import TAG, Folder, is_tagged, tag, temporary_owner
+from dali_pipes.cache.owner import Owner, me
 
 SOURCES = sorted(Path(cache.__file__).parent.glob("*.py"))
 

@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cache import IntegrityError, Store, StoreConfigError, open_store
-from cache.files import Folder
-from cache.npyformat import plain
-from cache.png import decode, encode
+from dali_pipes.cache import IntegrityError, Store, StoreConfigError, open_store
+from dali_pipes.cache.files import Folder
+from dali_pipes.cache.npyformat import plain
+from dali_pipes.cache.png import decode, encode
 from tests.cache.conftest import key, value
 
 Open = Callable[..., Store]
@@ -103,7 +103,7 @@ def test_png_does_not_believe_a_claim_of_size() -> None:
     import struct
     import zlib
 
-    from cache.png import _chunk
+    from dali_pipes.cache.png import _chunk
 
     shape = (1, 50_000, 50_000)
     note = repr(("|u1", shape)).encode()
@@ -158,7 +158,10 @@ def test_a_data_file_without_its_json_is_swept(tmp_path: Path) -> None:
     store.put(key(1), value(1))
     store.put(key(2), value(2))
     dead = subprocess.run(
-        [sys.executable, "-c", "from cache.owner import me; print(me())"], capture_output=True, text=True, check=True
+        [sys.executable, "-c", "from dali_pipes.cache.owner import me; print(me())"],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.strip()
     mine = next(
         path

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cache import CacheError, Key, SingleFlight, open_store
-from cache.owner import me
+from dali_pipes.cache import CacheError, Key, SingleFlight, open_store
+from dali_pipes.cache.owner import me
 from tests.cache.conftest import key, value
 
 WORKER = """
 import os, sys
-from cache import SingleFlight, open_store
+from dali_pipes.cache import SingleFlight, open_store
 from tests.cache.conftest import key, value
 directory, count, die_at = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 flight = SingleFlight(open_store("pinned", directory, strict=True))

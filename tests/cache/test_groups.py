@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cache import DISK_MODES, PartsLedger, SingleFlight, SourceIndex, open_store, upkeep
-from cache.files import Folder, access_to
+from dali_pipes.cache import DISK_MODES, PartsLedger, SingleFlight, SourceIndex, open_store, upkeep
+from dali_pipes.cache.files import Folder, access_to
 from tests.cache.conftest import key, value
 from tests.faults.conftest import in_child, wait
 

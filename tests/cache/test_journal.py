@@ -17,10 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import cache.files
-import cache.journal
-from cache.files import Folder
-from cache.journal import JournalReader, JournalWriter, is_journal, merge_journals, seal, valid
+import dali_pipes.cache.files
+import dali_pipes.cache.journal
+from dali_pipes.cache.files import Folder
+from dali_pipes.cache.journal import JournalReader, JournalWriter, is_journal, merge_journals, seal, valid
 from tests.faults.conftest import in_child, wait
 from tests.faults.syscalls import Os, Recording, Refusing, power_cut, replay
 
@@ -111,7 +111,7 @@ def test_a_folder_whose_times_are_not_kept(tmp_path: Path, monkeypatch: pytest.M
         os.utime(tmp_path, (1e9 + 0.5,) * 2)
         assert stems(reader) == ([] if number else [f"{number:016x}"])
         now = time.monotonic() + 1.1 * (number + 1)
-        monkeypatch.setattr(cache.journal.time, "monotonic", lambda now=now: now)
+        monkeypatch.setattr(dali_pipes.cache.journal.time, "monotonic", lambda now=now: now)
         assert stems(reader) == ([f"{number:016x}"] if number else [])
 
 
@@ -170,7 +170,7 @@ def test_a_torn_record_ends_a_journal(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_small_journals_become_one_in_order(ten: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (ten / f"{5:016x}.idx").write_bytes(number_record(99))
-    monkeypatch.setattr(cache.journal, "_SMALL", 1000)
+    monkeypatch.setattr(dali_pipes.cache.journal, "_SMALL", 1000)
     large = ten / f"{6:016x}.src"
     large.write_bytes(b"".join(map(number_record, range(100, 120))))
     assert merge_journals(Folder(ten), ".src", dry_run=True) == 9
@@ -236,7 +236,7 @@ def test_what_is_added_just_after_a_journal_is_removed(tmp_path: Path, monkeypat
         return real(fd, data)
 
     stem = writer.stem
-    monkeypatch.setattr(cache.files.os, "write", write)
+    monkeypatch.setattr(dali_pipes.cache.files.os, "write", write)
     writer.append(number_record(1))
     writer.append(number_record(2))
     assert writer.stem != stem
@@ -251,7 +251,7 @@ def test_journals_are_merged_while_every_call_fails(ten: Path, monkeypatch: pyte
         shutil.copytree(ten, tried)
         refusing = Refusing(at, (errno.ENOSPC, errno.EIO)[at % 2])
         with monkeypatch.context() as patch, contextlib.suppress(OSError):
-            patch.setattr(cache.files, "os", Os(refusing))
+            patch.setattr(dali_pipes.cache.files, "os", Os(refusing))
             merge_journals(Folder(tried), ".src")
         assert set(numbers(tried)) == {*range(20)}
         there = len(os.listdir(tried))
@@ -263,7 +263,7 @@ def test_journals_are_merged_while_every_call_fails(ten: Path, monkeypatch: pyte
 
 def test_the_power_fails_while_journals_are_merged(ten: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recording, rng = Recording(tmp_path), random.Random(1)
-    monkeypatch.setattr(cache.files, "os", Os(recording))
+    monkeypatch.setattr(dali_pipes.cache.files, "os", Os(recording))
     for number in (20, 21):
         JournalWriter(Folder(tmp_path / "made"), ".src").append(number_record(number))
     begin = len(recording.operations)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache import EntryError, Key, SecretError, StoreConfigError, default_secret
+from dali_pipes.cache import EntryError, Key, SecretError, StoreConfigError, default_secret
 
 parts = st.dictionaries(
     st.from_regex(r"[a-z_]{1,6}", fullmatch=True).filter(lambda name: name not in ("cls", "secret")),

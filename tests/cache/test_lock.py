@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-import cache.lock
-from cache.lock import ProcessLock
+import dali_pipes.cache.lock
+from dali_pipes.cache.lock import ProcessLock
 
 
 def test_threads_of_a_forked_child_that_come_first_together_share_one_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     lock, real, parent = ProcessLock(), threading.RLock, os.getpid()
-    monkeypatch.setattr(cache.lock.os, "getpid", lambda: parent + 1)
+    monkeypatch.setattr(dali_pipes.cache.lock.os, "getpid", lambda: parent + 1)
     inside, leave, second_inside = threading.Event(), threading.Event(), threading.Event()
 
     def first() -> None:
@@ -28,12 +28,12 @@ def test_threads_of_a_forked_child_that_come_first_together_share_one_lock(monke
 
     def make() -> Any:
         """The first to find no lock of this process is overtaken while it makes one."""
-        monkeypatch.setattr(cache.lock.threading, "RLock", real)
+        monkeypatch.setattr(dali_pipes.cache.lock.threading, "RLock", real)
         threading.Thread(target=first).start()
         assert inside.wait(10)
         return real()
 
-    monkeypatch.setattr(cache.lock.threading, "RLock", make)
+    monkeypatch.setattr(dali_pipes.cache.lock.threading, "RLock", make)
     overtaken = threading.Thread(target=second)
     overtaken.start()
     assert inside.wait(10)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from cache import Key, open_store
+from dali_pipes.cache import Key, open_store
 from tests.cache.conftest import MEMORY, WAYS, coherent, key, persistent, value
 
 SHAPES, DTYPES = [(3, 4, 5), (1, 2, 2), (3,), (0, 2)], ["uint8", "uint16", "float32"]

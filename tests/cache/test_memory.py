@@ -6,8 +6,8 @@ import pickle
 
 import pytest
 
-from cache import StoreConfigError, open_store
-from cache.memory import OVERHEAD, default_memory_bytes
+from dali_pipes.cache import StoreConfigError, open_store
+from dali_pipes.cache.memory import OVERHEAD, default_memory_bytes
 from tests.cache.conftest import key, value
 
 ENTRY = 1000 + OVERHEAD

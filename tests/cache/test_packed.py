@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-import cache.segment
-from cache import IntegrityError, Store, StoreConfigError, open_store
-from cache.packed import PackedStore
-from cache.segment import capacity
-from cache.slots import journal_owner
+import dali_pipes.cache.segment
+from dali_pipes.cache import IntegrityError, Store, StoreConfigError, open_store
+from dali_pipes.cache.packed import PackedStore
+from dali_pipes.cache.segment import capacity
+from dali_pipes.cache.slots import journal_owner
 from tests.cache.conftest import key, value
 
 WRITER = """
 import sys
-from cache import open_store
+from dali_pipes.cache import open_store
 from tests.cache.conftest import key, value
 first, count, directory = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 store = open_store("pinned", directory, strict=True)
@@ -234,7 +234,7 @@ def test_a_segment_that_vanishes(store: Store, tmp_path: Path) -> None:
 def test_another_thread_forgets_a_slot_that_is_being_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_store("pinned", tmp_path, strict=True).put(key(1), value(1))
     store = open_store("pinned", tmp_path, strict=True)
-    real = cache.segment.checksum
+    real = dali_pipes.cache.segment.checksum
 
     def forgotten_meanwhile(*arguments: Any) -> bytes:
         for file in (tmp_path / "pinned").iterdir():
@@ -243,7 +243,7 @@ def test_another_thread_forgets_a_slot_that_is_being_checked(tmp_path: Path, mon
             store._refresh()  # type: ignore[attr-defined]
         return real(*arguments)
 
-    monkeypatch.setattr(cache.segment, "checksum", forgotten_meanwhile)
+    monkeypatch.setattr(dali_pipes.cache.segment, "checksum", forgotten_meanwhile)
     assert store.get(key(1)) is None
     assert store.stats()["errors"] == store.stats()["corrupt"] == 0
 
@@ -326,7 +326,9 @@ def test_an_entry_beyond_the_budget_is_not_stored(tmp_path: Path) -> None:
 
 def test_what_killed_processes_left_is_swept(store: Store, tmp_path: Path) -> None:
     store.put(key(1), value(1))
-    dead = subprocess.Popen([sys.executable, "-c", "from cache.owner import me; print(me())"], stdout=subprocess.PIPE)
+    dead = subprocess.Popen(
+        [sys.executable, "-c", "from dali_pipes.cache.owner import me; print(me())"], stdout=subprocess.PIPE
+    )
     owner = dead.communicate()[0].decode().strip()
     folder = tmp_path / "pinned"
     alive = str(journal_owner(store._folder, files(tmp_path, ".idx")[0].name))  # type: ignore[attr-defined]

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-import cache.packed
-import cache.pin
-from cache import PinnedMapping
+import dali_pipes.cache.packed
+import dali_pipes.cache.pin
+from dali_pipes.cache import PinnedMapping
 from tests.cache.conftest import key, value
 
 
@@ -35,7 +35,7 @@ class Runtime:
 @pytest.mark.parametrize(("refuse", "flags"), [((), [8]), ((8,), [8, 0])])
 def test_registers_whole_pages_and_gives_them_back(monkeypatch: Any, refuse: tuple[int, ...], flags: list[int]) -> None:
     runtime = Runtime(refuse)
-    monkeypatch.setattr(cache.pin, "_runtime", lambda: runtime)
+    monkeypatch.setattr(dali_pipes.cache.pin, "_runtime", lambda: runtime)
     array = np.zeros(10_000, np.uint8)
     with PinnedMapping(array) as pinned:
         assert pinned.active
@@ -51,7 +51,7 @@ def test_registers_whole_pages_and_gives_them_back(monkeypatch: Any, refuse: tup
 
 
 def test_a_refusal_is_no_error(monkeypatch: Any, caplog: Any) -> None:
-    monkeypatch.setattr(cache.pin, "_runtime", lambda: Runtime((0, 8)))
+    monkeypatch.setattr(dali_pipes.cache.pin, "_runtime", lambda: Runtime((0, 8)))
     caplog.set_level("INFO")
     with PinnedMapping(np.zeros(5)) as pinned:
         assert not pinned.active
@@ -59,7 +59,7 @@ def test_a_refusal_is_no_error(monkeypatch: Any, caplog: Any) -> None:
 
 
 def test_without_cuda(monkeypatch: Any) -> None:
-    monkeypatch.setattr(cache.pin, "_runtime", lambda: None)
+    monkeypatch.setattr(dali_pipes.cache.pin, "_runtime", lambda: None)
     with PinnedMapping(np.zeros(5)) as pinned:
         assert not pinned.active
         assert "missing" in pinned.reason
@@ -67,11 +67,11 @@ def test_without_cuda(monkeypatch: Any) -> None:
 
 def test_a_packed_store_locks_what_will_not_grow(monkeypatch: Any, tmp_path: Any) -> None:
     runtime = Runtime()
-    monkeypatch.setattr(cache.pin, "_runtime", lambda: runtime)
+    monkeypatch.setattr(dali_pipes.cache.pin, "_runtime", lambda: runtime)
     large, small = (3, 2048, 2048), (1, 50, 50)  # one of the large ones fills a segment
-    monkeypatch.setattr(cache.packed, "capacity", lambda size, *_: 1 if size == 3 * 2048 * 2048 else 100)
-    with cache.open_store("pinned", tmp_path, strict=True) as writer:
-        reader = cache.open_store("pinned", tmp_path, strict=True, read_only=True)
+    monkeypatch.setattr(dali_pipes.cache.packed, "capacity", lambda size, *_: 1 if size == 3 * 2048 * 2048 else 100)
+    with dali_pipes.cache.open_store("pinned", tmp_path, strict=True) as writer:
+        reader = dali_pipes.cache.open_store("pinned", tmp_path, strict=True, read_only=True)
         for number in range(3):
             writer.put(key(number), value(number, small))
         assert (writer.page_lock(), reader.page_lock(), runtime.calls) == (0, 0, [])  # type: ignore[attr-defined]
@@ -87,17 +87,17 @@ def test_a_packed_store_locks_what_will_not_grow(monkeypatch: Any, tmp_path: Any
     assert start <= found.ctypes.data < found.ctypes.data + found.nbytes <= start + length
     reader.close()
     assert [call[0] for call in runtime.calls].count("unregister") == 3
-    monkeypatch.setattr(cache.pin, "_runtime", lambda: None)
-    with cache.open_store("pinned", tmp_path) as store:
+    monkeypatch.setattr(dali_pipes.cache.pin, "_runtime", lambda: None)
+    with dali_pipes.cache.open_store("pinned", tmp_path) as store:
         assert store.page_lock() == 0  # type: ignore[attr-defined]
 
 
 def test_a_packed_store_locks_what_a_dead_writer_left(monkeypatch: Any, tmp_path: Any) -> None:
-    monkeypatch.setattr(cache.pin, "_runtime", Runtime)
+    monkeypatch.setattr(dali_pipes.cache.pin, "_runtime", Runtime)
     child = os.fork()
     if not child:
-        cache.open_store("pinned", tmp_path).put(key(1), value(1))
+        dali_pipes.cache.open_store("pinned", tmp_path).put(key(1), value(1))
         os._exit(0)  # without closing
     assert os.waitpid(child, 0)[1] == 0
-    with cache.open_store("pinned", tmp_path, strict=True) as store:
+    with dali_pipes.cache.open_store("pinned", tmp_path, strict=True) as store:
         assert store.page_lock() == value(1).nbytes  # type: ignore[attr-defined]

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache import Key, PartsLedger, SourceIndex, StoreConfigError, upkeep
-from cache.journal import seal, valid
-from cache.sources import RECORD
+from dali_pipes.cache import Key, PartsLedger, SourceIndex, StoreConfigError, upkeep
+from dali_pipes.cache.journal import seal, valid
+from dali_pipes.cache.sources import RECORD
 
 SECRET = b"s" * 32
 OLD = 1_700_000_000_123_456_789

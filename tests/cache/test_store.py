@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-import cache
-from cache import MODES, StoreConfigError, open_store
+from dali_pipes import cache
+from dali_pipes.cache import MODES, StoreConfigError, open_store
 from tests.cache.conftest import key, value
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache import SingleFlight, StoreConfigError, open_store
-from cache.shared import PLACE, sweep_shared
+from dali_pipes.cache import SingleFlight, StoreConfigError, open_store
+from dali_pipes.cache.shared import PLACE, sweep_shared
 from tests.cache.conftest import key, value
 
 
@@ -128,7 +128,7 @@ def test_workers_share_one_copy(tmp_path: Path) -> None:
 
 KILLED = """
 import os
-from cache import open_store
+from dali_pipes.cache import open_store
 from tests.cache.conftest import key, value
 store = open_store("memory", shared=True)
 store.put(key(1), value(1))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache import DISK_MODES, EntryError, Key, PartsLedger, SourceIndex, StoreConfigError, open_store, upkeep
+from dali_pipes.cache import DISK_MODES, EntryError, Key, PartsLedger, SourceIndex, StoreConfigError, open_store, upkeep
 from tests.cache.conftest import key, value
 
 SECRET = b"s" * 32
@@ -92,7 +92,7 @@ def test_upkeep_of_a_groups_cache_leaves_it_readable_to_the_group(tmp_path: Path
 def test_gc(full: Path) -> None:
     damage(full, "npy", 1)
     upkeep.verify(full, repair=True)
-    from cache.owner import Owner, me
+    from dali_pipes.cache.owner import Owner, me
 
     dead = Owner(me().host, 2**22 + 5, 1)
     (full / "npy" / f".{dead}.{'0' * 16}.tmp").write_bytes(bytes(5000))
@@ -217,8 +217,8 @@ def test_parts_are_noted_from_many_threads_at_once(tmp_path: Path) -> None:
 
 def test_what_the_dead_left_beside_the_entries(tmp_path: Path) -> None:
     """Temporary files and claims are orphans too; the next opening removes them, and so does gc."""
-    from cache import PartsLedger, SingleFlight, SourceIndex
-    from cache.owner import Owner, me
+    from dali_pipes.cache import PartsLedger, SingleFlight, SourceIndex
+    from dali_pipes.cache.owner import Owner, me
 
     dead, alive = Owner(me().host, 2**22 + 5, 1), me()
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import dali_pipes as dp
-from cache import Key, open_store
+from dali_pipes.cache import Key, open_store
 from dali_pipes.cli import main
 from dali_pipes.cli.common import size as size_of
 from tests.make_images import jpeg

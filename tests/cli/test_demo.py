@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-import cache
+from dali_pipes import cache
 from dali_pipes.cli.common import present_backends
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageOps
 
 from dali_pipes.decode import DecodePolicy, FixedWindow, Limits, VOIWindow, decode, identify, sniff_file
-from dali_pipes.decode.gray import luma, luma16
 from dali_pipes.decode.jpegheader import read_jpeg_header
+from dali_pipes.decode.luma import luma, luma16
 from dali_pipes.errors import ConfigError, DecodeError, LimitError, TruncatedError, UnsupportedError, WindowError
 
 PHOTO = np.random.default_rng(7).integers(0, 256, (37, 53, 3)).astype(np.uint8)

@@ -23,10 +23,10 @@ from dali_pipes.decode import (
     order,
     window_from_dict,
 )
-from dali_pipes.decode.coded import Coded, image_percentiles
+from dali_pipes.decode.grayscale import Coded, image_percentiles
 from dali_pipes.decode.histogram import counts_of, look_up, neighbours, percentiles
-from dali_pipes.decode.line import line_of, show
-from dali_pipes.decode.order import order_statistics
+from dali_pipes.decode.linear_table import line_of, show
+from dali_pipes.decode.order_statistics import order_statistics
 from dali_pipes.decode.voi import apply_function, stretch, to_uint8
 from dali_pipes.errors import ConfigError, WindowError
 

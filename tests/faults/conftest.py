@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cache import DISK_MODES, Store
+from dali_pipes.cache import DISK_MODES, Store
 from tests.cache.conftest import MEMORY, key, value
 
 MODES = [*DISK_MODES]

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-import cache
 import dali_pipes as dp
 import dali_pipes.fetch
+from dali_pipes import cache
 from dali_pipes.arithmetic import base_image
 from dali_pipes.decode import decode, identify
 from dali_pipes.fetch import key_parts

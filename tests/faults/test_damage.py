@@ -11,10 +11,10 @@ from typing import IO
 import numpy as np
 import pytest
 
-from cache import IntegrityError, open_store
-from cache.journal import seal
-from cache.npyformat import header, parse
-from cache.slots import RECORD
+from dali_pipes.cache import IntegrityError, open_store
+from dali_pipes.cache.journal import seal
+from dali_pipes.cache.npyformat import header, parse
+from dali_pipes.cache.slots import RECORD
 from tests.cache.conftest import key
 from tests.faults.conftest import MODES, right_or_missing, wanted
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import cache.files
-from cache import CacheError, SingleFlight, Store, open_store
+import dali_pipes.cache.files
+from dali_pipes.cache import CacheError, SingleFlight, Store, open_store
 from tests.cache.conftest import key
 from tests.faults.conftest import MODES, in_child, right_or_missing, wait, wanted
 from tests.faults.syscalls import Os, Refusing
@@ -39,7 +39,7 @@ def use(store: Store) -> None:
 def fail(mode: str, directory: Path, refusing: Refusing, monkeypatch: pytest.MonkeyPatch) -> int:
     """Uses a new cache while calls fail, and then again while none does; how many failures it counted."""
     with monkeypatch.context() as patch:
-        patch.setattr(cache.files, "os", Os(refusing))
+        patch.setattr(dali_pipes.cache.files, "os", Os(refusing))
         store = open_store(mode, directory, disk_bytes=64 << 20)
         use(store)
         failed: int = store.stats()["errors"]
@@ -77,7 +77,7 @@ def test_when_strict_only_our_errors_come_out(mode: str, memory_path: Path, monk
         at += 1
         refusing = Refusing(at, errno.EIO)
         with monkeypatch.context() as patch:
-            patch.setattr(cache.files, "os", Os(refusing))
+            patch.setattr(dali_pipes.cache.files, "os", Os(refusing))
             try:
                 with open_store(mode, memory_path / str(at), strict=True) as store:
                     use(store)

@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 import torch
 
-import cache
-import cache.files
 import dali_pipes as dp
-from cache import CacheError, SecretError, open_store, upkeep
+import dali_pipes.cache.files
+from dali_pipes import cache
+from dali_pipes.cache import CacheError, SecretError, open_store, upkeep
 from tests.faults.conftest import MODES
 from tests.faults.pictures import DEEP, RECIPE, make_set, start
 from tests.faults.syscalls import Os
@@ -160,7 +160,7 @@ def test_a_read_only_folder(
         epochs(manifest.subset(range(filled)), **options)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with monkeypatch.context() as patch:
-        patch.setattr(cache.files, "os", Os(ReadOnly()))
+        patch.setattr(dali_pipes.cache.files, "os", Os(ReadOnly()))
         got, counts = epochs(manifest, **options)
         assert torch.equal(got, expected)
         if filled < 14:

@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import dali_pipes as dp
-from cache import IntegrityError, open_store
-from cache.journal import seal
-from cache.npyformat import header, parse
-from cache.png import decode, encode
-from cache.trailer import Trailer, body_checksum
+from dali_pipes.cache import IntegrityError, open_store
+from dali_pipes.cache.journal import seal
+from dali_pipes.cache.npyformat import header, parse
+from dali_pipes.cache.png import decode, encode
+from dali_pipes.cache.trailer import Trailer, body_checksum
 from dali_pipes.errors import DaliPipesError, StateError
 from tests.cache.conftest import key
 from tests.faults.conftest import wanted

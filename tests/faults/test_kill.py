@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cache import SingleFlight, open_store, upkeep
+from dali_pipes.cache import SingleFlight, open_store, upkeep
 from tests.cache.conftest import key
 from tests.faults.conftest import MODES, in_child, kill, right_or_missing, wait, wanted
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import dali_pipes as dp
-from cache import open_store, upkeep
+from dali_pipes.cache import open_store, upkeep
 from tests.faults.conftest import MODES
 from tests.faults.pictures import RECIPE, Images, make_set, pipe, right_or_nothing, start, truth, warming
 

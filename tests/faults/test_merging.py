@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-import cache.files
-import cache.lock
-from cache import open_store, upkeep
+import dali_pipes.cache.files
+import dali_pipes.cache.lock
+from dali_pipes.cache import open_store, upkeep
 from tests.cache.conftest import key
 from tests.cache.test_compact import EACH, NUMBERS, RUNS, all_there, compact, segments, short_runs
 from tests.faults.conftest import in_child, right_or_missing, wait, wanted
@@ -30,7 +30,7 @@ def test_every_call_fails(memory_path: Path) -> None:
     def merge(refusing: Refusing) -> None:
         store = open_store("pinned", tried)
         with pytest.MonkeyPatch.context() as patch:
-            for module in (cache.files, cache.lock):
+            for module in (dali_pipes.cache.files, dali_pipes.cache.lock):
                 patch.setattr(module, "os", Os(refusing))
             compact(store)
         assert right_or_missing(store, numbers) == len(numbers)
@@ -55,7 +55,7 @@ def record(directory: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[tuple
     """What short runs ask of the system, and then a merge."""
     recording = Recording(directory)
     with monkeypatch.context() as patch:
-        for module in (cache.files, cache.lock):
+        for module in (dali_pipes.cache.files, dali_pipes.cache.lock):
             patch.setattr(module, "os", Os(recording))
         short_runs(directory, 3)
         begin = len(recording.operations)

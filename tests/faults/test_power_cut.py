@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-import cache.files
-from cache import open_store
+import dali_pipes.cache.files
+from dali_pipes.cache import open_store
 from tests.cache.conftest import key
 from tests.faults.conftest import MODES, right_or_missing, wanted
 from tests.faults.syscalls import Os, Recording, power_cut, replay
@@ -21,7 +21,7 @@ NUMBERS = range(6)
 def record(mode: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     recording = Recording(directory)
     with monkeypatch.context() as patch:
-        patch.setattr(cache.files, "os", Os(recording))
+        patch.setattr(dali_pipes.cache.files, "os", Os(recording))
         one, two = open_store(mode, directory), open_store(mode, directory)
         for number in NUMBERS:
             (one, two)[number % 2].put(key(number), wanted(number))

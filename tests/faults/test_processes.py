@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cache import SingleFlight, Store, open_store, upkeep
+from dali_pipes.cache import SingleFlight, Store, open_store, upkeep
 from tests.cache.conftest import key, value
 from tests.faults.conftest import LOST, MODES, in_child, lose_a_worker, right_or_missing, wait, wanted
 

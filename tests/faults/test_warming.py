@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import dali_pipes as dp
-from cache import open_store, upkeep
+from dali_pipes.cache import open_store, upkeep
 from tests.faults.pictures import DEEP, RECIPE, log_decodes, make_set, pipe, right_or_nothing, start, truth, warming
 
 FILES = 200

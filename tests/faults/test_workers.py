@@ -13,7 +13,7 @@ import torch
 
 import dali_pipes as dp
 import dali_pipes.fetch
-from cache import open_store, upkeep
+from dali_pipes.cache import open_store, upkeep
 from tests.faults.conftest import LOST, lose_a_worker
 from tests.faults.pictures import RECIPE, context_of, make_set, right_or_nothing, start, truth
 

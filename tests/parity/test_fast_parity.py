@@ -11,7 +11,7 @@ from parity_samples import manifest_of, mixed, noise, require_dali
 
 import dali_pipes as dp
 from dali_pipes.arithmetic import base_image, dali_gpu
-from dali_pipes.arithmetic.native import native_base
+from dali_pipes.arithmetic.dali_base import dali_base_image
 from dali_pipes.backends.dali import DaliBackend
 from dali_pipes.decode import DecodePolicy, decode, identify
 from dali_pipes.draws import draw
@@ -61,7 +61,7 @@ def test_the_native_base_image_is_what_dalis_graph_makes(fit: str, interpolation
     )
     for file, image in zip(files, found.numpy()):
         pixels = decode(file, identify("a.jpg", file), 0, DecodePolicy()).pixels
-        expected = native_base(pixels, size, fit, interpolation)
+        expected = dali_base_image(pixels, size, fit, interpolation)
         assert expected.flags.c_contiguous
         assert np.array_equal(image, expected), pixels.shape
 
@@ -146,15 +146,15 @@ def test_a_cache_holds_portable_images_only(tmp_path: Path) -> None:
 
 def test_native_and_portable_images_are_not_the_same() -> None:
     pixels = noise(90, 70)
-    assert not np.array_equal(native_base(pixels, (30, 40), "stretch"), base_image(pixels, (30, 40), "stretch"))
+    assert not np.array_equal(dali_base_image(pixels, (30, 40), "stretch"), base_image(pixels, (30, 40), "stretch"))
 
 
 def test_a_strip_is_not_resized_to_gigabytes() -> None:
-    found = native_base(noise(1, 5000), (64, 64), "crop")  # 64 x 320,000 without a limit
+    found = dali_base_image(noise(1, 5000), (64, 64), "crop")  # 64 x 320,000 without a limit
     assert found.shape == (3, 64, 64)
     assert found.any()
     assert (found == 0).all((0, 2)).any()  # covered in part
-    wider = native_base(noise(10, 6400), (64, 64), "crop")  # to 3 x 2048, 32 times the target's width
+    wider = dali_base_image(noise(10, 6400), (64, 64), "crop")  # to 3 x 2048, 32 times the target's width
     assert (wider != 0).any((0, 2)).sum() == 3
 
 
@@ -163,12 +163,12 @@ def test_a_strip_is_not_resized_to_gigabytes() -> None:
 )
 def test_native_takes_rgb_bytes_only(pixels: np.ndarray) -> None:
     with pytest.raises(ConfigError, match="RGB"):
-        native_base(pixels, (4, 4), "stretch")
+        dali_base_image(pixels, (4, 4), "stretch")
 
 
 def test_native_refuses_unknown_fits() -> None:
     with pytest.raises(ConfigError, match="stretch, crop, pad"):
-        native_base(noise(5, 5), (4, 4), "squeeze")
+        dali_base_image(noise(5, 5), (4, 4), "squeeze")
 
 
 def test_a_jpeg_given_to_a_graph_that_decodes_none_is_an_error(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from simplejpeg import decode_jpeg
 
 import dali_pipes as dp
 from dali_pipes.arithmetic import base_image
-from dali_pipes.arithmetic.native import native_base
+from dali_pipes.arithmetic.dali_base import dali_base_image
 from dali_pipes.errors import ConfigError, ParityError
 from dali_pipes.parity import USUAL, Explanation, Usual, against, explain
 from dali_pipes.parity.usual import OURS, pillow
@@ -148,7 +148,7 @@ def test_gray_is_ours_under_fast_parity_too(photos: dp.Manifest) -> None:
 def test_dalis_resize_is_a_level_off_but_at_the_border() -> None:
     """As the words say."""
     pixels = noise(120, 90)
-    apart = abs(native_base(pixels, (40, 30), "stretch").astype(int) - base_image(pixels, (40, 30), "stretch"))
+    apart = abs(dali_base_image(pixels, (40, 30), "stretch").astype(int) - base_image(pixels, (40, 30), "stretch"))
     assert apart[:, 1:-1, 1:-1].max() == 1
     assert apart.max() > 2
 

@@ -18,8 +18,8 @@ from dali_pipes import cli
 from dali_pipes.backends.dali import DaliBackend
 from dali_pipes.cli import common
 from dali_pipes.cli.parity import replayed
-from dali_pipes.demo_data import make_demo_set
 from dali_pipes.parity import golden
+from dali_pipes.tools.demo_data import make_demo_set
 
 require_dali()
 

@@ -9,8 +9,8 @@ import torch
 from make_images import jpeg
 from parity_samples import manifest_of, mixed, noise, require_dali
 
-import cache
 import dali_pipes as dp
+from dali_pipes import cache
 from dali_pipes.arithmetic import dali_gpu
 from dali_pipes.arithmetic.dali.selfcheck import probes
 from dali_pipes.backends import dali_check, dali_operators

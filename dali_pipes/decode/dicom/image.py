@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dali_pipes.decode.coded import Affine, Coded, render
 from dali_pipes.decode.deep import deepen
 from dali_pipes.decode.dicom import modality as modality_
 from dali_pipes.decode.dicom.codecs import codec_for
@@ -28,7 +27,8 @@ from dali_pipes.decode.dicom.padding import padded, padding_range
 from dali_pipes.decode.dicom.plugins import Samples
 from dali_pipes.decode.dicom.recent import RecentHeaders
 from dali_pipes.decode.dicom.stored import MAX_CODE_BITS, codes_of, extend, stored_bits, stored_values
-from dali_pipes.decode.gray import luma, luma16
+from dali_pipes.decode.grayscale import Affine, Coded, render
+from dali_pipes.decode.luma import luma, luma16
 from dali_pipes.decode.policy import Decoded, DecodePolicy
 from dali_pipes.errors import DecodeError, UnsupportedError
 

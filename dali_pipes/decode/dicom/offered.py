@@ -8,11 +8,11 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from dali_pipes.decode.coded import VOILUT, Candidates
 from dali_pipes.decode.dicom.groups import macro
 from dali_pipes.decode.dicom.header import Header
 from dali_pipes.decode.dicom.lut import read_lut
 from dali_pipes.decode.dicom.values import attribute, numbers
+from dali_pipes.decode.grayscale import VOILUT, Candidates
 from dali_pipes.decode.voi import FUNCTIONS
 from dali_pipes.errors import DecodeError
 

@@ -1,8 +1,8 @@
 """Epoch times on one's own samples: each cache mode on each backend, in a process of its own, with its memory and disk.
 
-`measure` starts one child a combination (`python -m dali_pipes.bench`, the job as JSON on its standard input), so that
-neither memory nor warm pipelines leak from one measurement into the next. Source files are read once beforehand, so
-that every first epoch finds them in the page cache; what is measured is decoding, not the disk.
+`measure` starts one child a combination (`python -m dali_pipes.tools.bench`, the job as JSON on its standard input), so
+that neither memory nor warm pipelines leak from one measurement into the next. Source files are read once
+beforehand, so that every first epoch finds them in the page cache; what is measured is decoding, not the disk.
 
 Memory is proportional set size (PSS, shared pages divided among their users), of the child and its decoder processes
 together, sampled ten times a second:
@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 
-import cache
+from dali_pipes import cache
 from dali_pipes.columns import TextColumn
 from dali_pipes.errors import BackendError, ConfigError
 from dali_pipes.loader import Loader
@@ -143,7 +143,7 @@ def measure(
 
 def _in_child(job: dict[str, Any]) -> Measurement:
     done = subprocess.run(
-        [sys.executable, "-m", "dali_pipes.bench"],
+        [sys.executable, "-m", "dali_pipes.tools.bench"],
         input=json.dumps(job),
         capture_output=True,
         text=True,

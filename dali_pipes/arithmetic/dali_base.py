@@ -5,8 +5,8 @@ DALI's graph decodes to RGB, then runs
     resize(size, mode=MODES[fit], interp_type, antialias=True, max_size=max_size(size))
     crop(size, out_of_bounds_policy="pad", fill_values=0)      unless the fit is "stretch"
 
-and `native_base` runs the twins of these operators (`dali_cpu`, or `dali_gpu` for resizing as a GPU does). The sizes
-are DALI's: the side that the fit leaves open is rounded half up, where the portable contract takes the floor; the
+and `dali_base_image` runs the twins of these operators (`dali_cpu`, or `dali_gpu` for resizing as a GPU does). The
+sizes are DALI's: the side that the fit leaves open is rounded half up, where the portable contract takes the floor; the
 crop is centred, halves away from zero.
 
 `max_size` bounds the memory that a thin strip can ask for: under "crop" a picture of more than 32 times the target's
@@ -45,7 +45,7 @@ def max_size(size: tuple[int, int]) -> tuple[int, int]:
     return _LONGEST * size[0], _LONGEST * size[1]
 
 
-def native_base(
+def dali_base_image(
     pixels: npt.NDArray[Any],
     size: tuple[int, int],
     fit: str,

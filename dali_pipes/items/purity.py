@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from dali_pipes.errors import ConfigError
-from dali_pipes.nest import difference
+from dali_pipes.items.item_codec import difference
 
 _ATTRIBUTES = ("transform", "transforms", "target_transform", "augment", "augmentation", "augmentations", "preprocess")
 _RANDOM = re.compile(r"Random|Jitter|Augment|Noise|Elastic|Dropout|Erasing|Shuffle|Mix|Cutout|Distort")

@@ -1,7 +1,7 @@
 """Any map-style data set, its items kept after they were first computed.
 
-An item is kept as one array of bytes (see `dali_pipes.nest`) under a key made of the data set's version and the
-sample's name. Every item handed out is a copy of its own, whether it was kept or just computed, so editing it in place
+An item is kept as one array of bytes (see `item_codec`) under a key made of the data set's version and the sample's
+name. Every item handed out is a copy of its own, whether it was kept or just computed, so editing it in place
 harms nobody.
 """
 
@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
-import cache
-from dali_pipes import nest
+from dali_pipes import cache
 from dali_pipes.dataset import open_for_workers
 from dali_pipes.errors import ConfigError
 from dali_pipes.fetch import with_secret
-from dali_pipes.purity import settled_item
+from dali_pipes.items import item_codec
+from dali_pipes.items.purity import settled_item
 
 log = logging.getLogger(__name__)
 
@@ -103,17 +103,17 @@ class CachedDataset(Dataset[Any]):
         if not self._settled[0] and self._store.mode != "none":
             settled = self._settle(index, key)
         packed, computed = self._flight.get_or_put(
-            key, lambda: nest.pack(self.dataset[index]) if settled is None else settled
+            key, lambda: item_codec.pack(self.dataset[index]) if settled is None else settled
         )
         try:
-            item = nest.unpack(packed)
+            item = item_codec.unpack(packed)
         except ValueError as error:  # good bytes of something else: made by hand, or by a fault of ours
             log.warning("a kept item cannot be used (%s): computing it again", error)
             self._count(_REPAIRED)
             self._store.delete(key)
-            packed, computed = nest.pack(self.dataset[index]), True
+            packed, computed = item_codec.pack(self.dataset[index]), True
             self._store.put(key, packed)
-            item = nest.unpack(packed)
+            item = item_codec.unpack(packed)
         self._count(_MISSES if computed else _HITS)
         return item
 
@@ -146,7 +146,7 @@ class CachedDataset(Dataset[Any]):
         return f"CachedDataset({len(self)} samples of {type(self.dataset).__name__}, cache={self._store.mode!r})"
 
     def _key(self, index: int) -> cache.Key:
-        parts: dict[str, str | int | bytes] = {"item": nest.FORMAT}
+        parts: dict[str, str | int | bytes] = {"item": item_codec.FORMAT}
         if self._version is not None:
             parts["version"] = self._version
         if hasattr(self.dataset, "sample_id"):
@@ -156,15 +156,15 @@ class CachedDataset(Dataset[Any]):
             return cache.Key.of(self._secret, sample=name, **parts)
         return cache.Key.of(self._secret, index=index, **parts)
 
-    def _settle(self, index: int, key: cache.Key) -> nest.Bytes:
+    def _settle(self, index: int, key: cache.Key) -> item_codec.Bytes:
         """The item, computed twice. Refuses random items, and a cache that holds other data under this version."""
         item = settled_item(self.dataset, index)
-        packed = nest.pack(item)
+        packed = item_codec.pack(item)
         kept = self._store.get(key)
         differs = None
         if kept is not None:
             with contextlib.suppress(ValueError):
-                differs = nest.difference(nest.unpack(kept), item)
+                differs = item_codec.difference(item_codec.unpack(kept), item)
         if differs:
             raise ConfigError(
                 f"sample {index} in the cache is not what the data set gives now ({differs}): the data or its "

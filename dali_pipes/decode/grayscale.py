@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dali_pipes.decode.histogram import Codes, counts_of, interpolate, percentiles
-from dali_pipes.decode.line import show
-from dali_pipes.decode.order import WORTH_IT, order_statistics
+from dali_pipes.decode.linear_table import show
+from dali_pipes.decode.order_statistics import WORTH_IT, order_statistics
 from dali_pipes.decode.voi import (
     FixedWindow,
     PercentileWindow,

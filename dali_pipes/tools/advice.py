@@ -30,8 +30,7 @@ from typing import Any
 
 import numpy as np
 
-import cache
-from dali_pipes import backends
+from dali_pipes import backends, cache
 from dali_pipes.draws import draw, random_bits
 from dali_pipes.errors import DecodeError
 from dali_pipes.fetch import Failure, Fetcher, Item, Pixels
