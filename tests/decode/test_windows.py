@@ -20,7 +20,6 @@ from dali_pipes.decode import (
     apply_window,
     decode,
     identify,
-    order,
     window_from_dict,
 )
 from dali_pipes.decode.grayscale import Coded, image_percentiles
@@ -198,7 +197,8 @@ def test_the_search_for_percentiles_equals_the_histogram(seed, low, spread):
     inside = (1, 60_000) if rng.integers(0, 2) else None
     flat = np.sort(codes[(codes >= 1) & (codes <= 60_000)] if inside else codes.reshape(-1))
     ranks = {rank for q in (low, 99.9) for rank in neighbours(flat.size, q)} if flat.size else set()
-    with mock.patch.object(order, "_SAMPLE", int(rng.choice([100, 5000]))), mock.patch.object(order, "_PIECE", 10_007):
+    sizes = {"_SAMPLE": int(rng.choice([100, 5000])), "_PIECE": 10_007}
+    with mock.patch.multiple("dali_pipes.decode.order_statistics", **sizes):
         found = order_statistics(codes, (low, 99.9), 65536, inside)
     assert found is None or found == (flat.size, {rank: flat[rank] for rank in ranks})
 
