@@ -21,22 +21,12 @@ import torch
 from dali_pipes.decode import DecodePolicy, PercentileWindow, Window, window_from_dict
 from dali_pipes.draws import Augment
 from dali_pipes.errors import ConfigError
+from dali_pipes.names import CHOICES
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-CHOICES: dict[str, tuple[Any, ...]] = {
-    "channels": (1, 3),
-    "fit": ("stretch", "crop", "pad"),
-    "interpolation": ("bilinear", "bicubic"),
-    "depth": (8, 16),
-    "parity": ("exact", "fast"),
-    "emulate": ("dali-cpu", "dali-gpu"),
-    "reduce": (False, True),
-}
-"""What the fields with few values allow."""
 
 DEFAULT_WINDOW = PercentileWindow()
 

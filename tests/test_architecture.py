@@ -12,6 +12,7 @@ MODULES = sorted([*ROOT.glob("dali_pipes/**/*.py"), *ROOT.glob("cache/**/*.py")]
 ALLOWED = {
     "dali_pipes.cache": set(),
     "dali_pipes.errors": set(),
+    "dali_pipes.names": set(),
     "dali_pipes.columns": set(),
     "dali_pipes.rows": {"errors"},
     "dali_pipes.manifest": {"errors", "columns", "rows", "decode"},
@@ -19,13 +20,13 @@ ALLOWED = {
     "dali_pipes.sampling": {"errors", "draws"},
     "dali_pipes.decode": {"errors"},
     "dali_pipes.arithmetic": {"errors"},
-    "dali_pipes.recipe": {"errors", "draws", "decode"},
+    "dali_pipes.recipe": {"errors", "names", "draws", "decode"},
     "dali_pipes.buffers": set(),
     "dali_pipes.prefetch": set(),
     "dali_pipes.batch": set(),
     "dali_pipes.fetch": {"errors", "manifest", "recipe", "decode", "arithmetic", "cache"},
     "dali_pipes.finish": {"errors", "recipe", "draws", "arithmetic"},
-    "dali_pipes.backends": {"errors", "recipe", "draws", "fetch", "finish", "buffers", "arithmetic", "decode"},
+    "dali_pipes.backends": {"errors", "names", "recipe", "draws", "fetch", "finish", "buffers", "arithmetic", "decode"},
     "dali_pipes.epoch": {
         *("errors", "manifest", "recipe", "draws", "fetch", "prefetch", "batch", "backends"),
     },

@@ -5,6 +5,7 @@ None of them imports another, and all give the same bits where the recipe's pari
 
 from dali_pipes.backends.base import Backend
 from dali_pipes.backends.graphs import decodes
-from dali_pipes.backends.select import BACKENDS, create, missing, resolve
+from dali_pipes.backends.select import create, missing, resolve
+from dali_pipes.names import BACKENDS
 
 __all__ = ["BACKENDS", "Backend", "create", "decodes", "missing", "resolve"]

@@ -6,10 +6,8 @@ import importlib.util
 
 from dali_pipes.backends.base import Backend
 from dali_pipes.errors import BackendError, ConfigError
+from dali_pipes.names import BACKENDS
 from dali_pipes.recipe import Recipe
-
-BACKENDS = ("dali-gpu", "dali-cpu", "torch")
-"""All backends, in the order in which "auto" tries them."""
 
 
 def missing(name: str) -> str | None:

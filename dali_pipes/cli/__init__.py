@@ -59,9 +59,6 @@ class _Once(logging.Filter):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns 0 good, 1 check failed, 2 usage, 3 something this machine lacks, 130 interrupted."""
-    from dali_pipes.cache import CacheError, StoreConfigError
-    from dali_pipes.errors import BackendError, ConfigError, DaliPipesError, ManifestError, UnsupportedError
-
     arguments = sys.argv[1:] if arguments is None else arguments
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_Once())
@@ -73,18 +70,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(args.run(args))
     except KeyboardInterrupt:
         return INTERRUPTED
-    except (DaliPipesError, CacheError, OSError) as error:
-        code = FAILED
-        if isinstance(error, (ConfigError, ManifestError, StoreConfigError, *_WRONG_PATH)):
-            code = USAGE
-        elif isinstance(error, (BackendError, UnsupportedError)):
-            code = LACKING
-        _report(arguments, error, _in_words(error))
-        return code
     except Exception as error:
-        _report(arguments, error, str(error))
-        traceback.print_exc()
-        return FAILED
+        return _failed(arguments, error)
+
+
+def _failed(arguments: Sequence[str], error: Exception) -> int:
+    """Reports an error; the exit code that it means."""
+    from dali_pipes.cache.errors import CacheError, StoreConfigError
+    from dali_pipes.errors import BackendError, ConfigError, DaliPipesError, ManifestError, UnsupportedError
+
+    _report(arguments, error, _in_words(error))
+    if isinstance(error, (ConfigError, ManifestError, StoreConfigError, *_WRONG_PATH)):
+        return USAGE
+    if isinstance(error, (BackendError, UnsupportedError)):
+        return LACKING
+    if not isinstance(error, (DaliPipesError, CacheError, OSError)):
+        traceback.print_exception(error)
+    return FAILED
 
 
 def _in_words(error: Exception) -> str:

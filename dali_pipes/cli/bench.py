@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dali_pipes import backends, cache
 from dali_pipes.cli import common
-from dali_pipes.tools.bench import Measurement, machine, measure
+from dali_pipes.names import BACKENDS, CACHE_MODES
+
+if TYPE_CHECKING:
+    from dali_pipes.tools.bench import Measurement
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -16,8 +18,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     common.add_manifest(parser)
     common.add_recipe(parser)
     common.add_loading(parser)
-    parser.add_argument("--modes", nargs="+", default=list(cache.MODES), choices=cache.MODES, help="(default: all)")
-    parser.add_argument("--backends", nargs="+", choices=backends.BACKENDS, help="(default: all that run here)")
+    parser.add_argument("--modes", nargs="+", default=list(CACHE_MODES), choices=CACHE_MODES, help="(default: all)")
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, help="(default: all that run here)")
     parser.add_argument("--epochs", type=int, default=4, help="epochs of each, at least 2 (default: 4)")
     parser.add_argument("--dir", type=Path, help="where the caches lie while they are measured (default: temporary)")
     common.add_json(parser)
@@ -25,6 +27,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measures; fails if a sample could not be loaded."""
+    from dali_pipes import backends
+    from dali_pipes.tools.bench import measure
+
     manifest, recipe = common.manifest_of(args), common.recipe_of(args)
     names = [backends.resolve(name) for name in args.backends or common.present_backends()]
     steps = measure(
@@ -44,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
 
 def document(found: list[Measurement], recipe: dict[str, Any]) -> dict[str, Any]:
     """All figures, with the machine's facts."""
+    from dali_pipes.tools.bench import machine
+
     return {
         "benchmark": "epoch_time",
         "machine": machine(),

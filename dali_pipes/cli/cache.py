@@ -7,14 +7,14 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dali_pipes.cache import Key, PartsLedger, SourceIndex, content_digest, default_secret, upkeep
 from dali_pipes.cli import common
-from dali_pipes.decode import identify
 from dali_pipes.errors import ConfigError
-from dali_pipes.fetch import key_parts
-from dali_pipes.manifest import Manifest
+
+if TYPE_CHECKING:
+    from dali_pipes.cache import Key
+    from dali_pipes.manifest import Manifest
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -86,6 +86,8 @@ def _secret(args: argparse.Namespace) -> bytes | None:
 
 
 def _stats(args: argparse.Namespace) -> int:
+    from dali_pipes.cache import upkeep
+
     found = upkeep.stats(args.directory)
     rows = [
         [mode, str(held["entries"]), common.size(held["bytes"]), common.size(held["bytes"] / max(1, held["entries"]))]
@@ -99,6 +101,8 @@ def _stats(args: argparse.Namespace) -> int:
 
 def _verify(args: argparse.Namespace) -> int:
     from tqdm import tqdm
+
+    from dali_pipes.cache import upkeep
 
     with tqdm(desc="verifying", unit="", file=sys.stderr, disable=None, leave=False) as bar:
 
@@ -120,6 +124,8 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _gc(args: argparse.Namespace) -> int:
+    from dali_pipes.cache import upkeep
+
     if args.disk_bytes is not None and args.disk_bytes < 1:
         raise ConfigError(f"--disk-bytes {args.disk_bytes}: give a positive number of bytes.")
     found = upkeep.gc(args.directory, disk_bytes=args.disk_bytes, dry_run=args.dry_run)
@@ -131,6 +137,8 @@ def _gc(args: argparse.Namespace) -> int:
 
 
 def _purge(args: argparse.Namespace) -> int:
+    from dali_pipes.cache import upkeep
+
     chosen = bool(args.id or args.group)
     if args.all == chosen:
         raise ConfigError("purge: say what: --all, or --manifest with --id or --group (each may be repeated).")
@@ -148,6 +156,8 @@ def _purge(args: argparse.Namespace) -> int:
 
 def _keys_of(directory: Path, manifest: Manifest, ids: set[str], groups: set[str]) -> list[Key]:
     """The entries made, under any recipe, of the files of these samples as they are and as they once were."""
+    from dali_pipes.cache import PartsLedger, SourceIndex, content_digest
+
     samples = [s for s in manifest if s.id in ids or s.group in groups]
     missing = sorted((ids - {s.id for s in samples}) | (groups - {s.group for s in samples}))
     if missing:
@@ -168,6 +178,10 @@ def _keys_of(directory: Path, manifest: Manifest, ids: set[str], groups: set[str
 
 
 def _explain(args: argparse.Namespace) -> int:
+    from dali_pipes.cache import Key, SourceIndex, content_digest, default_secret, upkeep
+    from dali_pipes.decode import identify
+    from dali_pipes.fetch import key_parts
+
     path = Path(os.path.realpath(os.path.join(args.root or "", args.file)))
     data, recipe = path.read_bytes(), common.recipe_of(args)
     kind, content = identify(path, data), content_digest(data)

@@ -1,4 +1,7 @@
-"""What the commands share: arguments, output and progress."""
+"""What the commands share: arguments, output and progress.
+
+The modules of the commands import what is heavy where they use it: help needs neither PyTorch nor NumPy.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,15 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from dali_pipes import backends, cache
-from dali_pipes.decode import FixedWindow, PercentileWindow, VOIWindow, Window
 from dali_pipes.errors import ConfigError, ManifestError
-from dali_pipes.manifest import SHOW_PATHS, Manifest, holds_dicom
-from dali_pipes.recipe import CHOICES, Recipe
+from dali_pipes.names import BACKENDS, CACHE_MODES, CHOICES
+
+if TYPE_CHECKING:
+    from dali_pipes.decode import Window
+    from dali_pipes.manifest import Manifest
+    from dali_pipes.recipe import Recipe
 
 GOOD, FAILED, USAGE, LACKING, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes: all well; the check failed; wrong usage; this machine lacks something; interrupted by the user."""
@@ -70,7 +75,7 @@ def add_decoders(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_cache(parser: argparse.ArgumentParser, mode: str, modes: Sequence[str] = cache.MODES) -> None:
+def add_cache(parser: argparse.ArgumentParser, mode: str, modes: Sequence[str] = CACHE_MODES) -> None:
     """Where base images are kept."""
     parser.add_argument("--cache-mode", default=mode, choices=modes, help=f"(default: {mode})")
     parser.add_argument("--cache-dir", type=Path, help="folder of the cache, for the modes that persist")
@@ -115,6 +120,8 @@ def manifest_of(args: argparse.Namespace) -> Manifest:
 
 def read_manifest(args: argparse.Namespace) -> Manifest:
     """All samples of the manifest that the arguments name; their files may be gone."""
+    from dali_pipes.manifest import Manifest, holds_dicom
+
     if args.manifest.is_dir():
         if args.root is not None:
             raise ConfigError("--root goes with a CSV or Parquet file; a folder's paths begin at the folder itself.")
@@ -127,6 +134,8 @@ def read_manifest(args: argparse.Namespace) -> Manifest:
 
 def recipe_of(args: argparse.Namespace) -> Recipe:
     """The recipe that the arguments describe."""
+    from dali_pipes.recipe import Recipe
+
     if args.recipe is not None:
         return Recipe.load(args.recipe)
     parts = args.img_size.lower().split("x")
@@ -151,6 +160,8 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
 
 def window_of(text: str) -> Window | None:
     """The window that `WINDOW_HELP` describes."""
+    from dali_pipes.decode import FixedWindow, PercentileWindow, VOIWindow
+
     kind, _, rest = text.partition(":")
     try:
         numbers = [float(part) for part in rest.split(",")] if rest else []
@@ -171,7 +182,9 @@ def window_of(text: str) -> Window | None:
 
 def present_backends() -> list[str]:
     """The backends that run on this machine."""
-    return [name for name in backends.BACKENDS if backends.missing(name) is None]
+    from dali_pipes import backends
+
+    return [name for name in BACKENDS if backends.missing(name) is None]
 
 
 def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
@@ -183,6 +196,8 @@ def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
 
 def failed(count: int) -> str:
     """How many samples failed, in words, and how to learn which files they are."""
+    from dali_pipes.manifest import SHOW_PATHS
+
     hint = f" ({SHOW_PATHS}=1 names their files)" if count and os.environ.get(SHOW_PATHS) != "1" else ""
     return f"{count} could not be decoded{hint}"
 

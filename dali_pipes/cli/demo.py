@@ -6,16 +6,15 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dali_pipes import cache
 from dali_pipes.cli import common
-from dali_pipes.loader import Loader
-from dali_pipes.manifest import Manifest
-from dali_pipes.parity import Fingerprint, fingerprint
-from dali_pipes.recipe import Recipe
-from dali_pipes.tools.contact_sheet import write_contact_sheet
-from dali_pipes.tools.demo_data import make_demo_set
+from dali_pipes.names import CACHE_MODES, PERSISTENT_MODES
+
+if TYPE_CHECKING:
+    from dali_pipes.manifest import Manifest
+    from dali_pipes.parity import Fingerprint
+    from dali_pipes.recipe import Recipe
 
 LATER_EPOCHS = 2
 SHEET = 64  # pictures on the contact sheet
@@ -34,13 +33,19 @@ def run(args: argparse.Namespace) -> int:
     """Makes the set, warms a cache, runs every backend in every cache mode (each from an empty cache of its own), and
     compares all outputs; fails if any bit differs.
     """
+    from dali_pipes.loader import Loader
+    from dali_pipes.manifest import Manifest
+    from dali_pipes.recipe import Recipe
+    from dali_pipes.tools.contact_sheet import write_contact_sheet
+    from dali_pipes.tools.demo_data import make_demo_set
+
     recipe = Recipe(size=args.img_size, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     common.note(args, f"Making images in {args.dir} ...")
     manifest = Manifest.from_csv(make_demo_set(args.dir / "images"))
     names = common.present_backends()
-    combinations = [(backend, mode) for mode in cache.MODES for backend in names]
+    combinations = [(backend, mode) for mode in CACHE_MODES for backend in names]
     common.note(
-        args, f"{len(manifest)} images; {len(names)} backends ({', '.join(names)}) x {len(cache.MODES)} cache modes."
+        args, f"{len(manifest)} images; {len(names)} backends ({', '.join(names)}) x {len(CACHE_MODES)} cache modes."
     )
     kept = args.dir / "cache"
     with Loader(manifest, recipe, batch_size=16, cache_mode="pinned", cache_dir=kept, backend="torch") as loader:
@@ -75,7 +80,10 @@ def _epochs(
     manifest: Manifest, recipe: Recipe, backend: str, mode: str, folder: Path
 ) -> tuple[dict[str, Any], list[Fingerprint]]:
     """Images per second of the first and the later epochs, and fingerprints of every epoch's samples."""
-    persistent = mode in cache.PERSISTENT_MODES
+    from dali_pipes.loader import Loader
+    from dali_pipes.parity import fingerprint
+
+    persistent = mode in PERSISTENT_MODES
     prints: list[Fingerprint] = []
     with Loader(
         manifest, recipe, batch_size=16, cache_mode=mode, cache_dir=folder if persistent else None, backend=backend

@@ -8,11 +8,12 @@ import os
 import platform
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dali_pipes import backends
 from dali_pipes.cli import common
-from dali_pipes.tools.advice import Advice, advise
+
+if TYPE_CHECKING:
+    from dali_pipes.tools.advice import Advice
 
 PACKAGES = (
     *(
@@ -96,6 +97,8 @@ def explain(advice: Advice) -> str:
 def _advice(args: argparse.Namespace) -> Advice:
     from tqdm import tqdm
 
+    from dali_pipes.tools.advice import advise
+
     manifest, recipe = common.manifest_of(args), common.recipe_of(args)
     with tqdm(desc="measuring", unit="", file=sys.stderr, disable=None, leave=False) as bar:
 
@@ -109,6 +112,8 @@ def _advice(args: argparse.Namespace) -> Advice:
 def examine() -> dict[str, Any]:
     """Facts about this machine, as plain values."""
     import torch
+
+    from dali_pipes import backends
 
     packages = {name: _version(name) for name in PACKAGES}
     both = packages["nvidia-dali-cuda120"] and packages["nvidia-dali-cuda130"]

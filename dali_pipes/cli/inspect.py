@@ -6,16 +6,14 @@ import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
-
-from dali_pipes.arithmetic import base_image
 from dali_pipes.cli import common
-from dali_pipes.decode import DecodePolicy, Kind, decode, describe, identify, require
-from dali_pipes.recipe import Recipe
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from dali_pipes.decode import DecodePolicy, Kind
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +37,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Describes the file, and draws it if a picture is wanted."""
+    import numpy as np
+    from PIL import Image
+
+    from dali_pipes.decode import DecodePolicy, decode, describe, identify, require
+
     require(args.require_decoder)
     policy = DecodePolicy(channels=args.channels, window=common.window_of(args.window))
     data = args.file.read_bytes()
@@ -63,6 +66,12 @@ def _reduced(
     data: bytes, kind: Kind, frame: int, policy: DecodePolicy, full: npt.NDArray[Any], side: int
 ) -> dict[str, Any]:
     """How far the picture of `side` x `side` from a reduced decode is from that of the full one, in levels of 255."""
+    import numpy as np
+
+    from dali_pipes.arithmetic import base_image
+    from dali_pipes.decode import decode
+    from dali_pipes.recipe import Recipe
+
     side = Recipe(size=side).height  # refuses a size that no recipe has
     less = decode(data, kind, frame, replace(policy, reduce=(side, side))).pixels
     few, all_of_it = (base_image(pixels, side, "stretch").astype(np.int16) for pixels in (less, full))
@@ -72,10 +81,14 @@ def _reduced(
 
 def _full_range(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """From the smallest value to the largest, as 8 bits RGB: how the values look without a window."""
+    import numpy as np
+
     low, high = int(pixels.min()), int(pixels.max())
     scaled = (pixels.astype(np.float64) - low) * (255.0 / max(1, high - low))
     return _rgb(np.floor(scaled + 0.5).astype(np.uint8))
 
 
 def _rgb(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    import numpy as np
+
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels

@@ -9,15 +9,16 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dali_pipes.cli import common
 from dali_pipes.errors import BackendError
-from dali_pipes.manifest import Manifest
-from dali_pipes.parity import Difference, Explanation, Verdict, compare, explain, golden
-from dali_pipes.parity.pictures import side_by_side
-from dali_pipes.parity.report import as_html
-from dali_pipes.recipe import CHOICES, Recipe
+from dali_pipes.names import CHOICES
+
+if TYPE_CHECKING:
+    from dali_pipes.manifest import Manifest
+    from dali_pipes.parity import Difference, Explanation, Verdict, golden
+    from dali_pipes.recipe import Recipe
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +49,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compares; good if the promise is kept."""
+    from dali_pipes.parity import explain, golden
+    from dali_pipes.parity.report import as_html
+
     manifest, recipe = common.manifest_of(args), common.recipe_of(args)
     chosen = {name: getattr(args, name) for name in ("parity", "emulate") if getattr(args, name)}
     recipe = replace(recipe, **chosen)
@@ -95,6 +99,8 @@ def run(args: argparse.Namespace) -> int:
 def _compare(
     args: argparse.Namespace, manifest: Manifest, recipe: Recipe, names: list[str], recorder: golden.Recorder
 ) -> Verdict:
+    from dali_pipes.parity import compare
+
     steps = compare(
         manifest,
         recipe,
@@ -123,6 +129,8 @@ def _write(path: Path, data: bytes) -> str:
 
 def pictures(folder: Path, verdict: Verdict, explanations: tuple[Explanation, ...]) -> list[str]:
     """Writes a PNG for every worst sample; their paths."""
+    from dali_pipes.parity.pictures import side_by_side
+
     found = [
         (f"{stage.name}-{difference.backend}", worst)
         for stage in verdict.stages

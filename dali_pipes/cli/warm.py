@@ -5,17 +5,15 @@ from __future__ import annotations
 import argparse
 import time
 
-from dali_pipes import cache
 from dali_pipes.cli import common
-from dali_pipes.decode import require
-from dali_pipes.loader import Loader
+from dali_pipes.names import PERSISTENT_MODES
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     common.add_manifest(parser)
     common.add_recipe(parser)
-    common.add_cache(parser, "pinned", cache.PERSISTENT_MODES)
+    common.add_cache(parser, "pinned", PERSISTENT_MODES)
     common.add_loading(parser)
     parser.add_argument(
         "--on-error", default="skip", choices=("raise", "skip"), help="what a bad file does (default: skip)"
@@ -26,6 +24,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fills the cache; fails if any sample could not be decoded or kept."""
+    from dali_pipes import cache
+    from dali_pipes.decode import require
+    from dali_pipes.loader import Loader
+
     require(args.require_decoder)
     manifest, recipe = common.manifest_of(args), common.recipe_of(args)
     cache.default_secret()  # a loader goes on without a cache where there is none to be had; here that is an error

@@ -1,0 +1,23 @@
+"""The values that settings of few values may take, by name; light, so that the command line's help is quick."""
+
+from typing import Any
+
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "channels": (1, 3),
+    "fit": ("stretch", "crop", "pad"),
+    "interpolation": ("bilinear", "bicubic"),
+    "depth": (8, 16),
+    "parity": ("exact", "fast"),
+    "emulate": ("dali-cpu", "dali-gpu"),
+    "reduce": (False, True),
+}
+"""What a recipe's fields with few values allow."""
+
+BACKENDS = ("dali-gpu", "dali-cpu", "torch")
+"""All backends, in the order in which "auto" tries them."""
+
+CACHE_MODES = ("none", "memory", "disk", "npy", "tensor-disk", "tensor-memmap", "pinned", "tiered")
+"""`cache.MODES`, which a test compares with this."""
+
+PERSISTENT_MODES = CACHE_MODES[2:]
+"""`cache.PERSISTENT_MODES`, likewise."""
