@@ -308,7 +308,7 @@ def _looked_into(base: Path, files: Sequence[str], look: Callable[[Path], T]) ->
     for number, relative in enumerate(files):
         try:
             found.append(look(base / relative))
-        except OSError as error:  # noqa: PERF203
+        except OSError as error:
             problems[number] = f"{relative!r}: {error.strerror or error}"
     if problems:
         shown = [f"  {reason}" for reason in list(problems.values())[:MOST_LINES]]

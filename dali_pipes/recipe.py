@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import os
-import sys
+import tomllib
 from dataclasses import dataclass, fields
 from numbers import Integral
 from pathlib import Path
@@ -23,10 +23,6 @@ from dali_pipes.draws import Augment
 from dali_pipes.errors import ConfigError
 from dali_pipes.names import CHOICES
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 DEFAULT_WINDOW = PercentileWindow()
 
