@@ -48,8 +48,8 @@ def random_bits(seed: int, epoch: int, operation: str, samples: npt.NDArray[np.i
 
 def uniform(seed: int, epoch: int, operation: str, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """float64[N] in [0, 1), multiples of 2^-53; arguments as for `random_bits`."""
-    numbers: npt.NDArray[np.float64] = (random_bits(seed, epoch, operation, samples) >> np.uint64(11)) * 2.0**-53
-    return numbers
+    bits = random_bits(seed, epoch, operation, samples) >> np.uint64(11)
+    return bits.astype(np.float64) * 2.0**-53
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ from dali_pipes.draws import Augment
 from dali_pipes.errors import ConfigError
 from dali_pipes.names import CHOICES
 
-
 DEFAULT_WINDOW = PercentileWindow()
 
 BASE_FIELDS = ("size", "channels", "fit", "window", "interpolation", "depth", "reduce")

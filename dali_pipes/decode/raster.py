@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import imagecodecs
 import numpy as np
@@ -76,7 +76,7 @@ def _read(data: bytes | memoryview, tag: str, frame: int, policy: DecodePolicy) 
             policy.limits.check_frame(image.height, image.width, 8 if deep else 4)  # pages may differ in size
             if not deep:
                 return _pixels(image)
-            return _deep_png(data) if tag == "png" else _deep_tiff(data, image, frame)
+            return _deep_png(data) if tag == "png" else _deep_tiff(data, cast(TiffImageFile, image), frame)
     except Image.DecompressionBombError as error:
         raise LimitError(f"{tag} image: {error}") from None
     except UnidentifiedImageError:

@@ -95,7 +95,7 @@ def rotate(
         raise ConfigError(f"rotate found an angle of {angle}; it needs a finite number of degrees")
     height, width = image.shape[:2]
     turned = -f32(angle)
-    canvas = size or ((height, width) if keep_size else rotated_size(height, width, turned))
+    canvas = size or ((height, width) if keep_size else rotated_size(height, width, float(turned)))
     radians = float(f32(turned * RADIANS))
     cosine, sine = f32(libm().cosf(-radians)), f32(libm().sinf(-radians))
     turn = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]], f32)

@@ -91,14 +91,14 @@ def decode_reduced(frame: bytes, told: J2kHeader, level: int, header: Header) ->
     """
     try:
         with Image.open(io.BytesIO(frame), formats=["JPEG2000"]) as image:
-            image.reduce = level
-            array = np.array(image)
+            image.reduce = level  # type: ignore[method-assign, assignment]
+            array: NDArray[Any] = np.array(image)
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises many kinds on damaged streams; its messages may hold addresses
         raise DecodeError(f"Pillow could not decode the reduced JPEG 2000 frame: {type(error).__name__}") from None
     width = 8 if told.precision <= 8 else 16
-    array = array.astype(np.uint8 if width == 8 else np.uint16, copy=False) >> (width - told.precision)
+    array = array.astype(np.dtype(f"u{width // 8}"), copy=False) >> (width - told.precision)
     if told.signed:
         array ^= array.dtype.type(1 << (told.precision - 1))
     return array.reshape(*array.shape[:2], header.samples)

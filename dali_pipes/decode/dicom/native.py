@@ -66,7 +66,7 @@ def shape_samples(part: bytes | memoryview, header: Header, skip: int = 0) -> ND
         bits = np.unpackbits(np.frombuffer(part, np.uint8), bitorder="little")
         return bits[skip : skip + header.rows * header.columns * header.samples].reshape(shape)
     if header.allocated == 12:
-        flat = _twelve_bits(np.frombuffer(part, np.uint8), skip)
+        flat: NDArray[Any] = _twelve_bits(np.frombuffer(part, np.uint8), skip)
     else:
         order = "<" if header.syntax.little else ">"
         kind = "f" if header.is_float else "u"
@@ -85,8 +85,7 @@ def _twelve_bits(packed: NDArray[np.uint8], skip: int) -> NDArray[np.uint16]:
     """uint16 of each three half bytes, the lowest first; `skip`, 0 or 4: bits before the first sample."""
     halves = np.stack([packed & 15, packed >> 4], axis=-1).reshape(-1)[skip // 4 :]
     low, middle, high = halves[: halves.size // 3 * 3].reshape(-1, 3).T.astype(np.uint16)
-    samples: NDArray[np.uint16] = low | middle << 4 | high << 8
-    return samples
+    return (low | middle << 4 | high << 8).astype(np.uint16, copy=False)
 
 
 def _spread_420(flat: NDArray[Any], rows: int, columns: int) -> NDArray[Any]:
