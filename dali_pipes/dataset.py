@@ -49,8 +49,11 @@ class ImageDataset(Dataset[Output]):
     label: the class number, -1 where there is none. row: the sample's manifest fields, and those of the row it came
     from.
 
-    >>> dataset = ImageDataset(manifest, Recipe(size=512), cache_mode="pinned", cache_dir="cache")  # doctest: +SKIP
-    >>> loader = torch.utils.data.DataLoader(dataset, batch_size=32, num_workers=8)                # doctest: +SKIP
+    >>> dataset = ImageDataset(Manifest.from_csv("train.csv"), Recipe(size=32), cache_mode="npy", cache_dir="cache-dir")
+    >>> for image, label, row in torch.utils.data.DataLoader(dataset, batch_size=2):
+    ...     print(image.shape, label.tolist())
+    torch.Size([2, 3, 32, 32]) [0, 1]
+    >>> dataset.close()
 
     Args:
         samples: a manifest, or rows with `path` (or `image_path`), `label` and what else a manifest may say.

@@ -40,11 +40,14 @@ _STATE_VERSION = 1
 class Loader:
     """Batches of a manifest's samples, decoded once, cached, and computed by the backend of choice.
 
-    >>> loader = Loader(manifest, Recipe(size=512), batch_size=32, cache_mode="memory")  # doctest: +SKIP
-    >>> for epoch in range(10):                                                         # doctest: +SKIP
+    >>> loader = Loader(Manifest.from_csv("train.csv"), Recipe(size=32), batch_size=2, cache_mode="memory")
+    >>> for epoch in range(2):
     ...     loader.set_epoch(epoch)
     ...     for batch in loader:
-    ...         train(batch.image, batch.label)
+    ...         print(epoch, batch.image.shape, batch.label.tolist())
+    0 torch.Size([2, 3, 32, 32]) [0, 1]
+    1 torch.Size([2, 3, 32, 32]) [0, 1]
+    >>> loader.close()
 
     Args:
         manifest: the samples.
