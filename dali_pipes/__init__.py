@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dali_pipes.errors import BackendError as BackendError
     from dali_pipes.errors import ConfigError as ConfigError
     from dali_pipes.errors import DaliPipesError as DaliPipesError
+    from dali_pipes.errors import DaliPipesWarning as DaliPipesWarning
     from dali_pipes.errors import DecodeError as DecodeError
     from dali_pipes.errors import LimitError as LimitError
     from dali_pipes.errors import ManifestError as ManifestError
@@ -49,7 +50,8 @@ _HOMES = {
     "decode": ("FixedWindow", "PercentileWindow", "VOIWindow"),
     "draws": ("Augment",),
     "errors": (
-        *("BackendError", "ConfigError", "DaliPipesError", "DecodeError", "LimitError", "ManifestError"),
+        *("BackendError", "ConfigError", "DaliPipesError", "DaliPipesWarning", "DecodeError", "LimitError"),
+        "ManifestError",
         *("ParityError", "StateError", "TruncatedError", "UnsteadyError", "UnsupportedError", "WorkerError"),
     ),
     "items.cached_dataset": ("CachedDataset",),

@@ -16,8 +16,14 @@
     ├── StateError           a saved loader state that belongs to other data or another order
     └── ParityError          two computations that must give the same bits did not
 
+    DaliPipesWarning         a UserWarning: what a user must act on, though the work goes on
+
 The disk cache has a tree of its own (`cache.CacheError`), because it stands alone.
 """
+
+
+class DaliPipesWarning(UserWarning):
+    """What a user must act on, though the work goes on; shown without any configuration of logging."""
 
 
 class DaliPipesError(Exception):
