@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from dali_pipes.manifest import Manifest as Manifest
     from dali_pipes.manifest import Sample as Sample
     from dali_pipes.recipe import Recipe as Recipe
+    from dali_pipes.warming import warm as warm
 
 __version__ = "0.1.0"
 
@@ -58,6 +59,7 @@ _HOMES = {
     "loader": ("Loader",),
     "manifest": ("Manifest", "Sample"),
     "recipe": ("Recipe",),
+    "warming": ("warm",),
 }
 """The modules of the public names."""
 

@@ -173,6 +173,18 @@ class Fetcher:
                 return image if self._recipe.depth == 8 else self._threads.submit(self._fetch, sample, image)
         return self._threads.submit(self._fetch, sample)
 
+    def is_cached(self, sample: int) -> bool:
+        """Whether the store holds the base image of a sample; False too where its file cannot be read."""
+        try:
+            path = self._manifest.resolve(sample)
+            content, kind, _ = self._identify(path, _stamp(path))
+        except (DaliPipesError, OSError):
+            return False
+        frame = int(self._manifest.frames[sample])
+        parts = key_parts(self._recipe, self._policy, content, kind, frame)
+        needed = [parts, {**parts, "attributes": 1}] if self._recipe.depth == 16 else [parts]
+        return all(self._store.contains(cache.Key.of(self._secret, **each)) for each in needed)
+
     def decoded(self, sample: int) -> Pixels | Failure:
         """The base image of a sample, never undecoded; waits for it. Later requests for the sample are decoded here
         too.

@@ -11,7 +11,7 @@ import operator
 import os
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 from types import TracebackType
@@ -225,18 +225,25 @@ class Loader:
                 device_id=self._device_id,
             )
 
-    def warm(self) -> Iterator[int]:
-        """Decodes into the cache whatever is not there yet, in manifest order; yields each sample's number when it
-        is done.
+    def warm(self, samples: Iterable[int] | None = None) -> Iterator[int]:
+        """Decode into the cache whatever is not there yet; yield each sample's number when it is done.
 
         Raises what a bad sample raises under `on_error="raise"`; otherwise bad samples are counted and passed over.
+
+        Args:
+            samples: the numbers of the samples, in the order in which to decode them; all of them by default.
         """
-        requests = ((sample, self._fetcher.request(sample)) for sample in range(len(self.manifest)))
+        chosen = range(len(self.manifest)) if samples is None else samples
+        requests = ((sample, self._fetcher.request(sample)) for sample in chosen)
         for sample, request in lookahead(requests, 4 * self._workers):
             item = request.result() if isinstance(request, Future) else request
             if isinstance(item, Failure) and self._on_error == "raise":
                 raise item.error
             yield sample
+
+    def is_cached(self, sample: int) -> bool:
+        """Whether the cache holds a sample's base image; decodes nothing, but reads a file that the cache never saw."""
+        return self._fetcher.is_cached(sample)
 
     def stats(self) -> dict[str, Any]:
         """Counters since the loader was made.

@@ -187,6 +187,13 @@ def present_backends() -> list[str]:
     return [name for name in BACKENDS if backends.missing(name) is None]
 
 
+def progress_bar(total: int, what: str) -> Any:
+    """Make a progress bar on stderr; `update(n)` moves it."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=what, unit="", file=sys.stderr, disable=None, leave=False)
+
+
 def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
     """`items`, with a progress bar on stderr."""
     from tqdm import tqdm

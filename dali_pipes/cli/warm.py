@@ -1,64 +1,101 @@
-"""`dali-pipes warm`: decodes every sample of a manifest into a cache."""
+"""`dali-pipes warm`: decodes every sample of a manifest, or a shard of them, into a cache."""
 
 from __future__ import annotations
 
 import argparse
-import time
+import re
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from dali_pipes.cli import common
 from dali_pipes.names import PERSISTENT_MODES
 
+if TYPE_CHECKING:
+    from dali_pipes.manifest import Manifest
+    from dali_pipes.recipe import Recipe
+
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
+    """Add the command's arguments."""
     common.add_manifest(parser)
     common.add_recipe(parser)
     common.add_cache(parser, "pinned", PERSISTENT_MODES)
-    common.add_loading(parser)
+    common.add_workers(parser)
     parser.add_argument(
         "--on-error", default="skip", choices=("raise", "skip"), help="what a bad file does (default: skip)"
     )
+    parser.add_argument(
+        "--shard",
+        type=_shard,
+        metavar="NUMBER/COUNT",
+        help="only this share of the files, numbered from 0 (default: SLURM_ARRAY_TASK_ID and _COUNT, or RANK and "
+        "WORLD_SIZE, where they are set)",
+    )
+    parser.add_argument("--missing", action="store_true", help="decode nothing: list what the cache lacks; 1 if any")
+    parser.add_argument("--engine", default="local", choices=("local", "ray"), help="(default: local)")
+    parser.add_argument("--address", help="of a Ray cluster (default: RAY_ADDRESS, else this machine)")
+    parser.add_argument("--chunk", type=common.at_least(1), default=2000, help="samples a Ray task (default: 2000)")
     common.add_decoders(parser)
     common.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fills the cache; fails if any sample could not be decoded or kept."""
-    from dali_pipes import cache
+    """Fill the cache; fail if any sample could not be decoded or kept."""
+    from dali_pipes.cache import StoreConfigError
     from dali_pipes.decode import require
-    from dali_pipes.loader import Loader
+    from dali_pipes.warming import shard_from_environment
 
     require(args.require_decoder)
     manifest, recipe = common.manifest_of(args), common.recipe_of(args)
-    cache.default_secret()  # a loader goes on without a cache where there is none to be had; here that is an error
-    start = time.perf_counter()
-    with Loader(
-        manifest,
-        recipe,
-        batch_size=args.batch_size,
-        cache_mode=args.cache_mode,
-        cache_dir=args.cache_dir,
-        backend="torch",
-        num_workers=args.num_workers,
-        on_error=args.on_error,
-    ) as loader:
-        if loader.stats()["cache"]["errors"]:
-            raise cache.CacheError(f"{args.cache_dir}: no cache can be opened here, so nothing was decoded.")
-        for _ in common.progress(loader.warm(), len(manifest), "warming"):
-            pass
-        stats, failures = loader.stats(), loader.failures()
-    seconds = time.perf_counter() - start
-    document = {
-        "samples": len(manifest),
-        **{name: stats[name] for name in ("decoded", "hits", "misses", "failed")},
-        "seconds": round(seconds, 3),
-        "images_per_second": round(len(manifest) / seconds, 1),
-        "cache": stats["cache"],
-        "failures": [{"sample": sample, "message": message} for sample, message in failures.items()],
+    if args.cache_dir is None:
+        raise StoreConfigError("warm needs --cache-dir, the folder of the cache")
+    options: dict[str, Any] = {
+        "shard": args.shard or shard_from_environment(),
+        "cache_mode": args.cache_mode,
+        "num_workers": args.num_workers,
+        "on_error": args.on_error,
     }
-    text = f"{len(manifest)} samples in {seconds:.1f} s: {stats['decoded']} decoded, {stats['hits']} already cached; "
-    common.show(args, document, f"{text}{common.failed(stats['failed'])}.")
-    lost = stats["cache"]["errors"]
-    if lost:
-        common.note(args, f"The cache could not be written or read {lost} times: it is not complete.")
-    return common.FAILED if failures or lost else common.GOOD
+    return _list_missing(args, manifest, recipe, options) if args.missing else _warm(args, manifest, recipe, options)
+
+
+def _warm(args: argparse.Namespace, manifest: Manifest, recipe: Recipe, options: dict[str, Any]) -> int:
+    from dali_pipes.warming import shard_of, warm
+
+    wanted = len(shard_of(manifest, options["shard"]))
+    with common.progress_bar(wanted, "warming") as bar:
+        cluster = {"engine": args.engine, "address": args.address, "chunk": args.chunk}
+        report = warm(manifest, recipe, args.cache_dir, progress=bar.update, **cluster, **options)
+    document = {
+        **{name: value for name, value in asdict(report).items() if name != "failures"},
+        "shard": options["shard"],
+        "images_per_second": round(report.samples / report.seconds, 1) if report.seconds else None,
+        "failures": [{"sample": sample, "message": message} for sample, message in report.failures.items()],
+    }
+    common.show(
+        args,
+        document,
+        f"{report.samples} samples in {report.seconds:.1f} s: {report.decoded} decoded, {report.hits} already cached; "
+        f"{common.failed(report.failed)}.",
+    )
+    if report.cache_errors:
+        common.note(args, f"The cache could not be written or read {report.cache_errors} times: it is not complete.")
+    return common.FAILED if report.failures or report.cache_errors else common.GOOD
+
+
+def _list_missing(args: argparse.Namespace, manifest: Manifest, recipe: Recipe, options: dict[str, Any]) -> int:
+    from dali_pipes.warming import missing, shard_of
+
+    wanted = len(shard_of(manifest, options["shard"]))
+    looked = common.progress(missing(manifest, recipe, args.cache_dir, **options), wanted, "looking")
+    lacking = [sample for sample, lacks in looked if lacks]
+    document = {"samples": wanted, "missing": len(lacking), "numbers": lacking, "shard": options["shard"]}
+    lines = [manifest.describe(sample) for sample in lacking]
+    common.show(args, document, "\n".join([*lines, f"{len(lacking)} of {wanted} samples are not in the cache."]))
+    return common.FAILED if lacking else common.GOOD
+
+
+def _shard(text: str) -> tuple[int, int]:
+    found = re.fullmatch("([0-9]+)/([0-9]+)", text, re.ASCII)
+    if not found or not int(found[1]) < int(found[2]):
+        raise argparse.ArgumentTypeError(f"{text!r}: give NUMBER/COUNT, numbered from 0, as in 3/64")
+    return int(found[1]), int(found[2])

@@ -1,0 +1,1 @@
+"""Bridges to training frameworks and clusters; each needs an extra of its name."""

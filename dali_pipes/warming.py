@@ -1,0 +1,231 @@
+"""Fill a cache before training: all of a data set, a host's shard of it, or with a Ray cluster.
+
+A cache needs no coordinator. Entries are published whole, and every process finds what the others published. So a
+cluster shares a data set out by the digest of each source path: all frames of a file fall to one host, hosts never wait
+for each other's decoding, and a host that was killed is simply run again.
+
+    manifest ──> shard (digest of the path) ──> chunks ──> Loader.warm, here or in Ray tasks ──> counts, failures
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dali_pipes import cache
+from dali_pipes.errors import ConfigError
+from dali_pipes.loader import Loader
+from dali_pipes.manifest import Manifest
+from dali_pipes.recipe import Recipe
+
+ENGINES = ("local", "ray")
+SHARD_VARIABLES = (
+    ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN"),
+    ("RANK", "WORLD_SIZE", None),
+)
+"""Where a shard and the number of shards are found if none are given; a Slurm array may begin at another number."""
+
+Progress = Callable[[int], Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """How samples are decoded and kept, in every process that takes part.
+
+    Attributes:
+        cache_dir: the folder of the cache.
+        cache_mode: a mode that persists.
+        num_workers: CPU threads and decoding processes of each process; all cores by default.
+        on_error: "skip" counts files that cannot be decoded; "raise" ends with the first.
+        cache_options, decode_options, sandbox: as of `Loader`.
+    """
+
+    cache_dir: str
+    cache_mode: str = "pinned"
+    num_workers: int | None = None
+    on_error: str = "skip"
+    cache_options: dict[str, Any] | None = None
+    decode_options: dict[str, Any] | None = None
+    sandbox: bool = False
+
+    def loader(self, manifest: Manifest, recipe: Recipe) -> Loader:
+        """Open a loader that fills the cache; it needs no DALI."""
+        return Loader(
+            manifest,
+            recipe,
+            batch_size=1,
+            backend="torch",
+            cache_mode=self.cache_mode,
+            cache_dir=self.cache_dir,
+            num_workers=self.num_workers,
+            on_error=self.on_error,
+            cache_options=self.cache_options,
+            decode_options=self.decode_options,
+            sandbox=self.sandbox,
+        )
+
+
+@dataclass
+class Report:
+    """What warming did.
+
+    Attributes:
+        samples: how many samples were asked for.
+        decoded, hits, misses, failed: images, as `Loader.stats` counts them.
+        cache_errors: how often the cache could not be read or written; the cache is not complete if this is not 0.
+        seconds: from the first sample to the last.
+        failures: sample number to error message.
+    """
+
+    samples: int = 0
+    decoded: int = 0
+    hits: int = 0
+    misses: int = 0
+    failed: int = 0
+    cache_errors: int = 0
+    seconds: float = 0.0
+    failures: dict[int, str] = field(default_factory=dict)
+
+    def add(self, other: Report) -> None:
+        """Add what another process did; the seconds are left as they are."""
+        for name in ("samples", "decoded", "hits", "misses", "failed", "cache_errors"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.failures.update(other.failures)
+
+
+def warm(
+    manifest: Manifest,
+    recipe: Recipe,
+    cache_dir: str | os.PathLike[str],
+    *,
+    shard: tuple[int, int] | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    chunk: int = 2000,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Report:
+    """Decode into a cache whatever is not there yet.
+
+    Args:
+        manifest: the samples. recipe: decides the base images. cache_dir: the folder of the cache.
+        shard: (number, count), numbered from 0: only the files whose digest falls to this shard.
+        engine: "local", or "ray": Ray tasks over chunks of samples, each of which writes its own segments.
+        address: of a Ray cluster; by default the one that this process is connected to, else one on this machine.
+        chunk: about how many samples a Ray task takes; the frames of a file stay together.
+        progress: called with the number of samples done since the last call.
+        options: fields of `Job`: `cache_mode`, `num_workers`, `on_error`, `cache_options`, `decode_options`, `sandbox`.
+
+    Raises:
+        ConfigError: an argument that cannot work. cache.CacheError: the cache cannot be opened.
+        DecodeError: a bad file, under `on_error="raise"`.
+    """
+    if engine not in ENGINES:
+        raise ConfigError(f"warm(engine={engine!r}): allowed are {', '.join(map(repr, ENGINES))}.")
+    try:
+        job = Job(os.fspath(cache_dir), **options)
+    except TypeError as error:
+        raise ConfigError(f"warm: {error}; allowed are the fields of Job: {', '.join(Job.__annotations__)}.") from None
+    cache.default_secret()  # a loader goes on without a cache where no secret can be had; here that is an error
+    samples = shard_of(manifest, shard)
+    start = time.perf_counter()
+    told = progress or (lambda done: None)
+    if engine == "ray":
+        from dali_pipes.integrations.ray import warm_chunks
+
+        report = warm_chunks(manifest, recipe, job, chunks(manifest, samples, chunk), address, told)
+    else:
+        report = warm_samples(manifest, recipe, job, samples, told)
+    report.seconds = time.perf_counter() - start
+    return report
+
+
+def warm_samples(
+    manifest: Manifest, recipe: Recipe, job: Job, samples: npt.NDArray[np.int64], progress: Progress
+) -> Report:
+    """Decode the samples in this process."""
+    with job.loader(manifest, recipe) as loader:
+        if loader.stats()["cache"]["errors"]:
+            raise cache.CacheError(f"{job.cache_dir}: no cache can be opened here, so nothing was decoded.")
+        for _ in loader.warm(samples.tolist()):
+            progress(1)
+        stats = loader.stats()
+        counts = {name: stats[name] for name in ("decoded", "hits", "misses", "failed")}
+        return Report(len(samples), **counts, cache_errors=stats["cache"]["errors"], failures=loader.failures())
+
+
+def missing(
+    manifest: Manifest, recipe: Recipe, cache_dir: str | os.PathLike[str], **options: Any
+) -> Iterator[tuple[int, bool]]:
+    """Yield for each sample of a shard its number and whether the cache lacks it; decodes nothing and writes nothing.
+
+    Files that the cache has not seen are read for their digest.
+
+    Args:
+        manifest, recipe, cache_dir: as for `warm`. options: `shard`, and fields of `Job`.
+    """
+    samples = shard_of(manifest, options.pop("shard", None))
+    cache_options = {**(options.pop("cache_options", None) or {}), "read_only": True}
+    job = Job(os.fspath(cache_dir), cache_options=cache_options, **options)
+    with job.loader(manifest, recipe) as loader:
+        for sample in samples.tolist():
+            yield sample, not loader.is_cached(sample)
+
+
+def shard_from_environment() -> tuple[int, int] | None:
+    """Find the shard that Slurm's array variables or torchrun's variables name; None without any."""
+    for number, count, first in SHARD_VARIABLES:
+        if os.environ.get(number) and os.environ.get(count):
+            try:
+                begin = int(os.environ.get(first) or 0) if first else 0
+                return int(os.environ[number]) - begin, int(os.environ[count])
+            except ValueError:
+                raise ConfigError(
+                    f"{number}={os.environ[number]!r} and {count}={os.environ[count]!r}: both must be whole numbers; "
+                    "give --shard NUMBER/COUNT instead."
+                ) from None
+    return None
+
+
+def shard_of(manifest: Manifest, shard: tuple[int, int] | None) -> npt.NDArray[np.int64]:
+    """Choose the samples of a shard, in manifest order; int64[n]. None: all samples.
+
+    A file belongs to the shard that the BLAKE2b digest of its path says, so shards do not depend on the order or the
+    length of the manifest.
+    """
+    everything = np.arange(len(manifest), dtype=np.int64)
+    if shard is None:
+        return everything
+    number, count = shard
+    if not 0 <= number < count:
+        raise ConfigError(f"shard {number}/{count}: shards are numbered from 0 to {count - 1 if count > 0 else 0}.")
+    homes = np.fromiter((_digest(path) % count for path in manifest.paths), np.int64, len(manifest))
+    mine: npt.NDArray[np.int64] = everything[homes == number]
+    return mine
+
+
+def chunks(manifest: Manifest, samples: npt.NDArray[np.int64], size: int) -> list[npt.NDArray[np.int64]]:
+    """Cut samples into chunks of about `size`; the frames of a file stay in one chunk."""
+    if size < 1:
+        raise ConfigError(f"chunk={size}: give a whole number of at least 1.")
+    by_file: dict[str, list[int]] = {}
+    for sample in samples.tolist():
+        by_file.setdefault(manifest.paths[sample], []).append(sample)
+    found: list[list[int]] = [[]]
+    for frames in by_file.values():
+        if found[-1] and len(found[-1]) + len(frames) > size:
+            found.append([])
+        found[-1] += frames
+    return [np.asarray(each, np.int64) for each in found if each]
+
+
+def _digest(path: str) -> int:
+    digest = hashlib.blake2b(path.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
