@@ -9,6 +9,7 @@ EXPECTED_SKIPS = (
     "no NVIDIA GPU",
     "nvcc is not installed",
     "only root can be several users",
+    "Ray is not installed",
 )
 """Beginnings of the reasons for which a test may be skipped in CI."""
 
