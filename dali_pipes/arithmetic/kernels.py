@@ -22,9 +22,9 @@ from dali_pipes.arithmetic.packing import Packed, flip_bits, pack_finish, pack_r
 from dali_pipes.arithmetic.tables import Interpolation
 from dali_pipes.errors import BackendError, ConfigError
 
-COMPILE_OPTIONS = ("--std=c++14", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true")
-"""IEEE arithmetic, nothing fused. The kernels' intrinsics round once each by themselves; this keeps whatever is added
-to them honest too."""
+COMPILE_OPTIONS = ("--std=c++14", "--fmad=false", "--prec-div=true", "--prec-sqrt=true")
+"""Nothing fused, divisions and roots rounded correctly. CuPy adds `-ftz=true` to whatever it is given, which NVRTC 12.8
+refuses beside another `--ftz`; so the kernels' float steps are PTX that keeps denormals, whatever the option."""
 
 _COLUMNS, _ROWS = 64, 4
 """Threads of a block."""

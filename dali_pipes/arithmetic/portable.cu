@@ -1,7 +1,8 @@
 /* The portable arithmetic as CUDA kernels: the bits of integer.py, gray.py, affine.py, colour.py and normalise.py.
 
    The bodies keep to C, so that the tests can compile them with gcc, threads as loops, and compare them with the PyTorch form. Float steps
-   are the intrinsics that round once each and are never fused: the bits do not hang on a compiler option.
+   are `subtracted` and `multiplied`, which round once each, are never fused, and keep denormals: the bits do not hang on a compiler option.
+   CuPy always compiles with -ftz=true, under which the intrinsics __fsub_rn and __fmul_rn would make denormals zero; hence the PTX.
 
    Resizing takes two launches for a batch of pictures of any sizes, whatever their number: across, then down. One fused launch without
    shared memory would do the taps of both passes for every output, Kx * Ky, where two do Kx * (source rows per output row) + Ky. Shrinking s
@@ -14,6 +15,16 @@
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 #define KERNEL extern "C" __global__ void
 #define DEVICE static __device__ __forceinline__
+DEVICE float subtracted(float a, float b) {
+    float result;
+    asm("sub.rn.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
+    return result;
+}
+DEVICE float multiplied(float a, float b) {
+    float result;
+    asm("mul.rn.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
+    return result;
+}
 #endif
 
 typedef unsigned char u8;
@@ -51,7 +62,7 @@ DEVICE u8 rounded(int total, int precision) {
 /* Pillow's convert("L"). */
 DEVICE int luma(const u8 *rgb) { return (19595 * rgb[0] + 38470 * rgb[1] + 7471 * rgb[2] + 32768) >> 16; }
 
-DEVICE float normalised(int x, float m, float inv) { return __fmul_rn(__fsub_rn((float)x, m), inv); }
+DEVICE float normalised(int x, float m, float inv) { return multiplied(subtracted((float)x, m), inv); }
 
 /* float32 to float16, to nearest, ties to even. `value` is never NaN. */
 DEVICE u16 half_bits(float value) {

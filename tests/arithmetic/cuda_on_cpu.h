@@ -1,4 +1,4 @@
-/* Lets gcc compile portable.cu: threads and blocks as loops, the intrinsics as C. Compile with -ffp-contract=off. */
+/* Lets gcc compile portable.cu: threads and blocks as loops, PTX and intrinsics as C. Compile with -ffp-contract=off. */
 #include <string.h>
 
 #define KERNEL static void
@@ -10,8 +10,8 @@ typedef struct {
 
 static _Thread_local Dim3 threadIdx, blockIdx, blockDim, gridDim;
 
-static inline float __fmul_rn(float a, float b) { return a * b; }
-static inline float __fsub_rn(float a, float b) { return a - b; }
+static inline float subtracted(float a, float b) { return a - b; }
+static inline float multiplied(float a, float b) { return a * b; }
 static inline unsigned __float_as_uint(float value) {
     unsigned bits;
     memcpy(&bits, &value, sizeof bits);
