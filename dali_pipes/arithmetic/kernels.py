@@ -5,8 +5,8 @@ batch at a time.
 pictures. `finish_batch` brings base pictures to one batch: one launch.
 
 The source is `portable.cu`, compiled by NVRTC at first use on each device (CuPy keeps the result on disk). Everything
-is queued on CuPy's current stream, and nothing waits: wrap calls in `with cupy.cuda.ExternalStream(...)` to use
-another. CuPy is imported by the functions, not by the module.
+is queued on CuPy's current stream of the device that holds the pictures, and nothing waits: wrap calls in
+`with cupy.cuda.ExternalStream(...)` to use another. CuPy is imported by the functions, not by the module.
 """
 
 from collections.abc import Sequence
@@ -25,6 +25,9 @@ from dali_pipes.errors import BackendError, ConfigError
 COMPILE_OPTIONS = ("--std=c++14", "--fmad=false", "--prec-div=true", "--prec-sqrt=true")
 """Nothing fused, divisions and roots rounded correctly. CuPy adds `-ftz=true` to whatever it is given, which NVRTC 12.8
 refuses beside another `--ftz`; so the kernels' float steps are PTX that keeps denormals, whatever the option."""
+
+REMEDY = "pip install 'dali-pipes[cuda]'"
+"""What brings CuPy and an NVRTC that it can load."""
 
 _COLUMNS, _ROWS = 64, 4
 """Threads of a block."""
@@ -51,7 +54,7 @@ def resize_batch(
     normalise: Normalise | None = None,
     dtype: str | None = None,
 ) -> Any:
-    """Resize, crop or pad, flip and normalise a batch on the device that is current.
+    """Resize, crop or pad, flip and normalise a batch on the device that holds it.
 
     images: CuPy uint8 [h, w, C], C-contiguous, C the same for all. gray: 3 channels become 1 first, as in `gray`.
     hflip, vflip: one flag per picture; the finished picture is flipped. normalise: `(m, inv)` of `normalisation`, or
@@ -67,8 +70,10 @@ def resize_batch(
     planes = 1 if gray else channels
     place = [(image.data.ptr, image.shape[0], image.shape[1]) for image in images]
     packed = pack_resize(place, planes, size, fit, interpolation, flip_bits(len(images), hflip, vflip), normalise)
-    out = cupy.empty((len(images), planes, height, width), kind)
-    if images:
+    if not images:
+        return cupy.empty((0, planes, height, width), kind)
+    with images[0].device:
+        out = cupy.empty((len(images), planes, height, width), kind)
         device = _upload(packed)
         between = cupy.empty(packed.between, "uint8")
         tables, m, inv = (device[part:] for part in (packed.tables, packed.m, packed.inv))
@@ -83,9 +88,7 @@ def base_images(
     images: Sequence[Any], size: int | Size, fit: Fit, interpolation: Interpolation = "bilinear", *, gray: bool = False
 ) -> list[Any]:
     """`resize_batch` as a list of N CuPy uint8 [C, h, w], complete when it returns: for callers on another stream."""
-    batch = resize_batch(images, size, fit, interpolation, gray=gray)
-    _cupy().cuda.get_current_stream().synchronize()
-    return list(batch)
+    return _complete(resize_batch(images, size, fit, interpolation, gray=gray))
 
 
 def finish_batch(
@@ -98,7 +101,7 @@ def finish_batch(
     normalise: Normalise | None = None,
     dtype: str | None = None,
 ) -> Any:
-    """Flip, warp, recolour and normalise base pictures on the device that is current.
+    """Flip, warp, recolour and normalise base pictures on the device that holds them.
 
     images: CuPy uint8 or uint16 [C, h, w], C-contiguous, one shape and type; a list of them, or one array [N, C, h,
     w]. warps: CuPy int64[6] for each picture, rows of `quantise`, or None. maps: CuPy int64[C, C + 1] for each picture,
@@ -124,10 +127,11 @@ def finish_batch(
         _addresses("warps", warps, len(images), (6,)),
         _addresses("maps", maps, len(images), (planes, planes + 1)),
     )
-    device = _upload(packed)
-    out = cupy.empty((len(images), planes, height, width), kind)
-    passed = (device, out, *_ints(planes, height, width), device[packed.m :], device[packed.inv :])
-    _launch(f"finish_{_SHORT[given]}_{_SHORT[kind]}", width, height, len(images), passed)
+    with images[0].device:
+        device = _upload(packed)
+        out = cupy.empty((len(images), planes, height, width), kind)
+        passed = (device, out, *_ints(planes, height, width), device[packed.m :], device[packed.inv :])
+        _launch(f"finish_{_SHORT[given]}_{_SHORT[kind]}", width, height, len(images), passed)
     return out
 
 
@@ -136,8 +140,32 @@ def varied_images(
 ) -> list[Any]:
     """`finish_batch` without flips and normalising, as a list of N CuPy arrays [C, h, w] of the input's type, complete
     when it returns: for callers on another stream."""
-    batch = finish_batch(images, warps=warps, maps=maps)
-    _cupy().cuda.get_current_stream().synchronize()
+    return _complete(finish_batch(images, warps=warps, maps=maps))
+
+
+def current_stream() -> Any:
+    """Return CuPy's stream object in which the calling thread queues now."""
+    return _cupy().cuda.get_current_stream()
+
+
+def problem() -> str | None:
+    """Say in words why the kernels cannot be compiled for the device that is current, or return None if they can.
+
+    Compiles them, which takes about a second unless CuPy has the result on disk.
+    """
+    try:
+        cupy = _cupy()
+        _module(cupy.cuda.Device().id).get_function("finish_u8_u8")
+    except Exception as error:  # CuPy's, NVRTC's, the loader's of libraries: whatever it is, there are no kernels
+        first = str(error).strip().partition("\n")[0]
+        return f"CuPy is installed but cannot compile the kernels ({type(error).__name__}: {first}); {REMEDY}"
+    return None
+
+
+def _complete(batch: Any) -> list[Any]:
+    """The pictures of a batch, once the stream that makes it has come to its end."""
+    with batch.device:
+        current_stream().synchronize()
     return list(batch)
 
 
@@ -180,7 +208,7 @@ def _cupy() -> Any:
     try:
         import cupy
     except ImportError as error:
-        raise BackendError("the GPU kernels need CuPy; install dali-pipes[cuda12] or dali-pipes[cuda13]") from error
+        raise BackendError(f"the GPU kernels need CuPy, which is not installed; {REMEDY}") from error
     return cupy
 
 

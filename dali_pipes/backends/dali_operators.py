@@ -49,8 +49,14 @@ def decoded(jpegs: Any, *, nvjpeg: bool) -> Any:
     """In a graph: plain JPEGs to uint8 [H, W, 3], RGB, by nvJPEG on the GPU or by DALI's CPU decoder."""
     from nvidia.dali import fn, types
 
-    if nvjpeg:  # nearest to libjpeg-turbo, whose chroma upsampling is the "fancy" one
-        return fn.decoders.image(jpegs, device="mixed", output_type=types.RGB, jpeg_fancy_upsampling=True)
+    if nvjpeg:
+        return fn.decoders.image(
+            jpegs,
+            device="mixed",
+            output_type=types.RGB,
+            jpeg_fancy_upsampling=True,  # nearest to libjpeg-turbo
+            hw_decoder_load=0.0,  # a share would give a file to one decoder or the other by its place in the batch
+        )
     return fn.decoders.image(jpegs, device="cpu", output_type=types.RGB)
 
 

@@ -43,6 +43,11 @@ def decodes(recipe: Recipe) -> bool:
     return recipe.dali_base_image or (recipe.parity == "exact" and recipe.depth == 8)
 
 
+def needs_kernels(recipe: Recipe, decode: bool) -> bool:
+    """Whether a GPU graph needs the CUDA kernels, and with them CuPy; decode: whether it is to take JPEGs undecoded."""
+    return recipe.parity == "exact" and (bool(varying(recipe)) or (decode and decodes(recipe)))
+
+
 @dataclass(frozen=True)
 class Graph:
     """What a pipeline is built from.
@@ -80,12 +85,12 @@ class Graph:
             items: base images, or JPEGs in graphs that decode.
             changes: what is done to each.
         """
-        nothing = np.zeros((self.recipe.channels, self.recipe.height, self.recipe.width), np.uint8)
+        nothing = np.zeros((1, 1, 1), np.uint8)  # small: a conditional passes it by, of whatever shape it is
         found: dict[str, Any] = {
             "image": [nothing if isinstance(item, Encoded) else item for item in items],
             # One array of N scalars is fed several times faster than a list of them.
             "sample": np.arange(len(items), dtype=np.int64),
-            "jpeg": [item.data if isinstance(item, Encoded) else nothing.reshape(-1)[:1] for item in items],
+            "jpeg": [item.data if isinstance(item, Encoded) else nothing.reshape(-1) for item in items],
             "encoded": np.array([isinstance(item, Encoded) for item in items]),
             "hflip": changes.hflip.astype(np.int32),
             "vflip": changes.vflip.astype(np.int32),
@@ -118,17 +123,22 @@ class Graph:
 
         image = fn.external_source(name="image", layout="CHW", batch=True, no_copy=True)
         sample = fn.external_source(name="sample", dtype=types.INT64, ndim=0, batch=True)
-        batch = image.gpu() if self.device == "gpu" else image
         if self.decode:
             jpeg = fn.external_source(name="jpeg", dtype=types.UINT8, ndim=1, batch=True, no_copy=True)
             encoded = fn.external_source(name="encoded", dtype=types.BOOL, ndim=0, batch=True)
             develop = self._native if self.recipe.dali_base_image else self._portable
-            batch = _either(encoded, lambda: develop(jpeg), lambda: batch)
+            batch = _either(encoded, lambda: develop(jpeg), lambda: self._there(image))
+        else:
+            batch = self._there(image)
         if "hflip" in self.inputs:
             hflip = fn.external_source(name="hflip", dtype=types.INT32, ndim=0, batch=True)
             vflip = fn.external_source(name="vflip", dtype=types.INT32, ndim=0, batch=True)
             batch = fn.flip(batch, horizontal=hflip, vertical=vflip)
         return self._normalised(self._varied(batch)), sample
+
+    def _there(self, values: Any) -> Any:
+        """The same values on the graph's device."""
+        return values.gpu() if self.device == "gpu" else values
 
     def _portable(self, jpeg: Any) -> Any:
         """JPEG to base image by the portable contract: DALI's CPU decoder, then integers, on the batch's device."""
@@ -139,7 +149,7 @@ class Graph:
         from nvidia.dali import fn
 
         return fn.python_function(
-            *(each.gpu() if self.device == "gpu" else each for each in inputs),
+            *(self._there(each) for each in inputs),
             device=self.device,
             function=function,
             batch_processing=True,
@@ -206,7 +216,8 @@ class Graph:
         if recipe.parity == "fast":
             return fn.crop_mirror_normalize(batch, mean=m.tolist(), std=d.tolist(), output_layout="CHW")
         if self.device == "gpu":
-            return (batch - types.Constant(m[:, None, None])) * types.Constant(inv[:, None, None])
+            constants = (types.Constant(each[:, None, None], device="gpu") for each in (m, inv))
+            return (batch - next(constants)) * next(constants)
         return fn.normalize(batch, mean=m[:, None, None], stddev=d[:, None, None])
 
 

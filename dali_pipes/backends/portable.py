@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -79,11 +81,29 @@ class PortableOnGpu:
 
         recipe = self._recipe
         size = (recipe.height, recipe.width)
-        return base_images(pictures, size, recipe.fit, recipe.interpolation, gray=recipe.channels == 1)
+        with _borrowed_stream():
+            return base_images(pictures, size, recipe.fit, recipe.interpolation, gray=recipe.channels == 1)
 
     def vary(self, images: list[Any], *values: list[Any]) -> list[Any]:
         """As `PortableOnCpu.vary`."""
         from dali_pipes.arithmetic.kernels import varied_images
 
         given = dict(zip(self._names, values))
-        return varied_images(images, given.get("warp"), given.get("colour"))
+        with _borrowed_stream():
+            return varied_images(images, given.get("warp"), given.get("colour"))
+
+
+@contextmanager
+def _borrowed_stream() -> Iterator[None]:
+    """Gives DALI's stream back where an exception leaves a GPU Python function.
+
+    DALI puts the pointer of its own stream into a CuPy `Stream`, and takes it out again only after a success. CuPy
+    destroys the stream of an object that goes away; DALI keeps streams for later pipelines, and would lease a dead one.
+    """
+    from dali_pipes.arithmetic.kernels import current_stream
+
+    try:
+        yield
+    except BaseException:
+        current_stream().ptr = 0
+        raise

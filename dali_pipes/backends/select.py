@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import glob
 import importlib.util
+import logging
+import os
 
+from dali_pipes.arithmetic.kernels import problem
 from dali_pipes.backends.base import Backend
+from dali_pipes.backends.graphs import needs_kernels
 from dali_pipes.errors import BackendError, ConfigError
 from dali_pipes.names import BACKENDS
 from dali_pipes.recipe import Recipe
 
 
-def missing(name: str) -> str | None:
-    """What this machine lacks to run a backend, or None if it runs.
+log = logging.getLogger(__name__)
+
+_told: set[str] = set()
+
+
+def missing(name: str, recipe: Recipe | None = None, *, decode: bool = True) -> str | None:
+    """Return what this machine lacks to run a backend, in words, or None if it runs.
+
+    Args:
+        name: one of `BACKENDS`.
+        recipe: what is to be run; None for any recipe.
+        decode: whether the backend is to decode plain JPEGs.
 
     Raises:
         ConfigError: no backend has that name.
@@ -20,30 +35,55 @@ def missing(name: str) -> str | None:
         raise ConfigError(f"backend={name!r}: allowed are 'auto', {', '.join(map(repr, BACKENDS))}.")
     if name == "torch":
         return None
-    if importlib.util.find_spec("nvidia") is None or importlib.util.find_spec("nvidia.dali") is None:
-        return "DALI is not installed (pip install nvidia-dali-cuda120, on Linux)"
+    if not _installed("nvidia") or not _installed("nvidia.dali"):
+        return "DALI is not installed (on Linux: pip install 'dali-pipes[dali]', or 'dali-pipes[cuda]' for a GPU)"
     if name == "dali-cpu":
         return None
-    if importlib.util.find_spec("cupy") is None:
-        return "CuPy is not installed (pip install 'dali-pipes[cuda12]')"
     import torch
 
     if not torch.backends.cuda.is_built():
         return "this PyTorch is a CPU build; install a CUDA build of torch"
-    return None if torch.cuda.is_available() else "no CUDA device was found"
+    if not torch.cuda.is_available():
+        return "no CUDA device was found"
+    if recipe is not None and not needs_kernels(recipe, decode):
+        return None
+    if not _installed("cupy"):
+        return "CuPy is not installed (pip install 'dali-pipes[cuda]')"
+    return problem()
 
 
-def resolve(name: str) -> str:
-    """`name`, or for "auto" the first backend that can run here.
+def resolve(name: str, recipe: Recipe | None = None, *, decode: bool = True) -> str:
+    """Return `name`, or for "auto" the first backend that can run here.
+
+    Where "auto" passes a CUDA device over, one warning says why. Arguments as for `missing`.
 
     Raises:
         ConfigError: no such name. BackendError: that backend cannot run here; the message says what is missing.
     """
     if name == "auto":
-        return next(candidate for candidate in BACKENDS if missing(candidate) is None)
-    if reason := missing(name):
+        lacks = {candidate: missing(candidate, recipe, decode=decode) for candidate in BACKENDS}
+        chosen = next(candidate for candidate, lack in lacks.items() if lack is None)
+        if lack := lacks["dali-gpu"]:
+            _tell_of_an_idle_gpu(chosen, lack)
+        return chosen
+    if reason := missing(name, recipe, decode=decode):
         raise BackendError(f"backend {name!r} cannot run here: {reason}.")
     return name
+
+
+def _tell_of_an_idle_gpu(chosen: str, reason: str) -> None:
+    if reason not in _told and gpu_is_there():
+        _told.add(reason)
+        log.warning('a CUDA device is there, but backend="auto" takes %r: %s.', chosen, reason)
+
+
+def gpu_is_there() -> bool:
+    """Return whether this machine has an NVIDIA GPU and its driver, whatever the installed PyTorch can do with it."""
+    return any(glob.glob("/dev/nvidia[0-9]*")) or os.path.exists("/dev/dxg")
+
+
+def _installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
 
 
 def create(

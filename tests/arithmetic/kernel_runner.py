@@ -142,8 +142,32 @@ def same_bits(a: Pixels, b: Pixels) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
+class HostDevice:
+    """What `with` makes the current device, as CuPy's `Device` does."""
+
+    current = 0
+
+    def __init__(self, number: int | None = None) -> None:
+        self.id = HostDevice.current if number is None else number
+
+    def __enter__(self) -> None:
+        self.before, HostDevice.current = HostDevice.current, self.id
+
+    def __exit__(self, *error: object) -> None:
+        HostDevice.current = self.before
+
+
 class HostArray(np.ndarray):
-    """A NumPy array with the one attribute of CuPy's that the launchers use besides NumPy's own."""
+    """A NumPy array with those attributes of CuPy's that the launchers use besides NumPy's own."""
+
+    device_id = 0
+
+    def __array_finalize__(self, made_from: Any) -> None:
+        self.device_id = getattr(made_from, "device_id", HostDevice.current)
+
+    @property
+    def device(self) -> HostDevice:  # type: ignore[override]
+        return HostDevice(self.device_id)
 
     @property
     def data(self) -> Any:  # type: ignore[override]
@@ -155,12 +179,10 @@ class HostCuPy:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self.library = library
-        self.waits = 0
-        stream = SimpleNamespace(synchronize=self._wait)
-        self.cuda = SimpleNamespace(Device=lambda: SimpleNamespace(id=0), get_current_stream=lambda: stream)
-
-    def _wait(self) -> None:
-        self.waits += 1
+        self.waits: list[int] = []
+        self.launches: list[tuple[str, int]] = []
+        self.stream = SimpleNamespace(ptr=77, synchronize=lambda: self.waits.append(HostDevice.current))
+        self.cuda = SimpleNamespace(Device=HostDevice, get_current_stream=lambda: self.stream)
 
     def asarray(self, array: np.ndarray) -> HostArray:
         return array.view(HostArray)
@@ -170,6 +192,7 @@ class HostCuPy:
 
     def get_function(self, name: str) -> Any:
         def launch(blocks: tuple[int, int, int], threads: tuple[int, int], arguments: tuple[Any, ...]) -> None:
+            self.launches.append((name, HostDevice.current))
             converted = [ctypes.c_int(int(a)) if isinstance(a, np.int32) else pointer(a) for a in arguments]
             getattr(self.library, f"run_{name}")((ctypes.c_uint * 5)(*blocks, *threads), *converted)
 

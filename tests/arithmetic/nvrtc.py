@@ -28,10 +28,7 @@ def libraries(root: Path | None = None) -> list[Path]:
         spec = find_spec("nvidia")
         places = [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
     return sorted(
-        path
-        for place in places
-        for path in place.glob("*/lib/libnvrtc.so.*")
-        if not path.name.endswith(".alt")
+        path for place in places for path in place.glob("*/lib/libnvrtc.so.*") if not path.name.endswith(".alt")
     )
 
 

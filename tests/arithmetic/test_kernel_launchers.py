@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from arithmetic_pictures import noise
-from kernel_runner import CONSTANTS, HostCuPy, changes, finished, same_bits
+from kernel_runner import CONSTANTS, HostCuPy, HostDevice, changes, finished, same_bits
 
 from dali_pipes.arithmetic import base_image, gray, kernels, normalisation, packing
 from dali_pipes.errors import ConfigError
@@ -38,10 +38,35 @@ def test_the_launchers_of_resize(host: HostCuPy, dtype: str | None, kind: str, s
 def test_what_goes_to_another_stream_is_waited_for(host: HostCuPy) -> None:
     pictures = [host.asarray(noise(1, 9, 8))]
     (base,) = kernels.base_images(pictures, (5, 7), "pad")
-    assert host.waits == 1
+    assert host.waits == [0]
     assert same_bits(base, base_image(noise(1, 9, 8), (5, 7), "pad", "bilinear"))
     kernels.varied_images([base])
-    assert host.waits == 2
+    assert host.waits == [0, 0]
+
+
+def test_what_runs_runs_where_the_pictures_are(host: HostCuPy) -> None:
+    """Whatever device is current: with two GPUs, those of other ranks are left alone."""
+    with HostDevice(1):
+        pictures = [host.asarray(noise(1, 9, 8))]
+        images = [host.asarray(np.ascontiguousarray(noise(1, 9, 8).transpose(2, 0, 1)))]
+    base = kernels.base_images(pictures, (5, 7), "pad")
+    varied = kernels.varied_images(images)
+    assert {device for _, device in host.launches} == {1} == set(host.waits)
+    assert [each.device_id for each in (*base, *varied)] == [1, 1]
+
+
+def test_kernels_that_cannot_be_compiled_are_told_of_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(device: int) -> None:
+        raise OSError("libnvrtc.so.12: cannot open shared object file\nand so on")
+
+    monkeypatch.setattr(kernels, "_cupy", lambda: HostCuPy(ctypes.CDLL(None)))
+    monkeypatch.setattr(kernels, "_module", refuse)
+    told = kernels.problem() or ""
+    assert told.startswith("CuPy is installed but cannot compile the kernels (OSError: libnvrtc.so.12: cannot open")
+    assert told.endswith("pip install 'dali-pipes[cuda]'")
+    assert "and so on" not in told
+    monkeypatch.setattr(kernels, "_module", lambda device: HostCuPy(ctypes.CDLL(None)))
+    assert kernels.problem() is None
 
 
 @pytest.mark.parametrize("depth", [8, 16])

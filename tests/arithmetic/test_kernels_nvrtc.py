@@ -65,7 +65,9 @@ def test_every_nvrtc_that_torch_brings_takes_the_source(wheel: str, tmp_path: Pa
     done = subprocess.run(install, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (library,) = libraries(tmp_path)
-    program = "import sys; sys.path.insert(0, sys.argv[1]); import test_kernels_nvrtc as t; t.check(t.Nvrtc(sys.argv[2]))"
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import test_kernels_nvrtc as t; t.check(t.Nvrtc(sys.argv[2]))"
+    )
     run = [sys.executable, "-c", program, str(Path(__file__).parent), str(library)]
     done = subprocess.run(run, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
