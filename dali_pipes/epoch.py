@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from dali_pipes.backends import Backend
 from dali_pipes.batch import Batch
@@ -34,6 +35,24 @@ SUBSTITUTE_TRIES = 32
 
 
 _NOBODY = np.empty(0, np.int64)
+
+
+def take_over(batch: Batch, made: torch.cuda.Event | None) -> Batch:
+    """Makes the calling thread's CUDA stream wait until a batch is complete, and keeps its memory for that long.
+
+    Args:
+        batch: as the backend made it, in a stream of its own.
+        made: what `Backend.mark` said then.
+
+    Returns:
+        The batch itself.
+    """
+    if made is not None:
+        stream = torch.cuda.current_stream(batch.image.device)
+        stream.wait_event(made)
+        for values in tree_leaves(batch):
+            values.record_stream(stream)  # its memory may be used again only after this stream's work
+    return batch
 
 
 @dataclass(frozen=True)
@@ -91,7 +110,12 @@ class Epoch:
             return None
         index = np.array([sample for sample, _ in good], np.int64)
         label = torch.from_numpy(self.manifest.labels[index])
-        return Batch(image, label, torch.from_numpy(index), [self.manifest.ids[i] for i in index.tolist()])
+        batch = Batch(image, label, torch.from_numpy(index), [self.manifest.ids[i] for i in index.tolist()])
+        there: Batch = tree_map_only(torch.Tensor, self._beside, batch)  # all of its tensors on one device
+        return there
+
+    def _beside(self, values: torch.Tensor) -> torch.Tensor:
+        return values if values.is_cuda else self.backend.beside(values)
 
     def _run(self, good: Good) -> torch.Tensor | None:
         if not good:

@@ -22,7 +22,7 @@ import torch
 
 from dali_pipes import backends, cache, sampling
 from dali_pipes.batch import Batch
-from dali_pipes.epoch import ON_ERROR, Epoch
+from dali_pipes.epoch import ON_ERROR, Epoch, take_over
 from dali_pipes.errors import BackendError, ConfigError, StateError
 from dali_pipes.fetch import Failure, Fetcher
 from dali_pipes.manifest import Manifest
@@ -59,7 +59,8 @@ class Loader:
         shuffle: another order each epoch, from `seed` and the number given to `set_epoch`.
         seed: decides the order and every random draw.
         drop_last: leave out a last batch that is smaller.
-        num_workers: CPU threads (and decoding processes) in use; all cores by default, and one for 0.
+        num_workers: CPU threads (and decoding processes) in use; one for 0; by default all cores, divided among the
+            ranks of the machine where the environment tells their number (`LOCAL_WORLD_SIZE`, as torchrun sets it).
         on_error: what becomes of a sample that cannot be decoded. "raise": the epoch ends with its error; "skip":
             the batch is smaller by it; "substitute": the next good sample of the epoch's order takes its place, label
             included. Skipped and substituted samples are logged once and counted in `stats()["failed"]`.
@@ -108,13 +109,12 @@ class Loader:
         self.manifest = manifest
         self.recipe = recipe
         self.batch_size = _whole("batch_size", batch_size, 1)
-        self.backend = backends.resolve(backend)
+        self.backend = backends.resolve(backend, recipe, decode=cache_mode == "none" and not sandbox)
         self._shuffle, self._seed, self._drop_last = bool(shuffle), _whole("seed", seed), bool(drop_last)
         self._on_error = on_error
         self._rank, self._world_size = _place(rank, world_size)
         self._ahead = _whole("prefetch", prefetch, 1)
-        cores = len(os.sched_getaffinity(0))
-        self._workers = cores if num_workers is None else max(1, _whole("num_workers", num_workers, 0))
+        self._workers = default_workers() if num_workers is None else max(1, _whole("num_workers", num_workers, 0))
         self._epoch = 0
         self._position = 0
         self._resume = False
@@ -181,15 +181,13 @@ class Loader:
         position, waited = start, 0.0
         begun, before = time.perf_counter(), self._fetcher.counts()
         try:
-            for taken, batch in run:
+            for taken, batch, made in run:
                 position += taken
                 self._epoch, self._position = epoch, position
                 self._seconds_waiting += run.seconds_waiting - waited
                 waited = run.seconds_waiting
                 if batch is not None:
-                    if batch.image.is_cuda:  # made on a stream of its own: its memory may be used again only after ours
-                        batch.image.record_stream(torch.cuda.current_stream(batch.image.device))
-                    yield batch
+                    yield take_over(batch, made)
             self._note_epoch(epoch, position - start, time.perf_counter() - begun, waited, before)
         finally:
             run.stop()  # no waiting here: this may run where garbage is collected, in a thread that the run needs
@@ -199,7 +197,7 @@ class Loader:
         times = {"seconds": seconds, "seconds_waiting": waited, "share_waiting": waited / seconds if seconds else 0.0}
         self._epochs = [*self._epochs, {"epoch": epoch, "samples": samples, **counts, **times}][-EPOCHS_KEPT:]
 
-    def _produce(self, epoch: int, start: int) -> Iterator[tuple[int, Batch | None]]:
+    def _produce(self, epoch: int, start: int) -> Iterator[tuple[int, Batch | None, torch.cuda.Event | None]]:
         order = sampling.epoch_order(len(self.manifest), seed=self._seed, epoch=epoch, shuffle=self._shuffle)
         mine = sampling.shard(order, rank=self._rank, world_size=self._world_size, drop_last=self._drop_last)
         plan = sampling.batches(mine, position=start, batch_size=self.batch_size, drop_last=self._drop_last)
@@ -208,7 +206,8 @@ class Loader:
         backend = self._take_backend()
         try:
             work = Epoch(self.manifest, self.recipe, self._fetcher, backend, self._on_error, self._seed, epoch, mine)
-            yield from work.batches(plan, start, ahead=max(1, -(-2 * self._workers // self.batch_size)))
+            for taken, batch in work.batches(plan, start, ahead=max(1, -(-2 * self._workers // self.batch_size))):
+                yield taken, batch, backend.mark()
         finally:
             self._idle.append(backend)
 
@@ -316,6 +315,12 @@ class Loader:
             f"Loader({len(self.manifest)} samples in {len(self)} batches of {self.batch_size}, "
             f"backend={self.backend!r}, cache={self._store.mode!r}, epoch={self._epoch}, position={self._position})"
         )
+
+
+def default_workers() -> int:
+    """Return the CPU cores that this process may use, divided among the ranks that torchrun started on this machine."""
+    ranks = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(1, len(os.sched_getaffinity(0)) // (int(ranks) if ranks.isdigit() and int(ranks) else 1))
 
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """What all tests share: which skips are expected, and what a GPU test needs."""
 
+import importlib.util
 import os
 from collections.abc import Iterator
 
@@ -36,10 +37,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         return
     import torch
 
-    if not torch.cuda.is_available():
+    lacks = None if torch.cuda.is_available() else "on this machine, or torch finds none"
+    for module in ("cupy", "nvidia", "nvidia.dali"):
+        if lacks is None and importlib.util.find_spec(module) is None:
+            lacks = f"tests without {module}, which is not installed"
+    if lacks:
         if os.environ.get("DALI_PIPES_REQUIRE_GPU") == "1":
-            pytest.fail("DALI_PIPES_REQUIRE_GPU=1, and torch finds no CUDA device")
-        pytest.skip("no NVIDIA GPU on this machine")
+            pytest.fail(f"DALI_PIPES_REQUIRE_GPU=1, but no NVIDIA GPU {lacks}")
+        pytest.skip(f"no NVIDIA GPU {lacks}")
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -32,10 +32,28 @@ class Backend(Protocol):
 
         Returns:
             float32[N, C, H, W], normalised, where the recipe has a mean; else the integers, uint8 or uint16. The tensor
-            stays as it is for as long as the caller holds it.
+            stays as it is for as long as the caller holds it. On a GPU it may not be complete yet: see `mark`.
 
         Raises:
             BackendError: the computation failed; the next call starts clean.
+        """
+        ...
+
+    def beside(self, values: torch.Tensor) -> torch.Tensor:
+        """Brings small values of the samples (labels, numbers) to where the batches are.
+
+        Args:
+            values: a CPU tensor.
+
+        Returns:
+            The same values on the batches' device.
+        """
+        ...
+
+    def mark(self) -> torch.cuda.Event | None:
+        """An event that has happened when everything that `run` and `beside` returned so far is complete.
+
+        None where it is complete when they return.
         """
         ...
 

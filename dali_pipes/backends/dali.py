@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ import torch
 from dali_pipes.backends import dali_check
 from dali_pipes.backends.graphs import Graph, decodes
 from dali_pipes.draws import Draws
-from dali_pipes.errors import BackendError
+from dali_pipes.errors import BackendError, DaliPipesError
 from dali_pipes.fetch import Encoded
 from dali_pipes.finish import Finish
 from dali_pipes.recipe import Recipe
@@ -46,6 +47,7 @@ class DaliBackend:
         self.name = f"dali-{device}"
         self.takes_encoded = decode and decodes(recipe)
         self._stream = torch.cuda.Stream(device_id) if device == "gpu" else None
+        self._device_id = device_id or 0
         self._graph = Graph(recipe, device, self.takes_encoded, batch_size, threads, device_id)
         self._finish = Finish(recipe)
         self._pipeline: Any = None
@@ -55,9 +57,17 @@ class DaliBackend:
         """See `Backend.run`."""
         if os.getpid() != self._process:
             raise BackendError(f"{self.name}: a DALI pipeline cannot be used in a forked child; make the Loader there.")
+        with self._there():
+            return self._run(items, draws)
+
+    def _there(self) -> AbstractContextManager[object]:
+        """Makes the GPU the calling thread's own: whatever looks for a current device finds no other."""
+        return nullcontext() if self._stream is None else torch.cuda.device(self._device_id)
+
+    def _run(self, items: Sequence[npt.NDArray[Any] | Encoded], draws: Draws) -> torch.Tensor:
         inputs = self._inputs(items, draws)
-        if self._pipeline is None:  # outside of the handler below: a ParityError is not a batch's failure
-            dali_check.check(self._graph.recipe.parity, self._graph.device, self._graph.device_id)
+        if self._pipeline is None:  # outside of the handler below: what is found is not a batch's failure
+            self._check()
         try:
             if self._pipeline is None:
                 self._pipeline = self._graph.pipeline()
@@ -68,6 +78,18 @@ class DaliBackend:
         except Exception as error:
             self._pipeline = None  # what was fed in part would meet the wrong batch: start clean
             raise BackendError(f"{self.name}: DALI could not compute a batch of {len(items)}: {error}") from error
+
+    def _check(self) -> None:
+        """The guard against drift, whose failure to run at all is told in words too."""
+        try:
+            dali_check.check(self._graph.recipe.parity, self._graph.device, self._graph.device_id)
+        except DaliPipesError:
+            raise
+        except Exception as error:
+            raise BackendError(
+                f"{self.name}: DALI could not compute the images by which it is checked at its first use: {error}. "
+                "`dali-pipes doctor` shows what is installed; backend='torch' needs neither DALI nor a GPU."
+            ) from error
 
     def _inputs(self, items: Sequence[npt.NDArray[Any] | Encoded], draws: Draws) -> dict[str, Any]:
         """Everything that the graph is fed, checked as a whole before any of it is."""
@@ -95,6 +117,22 @@ class DaliBackend:
         if not np.array_equal(np.asarray(sample.as_tensor()), np.arange(count)):
             raise BackendError("samples came out of DALI in another order than they went in")
         return image
+
+    def beside(self, values: torch.Tensor) -> torch.Tensor:
+        """See `Backend.beside`."""
+        if self._stream is None:
+            return values
+        with self._there(), torch.cuda.stream(self._stream):
+            # From page-locked memory: any other copy would wait for it, on the host.
+            return values.pin_memory().to(torch.device("cuda", self._device_id), non_blocking=True)
+
+    def mark(self) -> torch.cuda.Event | None:
+        """See `Backend.mark`."""
+        if self._stream is None:
+            return None
+        with self._there():
+            event: torch.cuda.Event = self._stream.record_event()
+            return event
 
     def close(self) -> None:
         """See `Backend.close`."""

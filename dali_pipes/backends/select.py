@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import glob
 import importlib.util
-import logging
 import os
+import warnings
 
 from dali_pipes.arithmetic.kernels import problem
 from dali_pipes.backends.base import Backend
 from dali_pipes.backends.graphs import needs_kernels
-from dali_pipes.errors import BackendError, ConfigError
+from dali_pipes.errors import BackendError, ConfigError, DaliPipesWarning
 from dali_pipes.names import BACKENDS
 from dali_pipes.recipe import Recipe
-
-
-log = logging.getLogger(__name__)
 
 _told: set[str] = set()
 
@@ -74,7 +71,8 @@ def resolve(name: str, recipe: Recipe | None = None, *, decode: bool = True) -> 
 def _tell_of_an_idle_gpu(chosen: str, reason: str) -> None:
     if reason not in _told and gpu_is_there():
         _told.add(reason)
-        log.warning('a CUDA device is there, but backend="auto" takes %r: %s.', chosen, reason)
+        text = f'a CUDA device is there, but backend="auto" takes {chosen!r}: {reason}.'
+        warnings.warn(text, DaliPipesWarning, stacklevel=4)
 
 
 def gpu_is_there() -> bool:

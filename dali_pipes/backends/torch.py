@@ -55,6 +55,13 @@ class TorchBackend:
                 raise BackendError(f"torch: base image {i} is {found}, expected {self._finish.shape}.")
             self._finish.write(out[i], image, changes, i)
 
+    def beside(self, values: torch.Tensor) -> torch.Tensor:
+        """See `Backend.beside`."""
+        return values
+
+    def mark(self) -> None:
+        """See `Backend.mark`."""
+
     def close(self) -> None:
         """See `Backend.close`."""
         self._threads.shutdown(wait=True)

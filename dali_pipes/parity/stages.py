@@ -26,7 +26,7 @@ import numpy.typing as npt
 import torch
 
 from dali_pipes import backends, cache, sampling
-from dali_pipes.epoch import Epoch
+from dali_pipes.epoch import Epoch, take_over
 from dali_pipes.errors import ConfigError
 from dali_pipes.fetch import Encoded, Fetcher
 from dali_pipes.manifest import Manifest
@@ -89,8 +89,6 @@ def outputs(
     device = torch.cuda.current_device() if "dali-gpu" in names else None
     with ExitStack() as stack:
         store = stack.enter_context(closing(cache.open_store(cache_mode, cache_dir)))
-        if device is not None and hasattr(store, "page_lock"):
-            store.page_lock()
         encoded = decode and any(name.startswith("dali-") for name in names)
         fetcher = stack.enter_context(closing(Fetcher(manifest, recipe, store, workers=workers, encoded=encoded)))
         threads = stack.enter_context(ThreadPoolExecutor(workers))
@@ -111,6 +109,7 @@ def outputs(
             for place, epoch in epochs.items():
                 batch = epoch.batch(samples, given if epoch.backend.takes_encoded else decoded)
                 if batch is not None:
+                    take_over(batch, epoch.backend.mark())
                     for index, image in zip(batch.index.tolist(), batch.image.cpu().numpy()):
                         found[index][place] = image
             yield from found.items()
