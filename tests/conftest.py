@@ -11,6 +11,9 @@ EXPECTED_SKIPS = (
     "nvcc is not installed",
     "only root can be several users",
     "Ray is not installed",
+    "s3fs is not installed",
+    "moto is not installed",
+    "moto's server is not installed",
 )
 """Beginnings of the reasons for which a test may be skipped in CI."""
 
