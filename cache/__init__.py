@@ -18,7 +18,7 @@ from .integrity import content_digest
 from .key import Key, default_secret
 from .parts import PartsLedger
 from .pin import PinnedMapping
-from .sources import SourceIndex
+from .sources import FileState, SourceIndex
 from .store import DISK_MODES, MODES, PERSISTENT_MODES, Store, open_store
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
@@ -29,6 +29,7 @@ __all__ = [
     "PERSISTENT_MODES",
     "CacheError",
     "EntryError",
+    "FileState",
     "IntegrityError",
     "Key",
     "PartsLedger",

@@ -1,55 +1,77 @@
-"""Append-only journals of fixed 64-byte records, one file per writer, so that writers need no locks.
+"""Append-only journals of records of one size, one file per writer, so that writers need no locks.
 
-A record is 56 bytes of content and a 64-bit check of them; it is published by one O_APPEND write. Readers take what is
-complete and valid and ignore the rest: a torn end, a page of zeros, a flipped bit. Files are named
-``<16 hex digits><suffix>``.
+A record is some 64-bit words of content and a 64-bit check of them; it is published by one O_APPEND write. Readers take
+what is complete and valid and ignore the rest: a torn end, a page of zeros, a flipped bit. Files are named
+``<16 hex digits><suffix>``; a suffix stands for one layout of records.
 
-check: h = 0x9E3779B97F4A7C15; for each of the seven little-endian words w: h = (h ^ w) * 0xFF51AFD7ED558CCD mod 2^64;
+check: h = 0x9E3779B97F4A7C15; for each little-endian word w: h = (h ^ w) * 0xFF51AFD7ED558CCD mod 2^64;
   h ^= h >> 32. Every step is a bijection of h, so a change within one word is always found. It is vectorised: a
-  million records take 50 ms.
+  million records take 50 ms. It finds accidents, not forgers: where others can write, a record carries a ``mac`` too.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import hmac
 import logging
 import os
 import secrets
 import struct
 import time
 from collections.abc import Iterator
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 
+from .errors import IntegrityError
 from .files import Folder, chunks
 
 LOG = logging.getLogger(__name__)
-RECORD = 64
+RECORD = 64  # bytes of a record of the packed mode, and of the trailer of an entry that is a file
+MAC_BYTES = 8
+_OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # no journal is to blame for these
 _SMALL = 1 << 20  # bytes; smaller journals are merged
 _RELY = 1.0  # seconds for which a folder's time of change is believed: some network folders do not keep it
 _SEED, _PRIME, _MASK = 0x9E3779B97F4A7C15, 0xFF51AFD7ED558CCD, (1 << 64) - 1
 
 
 def seal(body: bytes) -> bytes:
-    """A record: 56 bytes of content and their check."""
+    """Return a record: content of whole 64-bit words, and their check."""
     check = _SEED
-    for word in struct.unpack("<7Q", body):
+    for word in struct.unpack(f"<{len(body) // 8}Q", body):
         check = ((check ^ word) * _PRIME) & _MASK
         check ^= check >> 32
     return body + check.to_bytes(8, "little")
 
 
 def valid(records: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """bool[n]: which of ``records`` (any 64-byte dtype [n]) carry their own check."""
-    words = records.view("<u8").reshape(-1, 8)
+    """Return bool[n]: which of ``records`` (any dtype of whole 64-bit words, [n]) carry their own check."""
+    words = records.view("<u8").reshape(len(records), -1)
     check = np.full(len(words), _SEED, "<u8")
-    for column in range(7):
+    for column in range(words.shape[1] - 1):
         check ^= words[:, column]
         check *= np.uint64(_PRIME)
         check ^= check >> np.uint64(32)
-    good: np.ndarray[Any, Any] = check == words[:, 7]
+    good: np.ndarray[Any, Any] = check == words[:, -1]
     return good
+
+
+def mac(key: bytes, body: bytes) -> bytes:
+    """Return 8 bytes that only a holder of ``key`` can make for ``body``."""
+    return blake2b(body, digest_size=MAC_BYTES, key=key, person=b"dali-pipes mac").digest()
+
+
+def seal_signed(body: bytes, key: bytes) -> bytes:
+    """Return a record whose last fields are the ``mac`` of its content and the check of both."""
+    return seal(body + mac(key, body))
+
+
+def is_signed(record: bytes, key: bytes) -> bool:
+    """Whether a record of ``seal_signed`` was made with ``key``."""
+    body = record[: -8 - MAC_BYTES]
+    return hmac.compare_digest(mac(key, body), record[len(body) : -8])
 
 
 def is_settled(mtime_ns: int) -> bool:
@@ -65,7 +87,7 @@ class JournalReader:
     """Reads the journals of one suffix in a folder, and what has been added to them since the last look."""
 
     def __init__(self, folder: Folder, suffix: str, dtype: np.dtype[Any]) -> None:
-        self._folder, self._suffix, self._dtype = folder, suffix, dtype
+        self._folder, self._suffix, self._dtype, self._size = folder, suffix, dtype, dtype.itemsize
         self._stems: list[str] = []
         self._stamp, self._until = (0, 0), 0.0  # of the folder when it was listed, and how long that may be relied on
         self._offsets: dict[str, int] = {}
@@ -80,31 +102,37 @@ class JournalReader:
     def wrote(self, stem: str) -> None:
         """One record was appended by this process, which knows it: it is not read again."""
         if self._offsets.get(stem):  # its header was read: what follows is in order
-            self._offsets[stem] += RECORD
+            self._offsets[stem] += self._size
 
     def poll(self) -> tuple[list[tuple[str, np.ndarray[Any, Any]]], list[str]]:
-        """(stem and its new valid records) of every journal that grew, and the stems of those that are gone."""
+        """Return (stem and its new valid records) of every journal that grew, and the stems of those that are gone.
+
+        A journal that cannot be read, or that shrinks, is left out; the others are read. Raises OSError where the
+        folder cannot be listed, or this process has no handles or memory left.
+        """
         stems = self._list()
         grown = []
         for stem in stems:
             if stem in self.complete or stem in self.unreadable:
                 continue
             offset = self._offsets.setdefault(stem, 0)
-            found = self._folder.status(stem + self._suffix)
-            if found is None or found.st_size < offset + RECORD:
-                continue
             try:
+                found = self._folder.status(stem + self._suffix)
+                if found is None or found.st_size < offset + self._size:
+                    continue
                 data = self._folder.read(stem + self._suffix, offset)
-            except FileNotFoundError:
+            except (FileNotFoundError, IntegrityError):  # it is removed, or shrinks, while it is read
                 continue
-            except PermissionError as error:
+            except OSError as error:
+                if error.errno in _OURS:
+                    raise
                 self._skip(stem, error)
                 continue
-            records = np.frombuffer(data, self._dtype, len(data) // RECORD)
+            records = np.frombuffer(data, self._dtype, len(data) // self._size)
             good = np.flatnonzero(valid(records))
             if len(good):
                 # bad records after the last good one may be on their way (a network folder): look again next time
-                self._offsets[stem] = offset + (int(good[-1]) + 1) * RECORD
+                self._offsets[stem] = offset + (int(good[-1]) + 1) * self._size
                 grown.append((stem, records[good] if len(good) < len(records) else records))
         gone = sorted(self._offsets.keys() - set(stems))
         for stem in gone:
@@ -113,17 +141,18 @@ class JournalReader:
             self.unreadable.discard(stem)
         return grown, gone
 
-    def _skip(self, stem: str, error: PermissionError) -> None:
+    def _skip(self, stem: str, error: OSError) -> None:
         self.unreadable.add(stem)
-        if len(self.unreadable) == 1:
-            LOG.warning(
-                "%s%s in %s is another user's and cannot be read (%s): going on without it; later ones are only "
-                "counted. A cache for several users is opened with shared_group= by the first of them",
-                stem,
-                self._suffix,
-                self._folder.path,
-                error,
+        if len(self.unreadable) > 1:
+            return
+        if isinstance(error, PermissionError):
+            why = (
+                "is another user's and cannot be read (%s): going on without it; later ones are only counted. A cache "
+                "for several users is opened with shared_group= by the first of them"
             )
+        else:
+            why = "cannot be read (%s): going on without it; later ones are only counted"
+        LOG.warning(f"%s%s in %s {why}", stem, self._suffix, self._folder.path, error)
 
     def _list(self) -> list[str]:
         """The journals that there are. A folder of thousands that has not changed is not listed again."""
@@ -164,8 +193,10 @@ class JournalWriter:
         self._pid, self._stem = os.getpid(), stem
 
 
-def merge_journals(folder: Folder, suffix: str, dry_run: bool = False) -> int:
-    """Makes one journal of the small ones that short runs leave; how many fewer there are, or would be.
+def merge_journals(folder: Folder, suffix: str, size: int, dry_run: bool = False) -> int:
+    """Make one journal of the small ones that short runs leave; how many fewer there are, or would be.
+
+    ``size``: bytes of a record.
 
     For journals of a JournalWriter, who need not stop: what is added until a journal is removed is kept here, and who
     adds to one that has been removed notices. Raises OSError; what was merged is not lost then.
@@ -174,27 +205,27 @@ def merge_journals(folder: Folder, suffix: str, dry_run: bool = False) -> int:
     small = sorted((status.st_mtime_ns, name) for status, name in found if status.st_size < _SMALL)
     if dry_run or len(small) < 2:
         return max(0, len(small) - 1)
-    sizes: dict[str, int] = {}
+    lengths: dict[str, int] = {}
 
     def parts() -> Iterator[bytes]:
         for _, name in small:
             with contextlib.suppress(FileNotFoundError, PermissionError):  # removed meanwhile, or another user's
                 data = folder.read(name)
-                records = np.frombuffer(data, "V64", len(data) // RECORD)
-                sizes[name] = len(data)
+                records = np.frombuffer(data, f"V{size}", len(data) // size)
+                lengths[name] = len(data)
                 yield records[valid(records)].tobytes()
 
     merged, fewer = secrets.token_hex(8) + suffix, -1
     try:
         folder.publish(merged, parts(), replace=False)
         folder.sync(merged)
-        for name, size in sizes.items():
+        for name, length in lengths.items():
             with contextlib.suppress(FileNotFoundError), folder.open(name) as fd:
-                if os.fstat(fd).st_size == size and folder.delete(name):
+                if os.fstat(fd).st_size == length and folder.delete(name):
                     fewer += 1
-                    late = os.fstat(fd).st_size - size
+                    late = os.fstat(fd).st_size - length
                     if late:
-                        folder.publish(secrets.token_hex(8) + suffix, chunks(fd, size, late), replace=False)
+                        folder.publish(secrets.token_hex(8) + suffix, chunks(fd, length, late), replace=False)
     finally:
         if fewer < 0:  # it stands for nothing
             folder.delete(merged)

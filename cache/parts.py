@@ -1,8 +1,9 @@
 """What entries were made of, so that ``explain`` can say part by part why a sample misses.
 
-A key is a digest: it cannot be taken apart. So whoever puts an entry may note its parts here: one 64-byte record
-(``parts/<token>.prt``, see :mod:`.journal`) with the key and keyed digests of the parts, 8 bytes of the source
-and 3 of each of up to ten others. Nothing can be read out of them but whether a part is the same as now.
+A key is a digest: it cannot be taken apart. So whoever puts an entry may note its parts here: one 120-byte record
+(``parts/<token>.made``, see :mod:`.journal`) with the key and keyed digests of the parts, 8 bytes of the source
+and 3 of each of the others, and a ``mac``. From the 24th on the others share one digest. Nothing can be read out of a
+record but whether a part is the same as now, and nobody without the secret can make one.
 """
 
 from __future__ import annotations
@@ -16,15 +17,25 @@ from typing import Any
 
 import numpy as np
 
-from .errors import EntryError
+from .errors import EntryError, IntegrityError
 from .files import Folder, access_to, tag
-from .journal import JournalReader, JournalWriter, seal
+from .journal import JournalReader, JournalWriter, is_signed, seal_signed
 from .key import Key, default_secret
 from .lock import ProcessLock
 
 LOG = logging.getLogger(__name__)
-RECORD = np.dtype([("key", "V16"), ("source", "V8"), ("names", "V2"), ("parts", "V3", 10), ("check", "<u8")])
-MOST = 10
+SUFFIX = ".made"
+SLOTS = 24
+RECORD = np.dtype(
+    [
+        ("key", "V16"),
+        ("source", "V8"),
+        ("names", "V8"),
+        ("parts", "V3", SLOTS),
+        ("mac", "V8"),
+        ("check", "<u8"),
+    ]
+)
 Part = str | int | bytes
 
 
@@ -46,7 +57,7 @@ class PartsLedger:
         self._source, self._read_only = source, read_only
         secret = default_secret() if secret is None else secret
         self._secret = blake2b(secret, digest_size=32, person=b"dali-pipes part").digest()
-        self._writer, self._warned = JournalWriter(self._folder, ".prt"), False
+        self._writer, self._warned = JournalWriter(self._folder, SUFFIX), False
         if not read_only:
             with contextlib.suppress(OSError):  # a folder that cannot be made or read holds nothing to sweep
                 self._folder.sweep()
@@ -57,7 +68,8 @@ class PartsLedger:
         if self._read_only:
             return
         source, names, others = self._digests(parts)
-        record = seal(key.digest + source + names + b"".join(others).ljust(30, b"\0"))
+        body = key.digest + source + names + b"".join(others).ljust(3 * SLOTS, b"\0")
+        record = seal_signed(body, self._secret)
         with self._lock:
             self._append(record)
 
@@ -66,40 +78,45 @@ class PartsLedger:
             if not self._writer.stem:
                 tag(self._root)
             self._writer.append(record)
-        except OSError as error:
+        except (OSError, IntegrityError) as error:
             if not self._warned:
                 self._warned = True
                 LOG.warning("what entries are made of cannot be noted (%s): 'explain' will know less", error)
 
     def explain(self, parts: Mapping[str, Part]) -> dict[str, Any]:
-        """How ``parts`` compare with the nearest entry that was made of the same source.
+        """Return how ``parts`` compare with the nearest entry that was made of the same source.
 
         ``noted``: entries of this source; ``parts``: by name ``"same"``, ``"differs"`` or ``"unknown"``; ``nearest``:
         its key.
         """
         source, names, others = self._digests(parts)
-        ordered = sorted(parts.keys() - {self._source})
-        found = [records[_rows(records["source"], source)] for records in self._records()]
-        mine = np.concatenate(found) if found else np.zeros(0, RECORD)
+        slots = _slots(sorted(parts.keys() - {self._source}))
+        mine = self._of_source(source)
         same_names = mine[_rows(mine["names"], names)]
         if not len(same_names):
             state = "unknown" if not len(mine) else "same"
-            return {
-                "noted": len(mine),
-                "nearest": None,
-                "parts": {self._source: state} | dict.fromkeys(ordered, "unknown"),
-            }
+            states = dict.fromkeys((name for slot in slots for name in slot), "unknown")
+            return {"noted": len(mine), "nearest": None, "parts": {self._source: state, **states}}
         equal = np.stack([_rows(same_names["parts"][:, at], other) for at, other in enumerate(others)], axis=1)
         best = len(equal) - 1 - int(np.argmax(equal.sum(axis=1)[::-1]))  # the latest of the nearest
-        states = {name: "same" if same else "differs" for name, same in zip(ordered, equal[best].tolist())}
+        states = {}
+        for slot, same in zip(slots, equal[best].tolist()):
+            # of several parts with one digest nobody knows which differs
+            states |= dict.fromkeys(slot, "same" if same else "differs" if len(slot) == 1 else "unknown")
         nearest = bytes(same_names[best]["key"]).hex()
         return {"noted": len(mine), "nearest": nearest, "parts": {self._source: "same", **states}}
 
     def keys_of(self, source: Part) -> list[Key]:
-        """The keys of all entries that were noted as made of this source."""
-        wanted = self._source_digest(source)
-        found = (records["key"][_rows(records["source"], wanted)] for records in self._records())
-        return sorted({Key(bytes(key)) for keys in found for key in keys}, key=lambda key: key.digest)
+        """Return the keys of all entries that were noted as made of this source."""
+        mine = self._of_source(self._source_digest(source))
+        return sorted({Key(bytes(key)) for key in mine["key"]}, key=lambda key: key.digest)
+
+    def _of_source(self, source: bytes) -> np.ndarray[Any, Any]:
+        """The records of a source that a holder of the secret wrote."""
+        found = [records[_rows(records["source"], source)] for records in self._records()]
+        mine = np.concatenate(found) if found else np.zeros(0, RECORD)
+        ours: np.ndarray[Any, Any] = mine[np.array([is_signed(row.tobytes(), self._secret) for row in mine], bool)]
+        return ours
 
     def close(self) -> None:
         """Gives the folder's handles back."""
@@ -108,22 +125,27 @@ class PartsLedger:
 
     def _records(self) -> list[np.ndarray[Any, Any]]:
         try:
-            return [records for _, records in JournalReader(self._folder, ".prt", RECORD).poll()[0]]
-        except OSError:
+            return [records for _, records in JournalReader(self._folder, SUFFIX, RECORD).poll()[0]]
+        except (OSError, IntegrityError):
             return []
 
     def _digests(self, parts: Mapping[str, Part]) -> tuple[bytes, bytes, list[bytes]]:
-        if self._source not in parts or not 2 <= len(parts) <= MOST + 1:
-            raise EntryError(
-                f"an entry has a part {self._source!r} and 1 to {MOST} others; got {', '.join(sorted(parts))}"
-            )
         ordered = sorted(parts.keys() - {self._source})
-        names = Key.of(self._secret, names="\0".join(ordered)).digest[:2]
-        others = [Key.of(self._secret, **{name: parts[name]}).digest[:3] for name in ordered]
+        if self._source not in parts or not ordered:
+            raise EntryError(f"an entry has a part {self._source!r} and others; got {', '.join(sorted(parts))}")
+        names = Key.of(self._secret, names="\0".join(ordered)).digest[:8]
+        others = [Key.of(self._secret, **{name: parts[name] for name in slot}).digest[:3] for slot in _slots(ordered)]
         return self._source_digest(parts[self._source]), names, others
 
     def _source_digest(self, source: Part) -> bytes:
         return Key.of(self._secret, source=source).digest[:8]
+
+
+def _slots(names: list[str]) -> list[list[str]]:
+    """Which parts each digest of a record stands for: one each, and the last for all that are left."""
+    if len(names) <= SLOTS:
+        return [[name] for name in names]
+    return [*([name] for name in names[: SLOTS - 1]), names[SLOTS - 1 :]]
 
 
 def _rows(column: np.ndarray[Any, Any], wanted: bytes) -> np.ndarray[Any, Any]:

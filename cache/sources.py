@@ -1,11 +1,23 @@
 """What the content of a source file was when it was last read, so that a warm run need not read it again.
 
-Remembers (path, size, mtime) -> (content digest, tag). Paths are kept as keyed digests only: nothing on disk names a
-file. Records are those of :mod:`.journal`, in ``sources/<token>.src``, one journal per writer. A million of them
-load in well under a second and are kept as arrays, 64 bytes each.
+Remembers (path, size, mtime, ctime, inode) -> (content digest, tag). With the inode and the time of the last change of
+any kind, a file that took another's place is a new one, whatever its size and mtime say: nobody but the system sets a
+ctime. Records are those of :mod:`.journal`, in ``sources/<token>.seen``, one journal per writer:
 
-A file changed again within the clock's granularity keeps its size and mtime, so a file that was modified "just now" is
-not remembered (:func:`.journal.is_settled`).
+| bytes | field | |
+|---|---|---|
+| 16 | path | keyed digest |
+| 16 | state | keyed digest of path, size, times in ns and inode |
+| 16 | content | the digest, XORed with a keyed digest of path and state |
+| 24 | tag | ASCII, padded with zeros |
+| 8 | mac | of all before |
+| 8 | check | the journal's |
+
+So nothing on disk names a file or tells whether some file was ever read, and nobody without the secret can give a file
+another content. A million records load in well under a second and are kept as arrays.
+
+A file changed again within the clock's granularity keeps its state, so a file that was changed "just now" is not
+remembered (:func:`.journal.is_settled`).
 """
 
 from __future__ import annotations
@@ -13,23 +25,47 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import struct
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .errors import StoreConfigError
+from .errors import IntegrityError, StoreConfigError
 from .files import Folder, access_to, tag
-from .journal import JournalReader, JournalWriter, is_settled, seal
+from .journal import JournalReader, JournalWriter, is_settled, is_signed, seal_signed
 from .key import default_secret
 from .lock import ProcessLock
 
 LOG = logging.getLogger(__name__)
+SUFFIX = ".seen"
+TAG_BYTES = 24
 RECORD = np.dtype(
-    [("path", "<u8", 2), ("size", "<u8"), ("mtime", "<i8"), ("content", "V16"), ("tag", "V8"), ("check", "<u8")]
+    [
+        ("path", "<u8", 2),
+        ("state", "V16"),
+        ("content", "V16"),
+        ("tag", f"V{TAG_BYTES}"),
+        ("mac", "V8"),
+        ("check", "<u8"),
+    ]
 )
 _EMPTY = np.zeros(0, RECORD)
 _MOST_RECENT = 100_000  # records kept in a table before they are sorted into the array
+
+
+class FileState(NamedTuple):
+    """What tells a file from any other content at its path: bytes, times in ns, inode."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> FileState:
+        """Return the state that ``os.stat`` or ``os.fstat`` tells."""
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
 class SourceIndex:
@@ -61,8 +97,8 @@ class SourceIndex:
         access = access_to(os.fspath(directory), shared_group)
         self._root = Folder(directory, access, read_only)
         self._folder = Folder(os.path.join(os.fspath(directory), "sources"), access, read_only)
-        self._reader = JournalReader(self._folder, ".src", RECORD)
-        self._writer = JournalWriter(self._folder, ".src")
+        self._reader = JournalReader(self._folder, SUFFIX, RECORD)
+        self._writer = JournalWriter(self._folder, SUFFIX)
         try:
             if not read_only:
                 tag(self._root)
@@ -79,48 +115,48 @@ class SourceIndex:
         return _reopen, self._arguments
 
     def path_digest(self, path: str | os.PathLike[str]) -> bytes:
-        """16 bytes that stand for a path; tells nothing without the secret."""
+        """Return 16 bytes that stand for a path; they tell nothing without the secret."""
         return blake2b(os.fsencode(path), digest_size=16, key=self._secret).digest()
 
-    def lookup(self, path: str | os.PathLike[str], size: int, mtime_ns: int) -> tuple[bytes, str] | None:
-        """(content digest, tag) of a file seen before with this size and mtime, or None."""
+    def lookup(self, path: str | os.PathLike[str], state: FileState) -> tuple[bytes, str] | None:
+        """Return (content digest, tag) of a file seen before in this state, or None."""
         digest = self.path_digest(path)
-        found = self._find(digest, size, mtime_ns)
+        wanted = self._state_digest(digest, state)
+        found = self._find(digest, wanted)
         if found is None and self._folder is not None:
             with self._lock:
                 try:
                     news = self._refresh()
-                except OSError as error:
+                except (OSError, IntegrityError) as error:
                     self._failed(error)
                     news = False
-            found = self._find(digest, size, mtime_ns) if news else None
+            found = self._find(digest, wanted) if news else None
         if found is None:
             return None
-        return bytes(found["content"]), bytes(found["tag"]).rstrip(b"\0").decode("ascii", "replace")
+        return self._content(found), bytes(found["tag"]).rstrip(b"\0").decode("ascii", "replace")
 
-    def seen(self, path: str | os.PathLike[str]) -> list[tuple[int, int]]:
-        """(size, mtime_ns) of every state of this file that is remembered: to explain a miss."""
+    def contents(self, path: str | os.PathLike[str]) -> set[bytes]:
+        """Return the content digest of every state of this file that is remembered."""
         digest = self.path_digest(path)
         rows = [row for row in (*self._rows(digest), self._recent.get(digest)) if row is not None]
-        return sorted({(int(row["size"]), int(row["mtime"])) for row in rows})
+        return {self._content(row) for row in rows if self._is_ours(row)}
 
-    def record(self, path: str | os.PathLike[str], size: int, mtime_ns: int, content: bytes, tag: str = "") -> bool:
-        """Remembers what a file held; False if it was modified too recently to tell (or if nothing can be written)."""
-        if len(content) != 16 or len(tag) > 8 or not tag.isascii():
-            raise StoreConfigError(
-                f"content is 16 bytes and a tag at most 8 ASCII characters; got {len(content)} and {len(tag)}"
-            )
-        if not is_settled(mtime_ns):
+    def record(self, path: str | os.PathLike[str], state: FileState, content: bytes, tag: str = "") -> bool:
+        """Remember what a file held.
+
+        ``tag`` is the caller's own word on the content, ASCII.
+
+        Returns False, and remembers nothing, if the file was changed too recently to tell, or the tag has more than
+        ``TAG_BYTES`` characters; False too if nothing can be written.
+        """
+        if len(content) != 16 or not tag.isascii():
+            raise StoreConfigError(f"content is 16 bytes and a tag is ASCII; got {len(content)} bytes and {tag!r}")
+        if len(tag) > TAG_BYTES or not (is_settled(state.mtime_ns) and is_settled(state.ctime_ns)):
             return False
         digest = self.path_digest(path)
-        body = (
-            digest
-            + size.to_bytes(8, "little")
-            + mtime_ns.to_bytes(8, "little", signed=True)
-            + content
-            + tag.encode("ascii").ljust(8, b"\0")
-        )
-        record = seal(body)
+        place = digest + self._state_digest(digest, state)
+        body = place + self._hide(place, content) + tag.encode("ascii").ljust(TAG_BYTES, b"\0")
+        record = seal_signed(body, self._secret)
         with self._lock:
             self._recent[digest] = np.frombuffer(record, RECORD)[0]
             if self._folder is None:
@@ -129,7 +165,7 @@ class SourceIndex:
                 return False
             try:
                 self._writer.append(record)
-            except OSError as error:
+            except (OSError, IntegrityError) as error:
                 self._failed(error)
                 return False
         return True
@@ -143,14 +179,30 @@ class SourceIndex:
             self._folder.close()
             self._root.close()
 
-    def _find(self, digest: bytes, size: int, mtime_ns: int) -> np.void | None:
+    def _state_digest(self, path: bytes, state: FileState) -> bytes:
+        plain = path + struct.pack("<QqqQ", *state)
+        return blake2b(plain, digest_size=16, key=self._secret, person=b"dali-pipes state").digest()
+
+    def _hide(self, place: bytes, content: bytes) -> bytes:
+        """The content digest of a place (path and state) as it is written, and back."""
+        pad = blake2b(place, digest_size=16, key=self._secret, person=b"dali-pipes hide").digest()
+        return (int.from_bytes(content, "little") ^ int.from_bytes(pad, "little")).to_bytes(16, "little")
+
+    def _content(self, row: np.void) -> bytes:
+        return self._hide(row.tobytes()[:32], bytes(row["content"]))
+
+    def _find(self, digest: bytes, state: bytes) -> np.void | None:
         row = self._recent.get(digest)
-        if row is not None and row["size"] == size and row["mtime"] == mtime_ns:
+        if row is not None and bytes(row["state"]) == state and self._is_ours(row):
             return row
         for row in self._rows(digest):
-            if row["size"] == size and row["mtime"] == mtime_ns:
+            if bytes(row["state"]) == state and self._is_ours(row):
                 return row
         return None
+
+    def _is_ours(self, row: np.void) -> bool:
+        """Whether a holder of the secret wrote a record. Checked when it is used: a million checks take a second."""
+        return is_signed(row.tobytes(), self._secret)
 
     def _rows(self, digest: bytes) -> list[np.void]:
         """The records of a path, the newest first."""
@@ -185,7 +237,7 @@ class SourceIndex:
         self._records, self._order, self._sorted = records, order, first[order]
         return True
 
-    def _failed(self, error: OSError) -> None:
+    def _failed(self, error: Exception) -> None:
         self.errors += 1
         if self.errors == 1:
             LOG.warning(

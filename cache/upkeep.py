@@ -13,13 +13,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from . import parts, sources
 from .access import Access
 from .base import BaseStore, Options
 from .budget import QUARANTINE
-from .errors import StoreConfigError
+from .errors import IntegrityError, StoreConfigError
 from .files import TAG_NAME, Folder, access_to, is_tagged
 from .flight import left_behind
-from .journal import RECORD, merge_journals
+from .journal import is_journal, merge_journals
 from .key import Key
 from .packed import PackedStore
 from .parts import PartsLedger
@@ -33,10 +34,15 @@ _PATTERNS = {
     "tensor-disk": re.compile(_ENTRY + r"\.pt"),
     "tensor-memmap": re.compile(_ENTRY + r"\.(json|[0-9a-f]{16}-[0-9]+-[0-9]+\.[0-9a-f]{16}\.dat)"),
     "pinned": _SEGMENT,
-    "sources": re.compile(r"[0-9a-f]{16}\.src"),
+    "sources": re.compile(r"[0-9a-f]{16}\.(seen|src)"),
     "claims": re.compile(r"[0-9a-f]{32}\.claim|[0-9a-f]{16}\.now"),
-    "parts": re.compile(r"[0-9a-f]{16}\.prt"),
+    "parts": re.compile(r"[0-9a-f]{16}\.(made|prt)"),
 }
+_JOURNALS = {  # suffix, and bytes of a record
+    "sources": (sources.SUFFIX, sources.RECORD.itemsize),
+    "parts": (parts.SUFFIX, parts.RECORD.itemsize),
+}
+_SUPERSEDED = (".src", ".prt")  # journals of layouts that nobody reads any more
 _SET_ASIDE = re.compile(QUARANTINE + r"/[0-9a-f]{16}(-[0-9]+)?\.(png|npy|pt|json|dat)")
 MODES_ON_DISK = ("disk", "npy", "tensor-disk", "tensor-memmap", "pinned")
 Progress = Callable[[int, int], None]
@@ -77,9 +83,10 @@ def stats(directory: str | os.PathLike[str]) -> dict[str, Any]:
         modes[store.mode] = {"entries": found["entries"], "bytes": found["bytes"]}
         store.close()
     kinds = _sorted(path)
-    sources = Folder(os.path.join(path, "sources"), read_only=True)
-    known = sum(status.st_size // RECORD for _, status in sources.scan())
-    sources.close()
+    folder = Folder(os.path.join(path, "sources"), read_only=True)
+    suffix, record = _JOURNALS["sources"]
+    known = sum(status.st_size // record for name, status in folder.scan() if is_journal(name, suffix))
+    folder.close()
     return {
         "directory": path,
         "entries": sum(mode["entries"] for mode in modes.values()),
@@ -147,9 +154,10 @@ def _left_beside(path: str) -> list[str]:
 def gc(directory: str | os.PathLike[str], disk_bytes: int | None = None, dry_run: bool = False) -> dict[str, Any]:
     """Removes what nobody needs.
 
-    Orphans, quarantined entries, stale claims, and entries beyond ``disk_bytes`` (per mode, oldest first); then
-    merges small segments of the pinned mode, and small journals, which others may go on using meanwhile. In another
-    user's cache nothing is merged, unless it is a group's: the copies would be for this user alone.
+    Orphans, quarantined entries, stale claims, journals of old layouts, and entries beyond ``disk_bytes`` (per mode,
+    oldest first); then merges small segments of the pinned mode, and small journals, which others may go on using
+    meanwhile. In another user's cache nothing is merged, unless it is a group's: the copies would be for this user
+    alone.
 
     Gives ``orphans``, ``quarantined``, ``evicted``, ``merged`` (by how many segments and journals there are fewer)
     and ``freed`` bytes; with ``dry_run`` nothing is changed and ``evicted`` is 0.
@@ -157,7 +165,7 @@ def gc(directory: str | os.PathLike[str], disk_bytes: int | None = None, dry_run
     path = _require_cache(directory)
     kinds = _sorted(path)
     stores = list(_stores(path, Options(read_only=True)))
-    left = _left_beside(path)
+    left = _left_beside(path) + [name for name, _ in kinds["ours"] if name.endswith(_SUPERSEDED)]
     orphans = len(left) + sum(len(orphans_of(store)) for store in stores)
     merged = sum(_compact(path, store, dry_run=True) for store in stores) + _merge_journals(path, dry_run=True)
     for store in stores:
@@ -192,10 +200,10 @@ def _merge_journals(path: str, dry_run: bool = False) -> int:
     if not _may_merge(path):
         return 0
     fewer = 0
-    for inner, suffix in (("sources", ".src"), ("parts", ".prt")):
+    for inner, (suffix, size) in _JOURNALS.items():
         folder = Folder(os.path.join(path, inner), access_to(path, None), read_only=True)
-        with contextlib.suppress(OSError):  # no room, say: they stay as they are
-            fewer += merge_journals(folder, suffix, dry_run)
+        with contextlib.suppress(OSError, IntegrityError):  # no room, say: they stay as they are
+            fewer += merge_journals(folder, suffix, size, dry_run)
         folder.close()
     return fewer
 

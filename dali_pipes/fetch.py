@@ -72,7 +72,6 @@ class Failure:
 
 
 Item = Pixels | Encoded | Failure
-Stamp = tuple[int, int, int]
 
 
 def key_parts(
@@ -303,18 +302,17 @@ class Fetcher:
             return image
         return apply_window(image, json.loads(attributes), self._recipe.window)
 
-    def _identify(self, path: Path, stamp: Stamp) -> tuple[bytes, Kind, bytes | memoryview | None]:
+    def _identify(self, path: Path, stamp: cache.FileState) -> tuple[bytes, Kind, bytes | memoryview | None]:
         """Digest and kind of a source file; its bytes too where they had to be read."""
-        size, modified, _ = stamp
-        known = self._sources.lookup(path, size, modified)
+        known = self._sources.lookup(path, stamp)
         if known is not None:
             content, tag = known
             return content, Kind.from_tag(tag), None
-        self._policy.limits.check_file(size)
+        self._policy.limits.check_file(stamp.size)
         data = self._read(path)
         kind, content = identify(path, data), cache.content_digest(data)
         _check_unchanged(path, stamp)
-        self._sources.record(path, size, modified, content, kind.tag)
+        self._sources.record(path, stamp, content, kind.tag)
         return content, kind, data
 
     def _read(self, path: Path) -> bytes | memoryview:
@@ -363,15 +361,15 @@ class Fetcher:
         return base_image(pixels, recipe.size, recipe.fit, recipe.interpolation)
 
 
-def _stamp(path: Path) -> Stamp:
-    """What tells a file from what was there before: size, time of modification in ns, inode."""
+def _stamp(path: Path) -> cache.FileState:
+    """What tells a file from what was there before."""
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise DecodeError("it is not a regular file; only files can be read")
-    return status.st_size, status.st_mtime_ns, status.st_ino
+    return cache.FileState.of(status)
 
 
-def _check_unchanged(path: Path, stamp: Stamp) -> None:
+def _check_unchanged(path: Path, stamp: cache.FileState) -> None:
     if _stamp(path) != stamp:
         raise UnsteadyError("the file changes while it is read; load it when it is complete")
 

@@ -18,16 +18,9 @@ from dali_pipes import fetch as fetch_module
 from dali_pipes.decode import DecodePolicy, Limits
 from dali_pipes.fetch import Encoded, Failure, Fetcher
 from dali_pipes.manifest import Manifest
+from tests.settled import settle
 
 RECIPE = dp.Recipe(size=(16, 12))
-LONG_AGO = 1_600_000_000
-
-
-def age(folder: Path) -> None:
-    """Gives files an old mtime: what was written just now is, with reason, not remembered."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            os.utime(path, ns=(LONG_AGO * 10**9 + 123_456_789,) * 2)
 
 
 class Run:
@@ -55,7 +48,7 @@ def run(manifest: Manifest, recipe: dp.Recipe, folder: Path, mode: str = "pinned
 @pytest.fixture
 def photos(tmp_path: Path) -> Manifest:
     manifest = manifest_of(tmp_path / "archive", pictures(5))
-    age(tmp_path / "archive")
+    settle(tmp_path / "archive")
     return manifest
 
 
@@ -123,7 +116,7 @@ def test_at_depth_16_another_window_decodes_nothing(tmp_path: Path) -> None:
     deep = np.linspace(0, 4095, 20 * 30).reshape(20, 30).astype(np.uint16)
     files = {"a.dcm": dicom(deep, BitsStored=12), "b.jpg": jpeg(noise(1, 20, 30))}
     manifest = manifest_of(tmp_path / "archive", files)
-    age(tmp_path / "archive")
+    settle(tmp_path / "archive")
     seen = []
     for window, decoded in [(None, 2), (dp.PercentileWindow(), 0), (dp.FixedWindow(2000, 900), 0), (dp.VOIWindow(), 0)]:
         found = run(manifest, dp.Recipe(size=(16, 12), depth=16, window=window), tmp_path / "cache")
@@ -397,12 +390,39 @@ def test_a_file_replaced_while_it_is_read_never_gets_under_the_other_content(
     assert np.array_equal(after.items[0], truth[0])
 
 
+@pytest.mark.parametrize("mode", cache.PERSISTENT_MODES)
+@pytest.mark.parametrize("how", ["swapped", "in place"])
+def test_other_content_of_the_same_size_and_mtime(photos: Manifest, tmp_path: Path, mode: str, how: str) -> None:
+    one, two = photos.resolve(0), photos.resolve(1)
+    data = [one.read_bytes(), two.read_bytes()]
+    longest = max(map(len, data))
+    data = [each + bytes(longest - len(each)) for each in data]  # zeros after a JPEG's end are no part of it
+    for path, each in zip((one, two), data):
+        path.write_bytes(each)
+    settle(one.parent)
+    before = run(photos, RECIPE, tmp_path / "cache", mode).items
+    if how == "swapped":
+        one.rename(one.with_name("aside"))
+        two.rename(one)
+        one.with_name("aside").rename(two)
+    else:
+        one.write_bytes(data[1])
+        two.write_bytes(data[0])
+        settle(one)
+        settle(two)
+    after = run(photos, RECIPE, tmp_path / "cache", mode)
+    assert not np.array_equal(before[0], before[1])
+    assert np.array_equal(after.items[0], before[1])
+    assert np.array_equal(after.items[1], before[0])
+    assert after.counts["bytes_read"] == 2 * longest, "the others are not read again"
+
+
 def test_a_file_that_never_rests_is_named(photos: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     count = iter(range(1000))
     real = fetch_module._stamp
     restless = photos.resolve(2)
     monkeypatch.setattr(
-        fetch_module, "_stamp", lambda path: (*real(path)[:2], next(count)) if path == restless else real(path)
+        fetch_module, "_stamp", lambda path: real(path)._replace(inode=next(count)) if path == restless else real(path)
     )
     found = run(photos, RECIPE, tmp_path / "cache")
     assert isinstance(found.failures[2], dp.UnsteadyError)

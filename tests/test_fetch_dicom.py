@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from make_images import dicom
 import dali_pipes as dp
 from dali_pipes import cache
 from dali_pipes.fetch import Fetcher
+from tests.settled import settle
 
 RECIPE = dp.Recipe(size=(16, 12))
 BURNED = ("NO", "YES", None, "YES")
@@ -81,7 +81,7 @@ def test_raw_images_among_those_made_for_looking_at_are_noticed(
 def test_a_long_file_is_read_whole_to_know_it_and_not_for_each_frame(tmp_path: Path, syntax: str) -> None:
     path = tmp_path / "stack.dcm"
     path.write_bytes(dicom([noise(i, 20, 30, 1) for i in range(60)], syntax))
-    os.utime(path, (1_600_000_000,) * 2)  # what was written just now is, with reason, not remembered
+    settle(tmp_path)
     with cache.open_store("none") as store:
         fetcher = Fetcher(dp.Manifest.from_dicom_tree(tmp_path), RECIPE, store, workers=1)
         try:

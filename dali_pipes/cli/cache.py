@@ -169,8 +169,7 @@ def _keys_of(directory: Path, manifest: Manifest, ids: set[str], groups: set[str
             path = manifest.resolve(sample.index)
             if path.is_file():
                 contents.add(content_digest(path.read_bytes()))
-            known = (sources.lookup(path, size, modified) for size, modified in sources.seen(path))
-            contents |= {found[0] for found in known if found is not None}
+            contents |= sources.contents(path)
         return sorted({key for content in contents for key in ledger.keys_of(content)}, key=lambda key: key.hex)
     finally:
         sources.close()
@@ -178,7 +177,7 @@ def _keys_of(directory: Path, manifest: Manifest, ids: set[str], groups: set[str
 
 
 def _explain(args: argparse.Namespace) -> int:
-    from dali_pipes.cache import Key, SourceIndex, content_digest, default_secret, upkeep
+    from dali_pipes.cache import FileState, Key, SourceIndex, content_digest, default_secret, upkeep
     from dali_pipes.decode import identify
     from dali_pipes.fetch import key_parts
 
@@ -191,9 +190,8 @@ def _explain(args: argparse.Namespace) -> int:
         args.cache_dir, Key.of(secret, **parts), parts, name_secret=secret, secret=_secret(args)
     )  # fmt: skip
     with_sources = SourceIndex(args.cache_dir, read_only=True)
-    status, seen = path.stat(), with_sources.seen(path)
+    changed = bool(with_sources.contents(path)) and with_sources.lookup(path, FileState.of(path.stat())) is None
     with_sources.close()
-    changed = bool(seen) and (status.st_size, status.st_mtime_ns) not in seen
     values = {name: part.hex() if isinstance(part, bytes) else part for name, part in parts.items()}
     document = {"file": str(args.file), "frame": args.frame, **found, "values": values, "file_changed": changed}
     rows = [[name, state, str(values[name])] for name, state in found["parts"].items()]

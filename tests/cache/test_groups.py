@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from dali_pipes.cache import DISK_MODES, PartsLedger, SingleFlight, SourceIndex, open_store, upkeep
+from dali_pipes.cache import DISK_MODES, FileState, PartsLedger, SingleFlight, SourceIndex, open_store, upkeep
 from dali_pipes.cache.files import Folder, access_to
 from tests.cache.conftest import key, value
 from tests.faults.conftest import in_child, wait
 
 GROUP, ANN, BOB = 54_321, 54_322, 54_323
+STATE = FileState(1, 1, 1, 1)
 SECRET = b"s" * 32
 SHARED, PRIVATE = (0o2770, 0o660), (0o700, 0o600)
 several_users = pytest.mark.skipif(os.getuid() != 0, reason="only root can be several users")
@@ -27,7 +28,7 @@ def use(mode: str, directory: Path, number: int, group: int | None = None) -> No
         SingleFlight(store).get_or_put(key(number), lambda: value(number))
         store.put(key(100 + number), value(number))
         store.delete(key(100 + number))
-    SourceIndex(directory, secret=SECRET, shared_group=group).record(f"{number}", 1, 1, bytes(16))
+    SourceIndex(directory, secret=SECRET, shared_group=group).record(f"{number}", STATE, bytes(16))
     PartsLedger(directory, secret=SECRET, shared_group=group).note(key(number), {"source": number, "size": 1})
 
 
@@ -169,7 +170,7 @@ def test_journals_that_cannot_be_read_are_left_out(
         real, refused = Folder.open, []
 
         def refuse(folder: Folder, name: str, flags: int = os.O_RDONLY) -> object:
-            if name not in mine and name.endswith((".idx", ".del", ".src", ".prt")):
+            if name not in mine and name.endswith((".idx", ".del", ".seen", ".made")):
                 refused.append(name)
                 raise PermissionError(13, "Permission denied")
             return real(folder, name, flags)
@@ -182,9 +183,9 @@ def test_journals_that_cannot_be_read_are_left_out(
             assert store.stats()["unreadable"] == 2
             assert store.compact() == 0  # type: ignore[attr-defined]
         index = SourceIndex(tmp_path, secret=SECRET)
-        assert index.lookup("1", 1, 1) == (bytes(16), "")
-        assert index.lookup("2", 1, 1) is None
+        assert index.lookup("1", STATE) == (bytes(16), "")
+        assert index.lookup("2", STATE) is None
         assert index.errors == 0
-    assert {Path(name).suffix for name in refused} == {".idx", ".del", ".src"}
+    assert {Path(name).suffix for name in refused} == {".idx", ".del", ".seen"}
     assert len(caplog.records) == 3, "once for each kind"
     assert "is opened with shared_group= by the first of them" in caplog.text

@@ -20,7 +20,16 @@ from hypothesis import strategies as st
 import dali_pipes.cache.files
 import dali_pipes.cache.journal
 from dali_pipes.cache.files import Folder
-from dali_pipes.cache.journal import JournalReader, JournalWriter, is_journal, merge_journals, seal, valid
+from dali_pipes.cache.journal import (
+    JournalReader,
+    JournalWriter,
+    is_journal,
+    is_signed,
+    merge_journals,
+    seal,
+    seal_signed,
+    valid,
+)
 from tests.faults.conftest import in_child, wait
 from tests.faults.syscalls import Os, Recording, Refusing, power_cut, replay
 
@@ -41,6 +50,21 @@ def test_one_flipped_bit_is_found(body: bytes, bit: int) -> None:
     record = bytearray(seal(body))
     record[bit // 8] ^= 1 << bit % 8
     assert check(bytes(record)) == [False]
+
+
+@given(st.integers(1, 20).flatmap(lambda words: st.binary(min_size=8 * words, max_size=8 * words)))
+def test_records_of_any_size(body: bytes) -> None:
+    record = seal(body)
+    assert valid(np.frombuffer(record * 2, f"V{len(record)}")).tolist() == [True, True]
+
+
+@given(st.binary(min_size=40, max_size=40), st.binary(min_size=32, max_size=32), st.integers(0, 48 * 8 - 1))
+def test_a_signed_record_is_its_makers(body: bytes, key: bytes, bit: int) -> None:
+    record = bytearray(seal_signed(body, key))
+    assert is_signed(bytes(record), key)
+    assert not is_signed(bytes(record), bytes(32) if key != bytes(32) else b"k" * 32)
+    record[bit // 8] ^= 1 << bit % 8
+    assert not is_signed(bytes(record), key)
 
 
 def test_zeros_ones_and_noise_are_not_records() -> None:
@@ -164,7 +188,7 @@ def test_a_torn_record_ends_a_journal(tmp_path: Path, monkeypatch: pytest.Monkey
             writer.append(number_record(1))
     writer.append(number_record(2))
     assert sorted(numbers(tmp_path)) == [0, 2]
-    assert merge_journals(Folder(tmp_path), ".src") == 1
+    assert merge_journals(Folder(tmp_path), ".src", 64) == 1
     assert sorted(numbers(tmp_path)) == [0, 2]
 
 
@@ -173,9 +197,9 @@ def test_small_journals_become_one_in_order(ten: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(dali_pipes.cache.journal, "_SMALL", 1000)
     large = ten / f"{6:016x}.src"
     large.write_bytes(b"".join(map(number_record, range(100, 120))))
-    assert merge_journals(Folder(ten), ".src", dry_run=True) == 9
+    assert merge_journals(Folder(ten), ".src", 64, dry_run=True) == 9
     assert len(list(ten.iterdir())) == 12
-    assert merge_journals(Folder(ten), ".src") == 9
+    assert merge_journals(Folder(ten), ".src", 64) == 9
     large.unlink()
     assert numbers(ten) == [*range(20)]
     assert {path.suffix for path in ten.iterdir()} == {".idx", ".src"}
@@ -191,7 +215,7 @@ def test_journals_are_purged_while_they_are_merged(ten: Path, monkeypatch: pytes
                 path.unlink()
 
     monkeypatch.setattr(Folder, "publish", publish)
-    assert merge_journals(Folder(ten), ".src") == 0
+    assert merge_journals(Folder(ten), ".src", 64) == 0
     assert os.listdir(ten) == []
 
 
@@ -206,7 +230,7 @@ def test_what_is_added_while_journals_are_merged(ten: Path, monkeypatch: pytest.
         next(path for path in ten.iterdir() if path.stat().st_mtime < 1.5e9).unlink()
 
     monkeypatch.setattr(Folder, "publish", publish)
-    assert merge_journals(folder, ".src") == 8, "but for the writer's, and one that is gone"
+    assert merge_journals(folder, ".src", 64) == 8, "but for the writer's, and one that is gone"
     assert set(numbers(ten)) == {*range(20), 50, 51}
 
 
@@ -220,7 +244,7 @@ def test_what_is_added_just_before_a_journal_is_removed(ten: Path, monkeypatch: 
         return real(folder, name)
 
     monkeypatch.setattr(Folder, "delete", delete)
-    merge_journals(Folder(ten), ".src")
+    merge_journals(Folder(ten), ".src", 64)
     writer.append(number_record(52))
     assert set(numbers(ten)) == {*range(20), 50, 51, 52}
 
@@ -252,7 +276,7 @@ def test_journals_are_merged_while_every_call_fails(ten: Path, monkeypatch: pyte
         refusing = Refusing(at, (errno.ENOSPC, errno.EIO)[at % 2])
         with monkeypatch.context() as patch, contextlib.suppress(OSError):
             patch.setattr(dali_pipes.cache.files, "os", Os(refusing))
-            merge_journals(Folder(tried), ".src")
+            merge_journals(Folder(tried), ".src", 64)
         assert set(numbers(tried)) == {*range(20)}
         there = len(os.listdir(tried))
         assert there <= 10, "a copy that stands for nothing does not stay"
@@ -267,7 +291,7 @@ def test_the_power_fails_while_journals_are_merged(ten: Path, tmp_path: Path, mo
     for number in (20, 21):
         JournalWriter(Folder(tmp_path / "made"), ".src").append(number_record(number))
     begin = len(recording.operations)
-    merge_journals(Folder(tmp_path / "made"), ".src")
+    merge_journals(Folder(tmp_path / "made"), ".src", 64)
     monkeypatch.undo()
     before, merge = recording.operations[:begin], recording.operations[begin:]
     for end in range(len(merge) + 1):

@@ -19,6 +19,7 @@ def test_public_names() -> None:
             "PERSISTENT_MODES",
             "CacheError",
             "EntryError",
+            "FileState",
             "IntegrityError",
             "Key",
             "PartsLedger",

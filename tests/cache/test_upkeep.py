@@ -10,7 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dali_pipes.cache import DISK_MODES, EntryError, Key, PartsLedger, SourceIndex, StoreConfigError, open_store, upkeep
+from dali_pipes.cache import (
+    DISK_MODES,
+    EntryError,
+    FileState,
+    Key,
+    PartsLedger,
+    SourceIndex,
+    StoreConfigError,
+    open_store,
+    upkeep,
+)
+from dali_pipes.cache import parts as ledger_module
+from dali_pipes.cache.journal import seal
 from tests.cache.conftest import key, value
 
 SECRET = b"s" * 32
@@ -23,7 +35,7 @@ def full(tmp_path: Path) -> Path:
         with open_store(mode, tmp_path) as store:
             for number in range(3):
                 store.put(key(number), value(number))
-    SourceIndex(tmp_path, secret=SECRET).record("a", 1, 1_700_000_000_000_000_001, bytes(16))
+    SourceIndex(tmp_path, secret=SECRET).record("a", FileState(1, 1, 1, 1), bytes(16))
     PartsLedger(tmp_path, secret=SECRET).note(key(1), {"source": b"a", "size": 512})
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "npy" / "mine.npy").write_text("mine")
@@ -201,10 +213,38 @@ def test_the_ledger_hides_and_survives(tmp_path: Path) -> None:
     ledger = PartsLedger(tmp_path, secret=SECRET)
     ledger.note(key(1), {"source": b"DOE^JANE", "window": "DOE^JANE"})
     assert b"DOE" not in b"".join(tree(tmp_path).values())
-    with pytest.raises(EntryError, match="an entry has a part 'source' and 1 to 10 others"):
+    with pytest.raises(EntryError, match="an entry has a part 'source' and others; got window"):
         ledger.note(key(1), {"window": 1})
     (tmp_path / "file").write_text("in the way")
     PartsLedger(tmp_path / "file", secret=SECRET).note(key(1), {"source": b"a", "size": 1})
+
+
+@pytest.mark.parametrize("count", [10, 11, 24, 25, 60])
+def test_a_recipe_may_get_further_parts(count: int, tmp_path: Path) -> None:
+    ledger = PartsLedger(tmp_path, secret=SECRET)
+    parts = {"source": b"a", **{f"part {number:02}": number for number in range(count)}}
+    ledger.note(Key.of(SECRET, **parts), parts)
+    assert ledger.explain(parts)["parts"] == dict.fromkeys(parts, "same")
+    for name in ("part 00", f"part {count - 1:02}"):
+        found = ledger.explain({**parts, name: "other"})["parts"]
+        alone = count <= 24 or name == "part 00"
+        assert found[name] == ("differs" if alone else "unknown")
+        assert sum(state != "same" for state in found.values()) == (1 if alone else count - 23)
+    more = ledger.explain({**parts, "another": 1})
+    assert (more["noted"], more["nearest"], more["parts"]["part 01"]) == (1, None, "unknown"), "made of other parts"
+
+
+def test_notes_that_somebody_without_the_secret_made(tmp_path: Path) -> None:
+    """A note of one source under another's name, with a check that is right: purge would remove what it should not."""
+    ledger = PartsLedger(tmp_path, secret=SECRET)
+    for number in (1, 2):
+        ledger.note(key(number), {"source": number, "size": 1})
+    (journal,) = (tmp_path / "parts").iterdir()
+    records = np.frombuffer(bytearray(journal.read_bytes()), ledger_module.RECORD)
+    records["source"] = records["source"][::-1].copy()
+    journal.write_bytes(b"".join(seal(record.tobytes()[:-8]) for record in records))
+    assert ledger.keys_of(1) == ledger.keys_of(2) == []
+    assert ledger.explain({"source": 1, "size": 1})["noted"] == 0
 
 
 def test_parts_are_noted_from_many_threads_at_once(tmp_path: Path) -> None:

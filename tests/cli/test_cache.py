@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from dali_pipes.cache import Key, open_store
 from dali_pipes.cli import main
 from dali_pipes.cli.common import size as size_of
 from tests.make_images import jpeg
+from tests.settled import settle
 
 Command = Callable[..., tuple[int, Any]]
 
@@ -38,8 +38,8 @@ def manifest(tmp_path: Path) -> Path:
     folder.mkdir()
     for i in range(3):
         (folder / f"{i}.jpg").write_bytes(jpeg(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)))
-        os.utime(folder / f"{i}.jpg", ns=(1_700_000_000_000_000_001 + i,) * 2)
     (folder / "m.csv").write_text("path,id,group\n0.jpg,a,p0\n1.jpg,b,p1\n2.jpg,c,p1\n")
+    settle(folder)
     return folder / "m.csv"
 
 

@@ -7,7 +7,6 @@ it. Children come from a fork server that has imported everything and has no thr
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from dali_pipes.arithmetic import base_image
 from dali_pipes.decode import decode, identify
 from dali_pipes.fetch import key_parts
 from tests.make_images import dicom, jpeg
+from tests.settled import settle
 
 RECIPE = dp.Recipe(size=(16, 20), mean=0.5, std=0.25, augment=dp.Augment(0.5, 0.5))
 DEEP = dp.Recipe(size=(16, 20), depth=16, channels=1, mean=0.5, std=0.25)
@@ -38,9 +38,9 @@ def make_set(folder: Path, count: int, dicoms: int = 4) -> dp.Manifest:
         else:
             name, data = f"{number}.jpg", jpeg(rng.integers(0, 256, (22 + number % 5, 27, 3), np.uint8))
         (folder / name).write_bytes(data)
-        os.utime(folder / name, ns=(10**18 + number, 10**18 + number))  # long ago: an index may trust it
         names.append(name)
     (folder / "m.csv").write_text("path,label\n" + "".join(f"{name},{i % 3}\n" for i, name in enumerate(names)))
+    settle(folder)
     return dp.Manifest.from_csv(folder / "m.csv")
 
 
