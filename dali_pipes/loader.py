@@ -198,18 +198,31 @@ class Loader:
         self._epochs = [*self._epochs, {"epoch": epoch, "samples": samples, **counts, **times}][-EPOCHS_KEPT:]
 
     def _produce(self, epoch: int, start: int) -> Iterator[tuple[int, Batch | None, torch.cuda.Event | None]]:
-        order = sampling.epoch_order(len(self.manifest), seed=self._seed, epoch=epoch, shuffle=self._shuffle)
-        mine = sampling.shard(order, rank=self._rank, world_size=self._world_size, drop_last=self._drop_last)
-        plan = sampling.batches(mine, position=start, batch_size=self.batch_size, drop_last=self._drop_last)
         if self._device_id is not None and hasattr(self._store, "page_lock"):
             self._store.page_lock()  # what is cached so far is copied to the GPU from where it lies
         backend = self._take_backend()
         try:
-            work = Epoch(self.manifest, self.recipe, self._fetcher, backend, self._on_error, self._seed, epoch, mine)
-            for taken, batch in work.batches(plan, start, ahead=max(1, -(-2 * self._workers // self.batch_size))):
+            for taken, batch in self.work(backend, epoch, start):
                 yield taken, batch, backend.mark()
         finally:
             self._idle.append(backend)
+
+    def work(self, backend: backends.Backend, epoch: int, start: int = 0) -> Iterator[tuple[int, Batch | None]]:
+        """Do the work of an epoch in the calling thread: for those who bring a backend of their own.
+
+        Args:
+            backend: computes the batches; used by nobody else meanwhile.
+            epoch: decides order and draws.
+            start: samples of this rank to leave out.
+
+        Yields:
+            Samples taken, and the batch, None where all of them were skipped.
+        """
+        order = sampling.epoch_order(len(self.manifest), seed=self._seed, epoch=epoch, shuffle=self._shuffle)
+        mine = sampling.shard(order, rank=self._rank, world_size=self._world_size, drop_last=self._drop_last)
+        plan = sampling.batches(mine, position=start, batch_size=self.batch_size, drop_last=self._drop_last)
+        work = Epoch(self.manifest, self.recipe, self._fetcher, backend, self._on_error, self._seed, epoch, mine)
+        return work.batches(plan, start, ahead=max(1, -(-2 * self._workers // self.batch_size)))
 
     def _take_backend(self) -> backends.Backend:
         try:

@@ -19,7 +19,7 @@ the base image; `crop_mirror_normalize` rounds as the contract does); on a GPU t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -36,6 +36,9 @@ from dali_pipes.finish import Changes
 from dali_pipes.recipe import Recipe
 
 Pixels = npt.NDArray[Any]
+
+CHANGES = ("hflip", "vflip", "warp", "colour")
+"""Those inputs of a graph that say what is done to a base image."""
 
 
 def decodes(recipe: Recipe) -> bool:
@@ -126,15 +129,32 @@ class Graph:
         if self.decode:
             jpeg = fn.external_source(name="jpeg", dtype=types.UINT8, ndim=1, batch=True, no_copy=True)
             encoded = fn.external_source(name="encoded", dtype=types.BOOL, ndim=0, batch=True)
-            develop = self._native if self.recipe.dali_base_image else self._portable
-            batch = _either(encoded, lambda: develop(jpeg), lambda: self._there(image))
+            batch = _either(encoded, lambda: self.developed(jpeg), lambda: self._there(image))
         else:
             batch = self._there(image)
-        if "hflip" in self.inputs:
-            hflip = fn.external_source(name="hflip", dtype=types.INT32, ndim=0, batch=True)
-            vflip = fn.external_source(name="vflip", dtype=types.INT32, ndim=0, batch=True)
-            batch = fn.flip(batch, horizontal=hflip, vertical=vflip)
-        return self._normalised(self._varied(batch)), sample
+        changes = {name: fn.external_source(name=name, batch=True) for name in self.inputs if name in CHANGES}
+        return self.finished(batch, changes), sample
+
+    def developed(self, jpeg: Any) -> Any:
+        """In a pipeline: plain JPEGs to base images, on the graph's device."""
+        return self._native(jpeg) if self.recipe.dali_base_image else self._portable(jpeg)
+
+    def finished(self, batch: Any, changes: Mapping[str, Any]) -> Any:
+        """In a pipeline: base images on the graph's device to what the recipe asks for.
+
+        Args:
+            batch: a DataNode.
+            changes: DataNodes of those of `inputs` that `CHANGES` names.
+        """
+        return self.normalised(self.varied(batch, changes))
+
+    def varied(self, batch: Any, changes: Mapping[str, Any]) -> Any:
+        """In a pipeline: what is drawn at random, done to base images; arguments as for `finished`."""
+        from nvidia.dali import fn
+
+        if "hflip" in changes:
+            batch = fn.flip(batch, horizontal=changes["hflip"], vertical=changes["vflip"])
+        return self._varied(batch, {name: changes[name] for name in varying(self.recipe)})
 
     def _there(self, values: Any) -> Any:
         """The same values on the graph's device."""
@@ -156,12 +176,11 @@ class Graph:
             output_layouts="CHW",
         )
 
-    def _varied(self, batch: Any) -> Any:
+    def _varied(self, batch: Any, inputs: dict[str, Any]) -> Any:
         """Warp and colour: integers under exact parity, else DALI's operators, with the bits of `Finish.vary`."""
         from nvidia.dali import fn, types
 
         recipe, augment = self.recipe, self.recipe.augment
-        inputs = {name: fn.external_source(name=name, batch=True) for name in varying(recipe)}
         if augment is None or not inputs:
             return batch
         if recipe.parity == "exact":
@@ -204,7 +223,8 @@ class Graph:
             base = fn.crop(base, crop=list(size), out_of_bounds_policy="pad", fill_values=0)
         return fn.transpose(base, perm=[2, 0, 1], transpose_layout=False, output_layout="CHW")
 
-    def _normalised(self, batch: Any) -> Any:
+    def normalised(self, batch: Any) -> Any:
+        """In a pipeline: integers, [C, H, W] a sample, to float32 by the recipe's mean and deviation."""
         from nvidia.dali import fn, types
 
         recipe = self.recipe
