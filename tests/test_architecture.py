@@ -50,7 +50,7 @@ ALLOWED = {
 """A room, and the rooms it may import besides itself. What stands on top (`cli`, `parity`...) may import anything."""
 
 THIRD_PARTY = {
-    "nvidia": {"dali_pipes.backends.graphs", "dali_pipes.backends.dali"},
+    "nvidia": {"dali_pipes.backends.graphs", "dali_pipes.backends.dali", "dali_pipes.dali"},
     "cupy": {"dali_pipes.arithmetic.kernels", "dali_pipes.cache.pin"},
     "torch": {"dali_pipes", "dali_pipes.cache.tensor"},
     "pydicom": {"dali_pipes.decode", "dali_pipes.tools.demo"},
