@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -22,10 +21,11 @@ from torch.utils.data import Dataset, get_worker_info
 
 from dali_pipes import cache
 from dali_pipes.columns import TextColumn
+from dali_pipes.cores import default_workers
 from dali_pipes.draws import Augment, draw
 from dali_pipes.epoch import SUBSTITUTE_TRIES
-from dali_pipes.errors import ConfigError, DecodeError, ManifestError
-from dali_pipes.fetch import Encoded, Failure, Fetcher, Item, Pixels
+from dali_pipes.errors import ConfigError, ManifestError
+from dali_pipes.fetch import Encoded, Failure, Fetcher, Item, Pixels, ready, stand_in
 from dali_pipes.finish import Finish
 from dali_pipes.manifest import Manifest
 from dali_pipes.recipe import Recipe
@@ -156,7 +156,7 @@ class ImageDataset(Dataset[Output]):
         samples = [range(len(self))[index] for index in indices]
         fetcher = self._fetcher()
         requests = [fetcher.request(sample) for sample in samples]
-        return [self._output(fetcher, sample, _ready(request)) for sample, request in zip(samples, requests)]
+        return [self._output(fetcher, sample, ready(request)) for sample, request in zip(samples, requests)]
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the draws of the items to come, in workers too; call it before a DataLoader's iteration begins."""
@@ -196,7 +196,7 @@ class ImageDataset(Dataset[Output]):
         found = self._fetchers.get(process)
         if found is None:
             # A worker is one of many already: it gets one thread.
-            workers = 1 if get_worker_info() is not None else len(os.sched_getaffinity(0))
+            workers = 1 if get_worker_info() is not None else default_workers()
             mine = Fetcher(self.manifest, self.recipe, self._store, workers=workers)
             found = self._fetchers.setdefault(process, mine)
             if found is not mine:  # another thread was first
@@ -207,21 +207,12 @@ class ImageDataset(Dataset[Output]):
         if isinstance(item, Failure):
             if self._on_error == "raise":
                 raise item.error
-            sample, item = self._substitute(fetcher, sample, item)
+            following = ((sample + step) % len(self) for step in range(1, SUBSTITUTE_TRIES + 1))
+            sample, item = stand_in(fetcher, item, following)
         if isinstance(item, Encoded):
             raise ConfigError("ImageDataset takes decoded images only; its Fetcher handed out an encoded one.")
         fields = asdict(self.manifest[sample]) | (dict(self.rows[sample]) if self.rows is not None else {})
         return self._tensor(sample, item), int(self.manifest.labels[sample]), fields
-
-    def _substitute(self, fetcher: Fetcher, sample: int, failure: Failure) -> tuple[int, Pixels]:
-        for step in range(1, SUBSTITUTE_TRIES + 1):
-            other = (sample + step) % len(self)
-            item = fetcher.decoded(other)
-            if not isinstance(item, Failure):
-                return other, item
-        raise DecodeError(
-            f"{failure.error}; nor can the {SUBSTITUTE_TRIES} samples after it that could stand in for it."
-        )
 
     def _tensor(self, sample: int, image: Pixels) -> torch.Tensor:
         draws = draw(self.recipe.augment, self._seed, int(self._epoch[0]), np.array([sample], np.int64))
@@ -287,10 +278,6 @@ def _text(value: Any) -> str:
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         return str(int(value))  # how tables read whole numbers where some are missing
     return str(value)
-
-
-def _ready(request: Item | Future[Item]) -> Item:
-    return request.result() if isinstance(request, Future) else request
 
 
 def _close(fetchers: dict[int, Fetcher], store: cache.Store) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +14,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from dali_pipes.backends import Backend
 from dali_pipes.batch import Batch
 from dali_pipes.draws import draw
-from dali_pipes.errors import BackendError, DecodeError
-from dali_pipes.fetch import Encoded, Failure, Fetcher, Item, Pixels
+from dali_pipes.errors import BackendError
+from dali_pipes.fetch import Encoded, Failure, Fetcher, Item, Pixels, ready, stand_in
 from dali_pipes.manifest import Manifest
 from dali_pipes.prefetch import lookahead
 from dali_pipes.recipe import Recipe
@@ -87,7 +86,7 @@ class Epoch:
         """
         requests = ((samples, [self.fetcher.request(sample) for sample in samples.tolist()]) for samples in plan)
         for samples, requested in lookahead(requests, ahead):
-            items = [item.result() if isinstance(item, Future) else item for item in requested]
+            items = [ready(item) for item in requested]
             following = np.arange(position + 1, position + len(samples) + SUBSTITUTE_TRIES) % len(self.order)
             yield len(samples), self.batch(samples, items, self.order[following])
             position += len(samples)
@@ -132,14 +131,6 @@ class Epoch:
             elif self.on_error == "raise":
                 raise item.error
             elif self.on_error == "substitute":
-                good.append(self._substitute(item, successors[place : place + SUBSTITUTE_TRIES].tolist()))
+                following = successors[place : place + SUBSTITUTE_TRIES].tolist()
+                good.append(stand_in(self.fetcher, item, following))
         return good
-
-    def _substitute(self, failure: Failure, successors: list[int]) -> tuple[int, Pixels]:
-        for sample in successors:
-            item = self.fetcher.decoded(sample)
-            if not isinstance(item, Failure):
-                return sample, item
-        raise DecodeError(
-            f"{failure.error}; nor can the {len(successors)} samples after it that could stand in for it."
-        )

@@ -16,9 +16,8 @@ import logging
 import mmap
 import os
 import stat
-import threading
 import time
-from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +29,9 @@ import numpy.typing as npt
 from dali_pipes import cache
 from dali_pipes.arithmetic import ARITHMETIC_VERSION, base_image
 from dali_pipes.arithmetic.dali_base import dali_base_image
+from dali_pipes.bookkeeping import Bookkeeping, Failure
 from dali_pipes.decode import Decoded, DecodePolicy, DecoderPool, Kind, apply_window, check_jpeg, decode, identify
-from dali_pipes.errors import DaliPipesError, DecodeError, UnsteadyError, WorkerError
+from dali_pipes.errors import DaliPipesError, DecodeError, UnsteadyError
 from dali_pipes.manifest import Manifest
 from dali_pipes.recipe import Recipe
 
@@ -51,11 +51,6 @@ ATTRIBUTES_KEPT = 1000
 such are read from the cache each time, lest a large data set fill the memory.
 """
 
-_MIXED = (
-    "this data set mixes images FOR PRESENTATION and FOR PROCESSING: their values mean different things. "
-    'processing="error" refuses the latter'
-)
-
 
 @dataclass(frozen=True)
 class Encoded:
@@ -64,12 +59,7 @@ class Encoded:
     data: npt.NDArray[np.uint8]
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A sample that could not be had, and why."""
-
-    error: DaliPipesError
-
+__all__ = ["Encoded", "Failure", "Fetcher", "Item", "Pixels", "key_parts", "ready", "stand_in", "with_secret"]
 
 Item = Pixels | Encoded | Failure
 
@@ -143,32 +133,25 @@ class Fetcher:
         self._flight = cache.SingleFlight(self._store)
         self._keys: dict[int, cache.Key] = {}
         self._attributes: dict[int, str] = {}
-        self._failures: dict[int, Failure] = {}
-        self._damaged: set[int] = set()  # those of them that no retry can mend
-        self._failed: set[int] = set()  # all that ever failed
         self._refused: set[int] = set()
         self._sound: set[bytes] = set()
-        self._intents: set[str] = set()
-        self._told: set[str] = set()
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="dali-pipes-fetch")
         self._children = DecoderPool(workers, self._policy.limits)
-        self._counts: Counter[str] = Counter()
-        self._seconds_decoding = 0.0
-        self._lock = threading.Lock()
+        self._books = Bookkeeping(manifest.describe)
 
     def request(self, sample: int) -> Item | Future[Item]:
         """The base image of a sample, at once if the cache holds it in memory, else as a future.
 
         Neither raises anything but what a cache that is strict refuses (`cache.CacheError`).
         """
-        if sample in self._damaged:
-            return self._failures[sample]
+        lost = self._books.lost(sample)
+        if lost is not None:
+            return lost
         key = self._keys.get(sample)
         if key is not None and self._store.direct:
             image = self._store.get(key)
             if image is not None:
-                with self._lock:
-                    self._counts["hits"] += 1
+                self._books.count(hits=1)
                 return image if self._recipe.depth == 8 else self._threads.submit(self._fetch, sample, image)
         return self._threads.submit(self._fetch, sample)
 
@@ -189,23 +172,20 @@ class Fetcher:
         too.
         """
         self._refused.add(sample)
-        item = self.request(sample)
-        ready = item.result() if isinstance(item, Future) else item
-        if isinstance(ready, Encoded):  # it was asked for before it was refused
-            ready = self._fetch(sample)
-        return ready  # type: ignore[return-value]
+        item = ready(self.request(sample))
+        if isinstance(item, Encoded):  # it was asked for before it was refused
+            item = self._fetch(sample)
+        return item  # type: ignore[return-value]
 
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> dict[str, Any]:
         """Since the start: `decoded`, `hits`, `misses` (images), `failed` (different samples), `bytes_read` (of
         sources, by this process), `seconds_decoding` (of all workers).
         """
-        with self._lock:
-            counts: dict[str, Any] = {name: self._counts[name] for name in ("decoded", "hits", "misses", "bytes_read")}
-            return {**counts, "failed": len(self._failed), "seconds_decoding": self._seconds_decoding}
+        return self._books.counts()
 
     def failures(self) -> dict[int, DaliPipesError]:
         """The samples that failed when they were last asked for, with their errors."""
-        return {sample: failure.error for sample, failure in list(self._failures.items())}
+        return self._books.failures()
 
     def close(self) -> None:
         """Ends threads and child processes; requests that have not begun are dropped."""
@@ -217,33 +197,14 @@ class Fetcher:
             self._ledger.close()
 
     def _fetch(self, sample: int, cached: Pixels | None = None) -> Item:
-        retry = False
         try:
             item = self._load(sample) if cached is None else self._windowed(cached, self._attributes[sample])
-            self._failures.pop(sample, None)
-            return item
         except cache.CacheError:  # the cache is strict: no sample is to blame
             raise
-        except DaliPipesError as error:
-            named = type(error)(f"{self._manifest.describe(sample)}: {error}")
-            retry = isinstance(error, (UnsteadyError, WorkerError))
-        except OSError as error:
-            named = DecodeError(f"{self._manifest.describe(sample)}: cannot be read: {error.strerror or error}")
-            retry = True
         except Exception as error:
-            # Whatever a decoder's library throws at odd bytes is that file's failure, never the epoch's.
-            # Its text may quote the file, which may hold a patient's name.
-            named = DecodeError(f"{self._manifest.describe(sample)}: its decoder failed with {type(error).__name__}")
-            log.debug("unexpected error while decoding", exc_info=True)
-        failure = Failure(named)
-        with self._lock:
-            if sample not in self._failed:
-                log.warning("%s", named)
-            self._failed.add(sample)
-            self._failures[sample] = failure
-            if not retry:
-                self._damaged.add(sample)
-        return failure
+            return self._books.failed(sample, error)
+        self._books.had(sample)
+        return item
 
     def _load(self, sample: int) -> Item:
         path = self._manifest.resolve(sample)
@@ -261,8 +222,7 @@ class Fetcher:
             if content not in self._sound:  # once a run: DALI makes gray areas of damage, and knows no limits
                 check_jpeg(encoded, self._policy)
                 self._sound.add(content)
-            with self._lock:
-                self._counts.update(decoded=1, misses=1)
+            self._books.count(decoded=1, misses=1)
             return Encoded(np.frombuffer(encoded, np.uint8))
         parts = key_parts(self._recipe, self._policy, content, kind, frame)
         key = cache.Key.of(self._secret, **parts)
@@ -272,7 +232,7 @@ class Fetcher:
         def compute() -> Pixels:
             decoded = self._decode(path, data, kind, frame)
             _check_unchanged(path, stamp)  # or other pixels would be kept under this content's key
-            self._tell(sample, decoded)
+            self._books.tell(sample, decoded)
             if self._recipe.depth == 16:
                 made.append(json.dumps(decoded.attributes))
                 self._store.put(note, np.frombuffer(made[0].encode(), np.uint8))  # before the image that needs them
@@ -289,12 +249,11 @@ class Fetcher:
                 image, computed = compute(), True
             else:
                 made.append(attributes.tobytes().decode())
-        with self._lock:
-            self._counts["misses" if computed else "hits"] += 1
-            if not made or len(made[-1]) <= ATTRIBUTES_KEPT:
-                self._keys[sample] = key
-                if made:
-                    self._attributes[sample] = made[-1]
+        self._books.count(**{"misses" if computed else "hits": 1})
+        if not made or len(made[-1]) <= ATTRIBUTES_KEPT:
+            if made:
+                self._attributes[sample] = made[-1]
+            self._keys[sample] = key
         return image if self._recipe.depth == 8 else self._windowed(image, made[-1])
 
     def _windowed(self, image: Pixels, attributes: str) -> Pixels:
@@ -318,8 +277,7 @@ class Fetcher:
     def _read(self, path: Path) -> bytes | memoryview:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            with self._lock:
-                self._counts["bytes_read"] += size
+            self._books.count(bytes_read=size)
             return (
                 file.read() if size < MAPPED_FROM else memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
             )
@@ -332,23 +290,8 @@ class Fetcher:
             decoded = decode(self._read(path) if data is None else data, kind, frame, self._policy)
         else:
             decoded = self._children.decode(path, kind, frame, self._policy)
-        with self._lock:
-            self._counts["decoded"] += 1
-            self._seconds_decoding += time.perf_counter() - start
+        self._books.count(time.perf_counter() - start, decoded=1)
         return decoded
-
-    def _tell(self, sample: int, decoded: Decoded) -> None:
-        """Log, once each, what the policy warns of and that intents are mixed, with the first sample to show it."""
-        intent, texts = decoded.facts.get("intent"), list(decoded.warnings)
-        with self._lock:
-            if intent:
-                self._intents.add(intent)
-            if len(self._intents) > 1:
-                texts.append(_MIXED)
-            for text in texts:
-                if text not in self._told:
-                    self._told.add(text)
-                    log.warning("%s: %s. Said of the first such sample only.", self._manifest.describe(sample), text)
 
     def _base_image(self, decoded: Decoded, kind: Kind) -> Pixels:
         recipe, pixels = self._recipe, decoded.pixels
@@ -359,6 +302,26 @@ class Fetcher:
             one = base_image(pixels[..., :1], recipe.size, recipe.fit, recipe.interpolation)
             return np.repeat(one, 3, axis=0)
         return base_image(pixels, recipe.size, recipe.fit, recipe.interpolation)
+
+
+def ready(request: Item | Future[Item]) -> Item:
+    """Return what was requested; waits for it."""
+    return request.result() if isinstance(request, Future) else request
+
+
+def stand_in(fetcher: Fetcher, failure: Failure, successors: Iterable[int]) -> tuple[int, Pixels]:
+    """Return the first of the samples after one that failed that can be had, and its image.
+
+    Raises:
+        DecodeError: none of them can.
+    """
+    tries = 0
+    for sample in successors:
+        item = fetcher.decoded(sample)
+        if not isinstance(item, Failure):
+            return sample, item
+        tries += 1
+    raise DecodeError(f"{failure.error}; nor can the {tries} samples after it that could stand in for it.")
 
 
 def _stamp(path: Path) -> cache.FileState:

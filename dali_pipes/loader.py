@@ -12,7 +12,6 @@ import os
 import time
 import weakref
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -22,9 +21,10 @@ import torch
 
 from dali_pipes import backends, cache, sampling
 from dali_pipes.batch import Batch
+from dali_pipes.cores import workers_of
 from dali_pipes.epoch import ON_ERROR, Epoch, take_over
 from dali_pipes.errors import BackendError, ConfigError, StateError
-from dali_pipes.fetch import Failure, Fetcher
+from dali_pipes.fetch import Failure, Fetcher, ready
 from dali_pipes.manifest import Manifest
 from dali_pipes.prefetch import Prefetch, lookahead
 from dali_pipes.recipe import Recipe
@@ -114,7 +114,7 @@ class Loader:
         self._on_error = on_error
         self._rank, self._world_size = _place(rank, world_size)
         self._ahead = _whole("prefetch", prefetch, 1)
-        self._workers = default_workers() if num_workers is None else max(1, _whole("num_workers", num_workers, 0))
+        self._workers = workers_of(None if num_workers is None else _whole("num_workers", num_workers, 0))
         self._epoch = 0
         self._position = 0
         self._resume = False
@@ -248,7 +248,7 @@ class Loader:
         chosen = range(len(self.manifest)) if samples is None else samples
         requests = ((sample, self._fetcher.request(sample)) for sample in chosen)
         for sample, request in lookahead(requests, 4 * self._workers):
-            item = request.result() if isinstance(request, Future) else request
+            item = ready(request)
             if isinstance(item, Failure) and self._on_error == "raise":
                 raise item.error
             yield sample
@@ -328,12 +328,6 @@ class Loader:
             f"Loader({len(self.manifest)} samples in {len(self)} batches of {self.batch_size}, "
             f"backend={self.backend!r}, cache={self._store.mode!r}, epoch={self._epoch}, position={self._position})"
         )
-
-
-def default_workers() -> int:
-    """Return the CPU cores that this process may use, divided among the ranks that torchrun started on this machine."""
-    ranks = os.environ.get("LOCAL_WORLD_SIZE", "")
-    return max(1, len(os.sched_getaffinity(0)) // (int(ranks) if ranks.isdigit() and int(ranks) else 1))
 
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:

@@ -25,7 +25,9 @@ ALLOWED = {
     "dali_pipes.prefetch": set(),
     "dali_pipes.display": set(),
     "dali_pipes.batch": {"display"},
-    "dali_pipes.fetch": {"errors", "manifest", "recipe", "decode", "arithmetic", "cache"},
+    "dali_pipes.cores": set(),
+    "dali_pipes.bookkeeping": {"errors", "decode"},
+    "dali_pipes.fetch": {"errors", "manifest", "recipe", "decode", "arithmetic", "cache", "bookkeeping"},
     "dali_pipes.finish": {"errors", "recipe", "draws", "arithmetic"},
     "dali_pipes.backends": {"errors", "names", "recipe", "draws", "fetch", "finish", "buffers", "arithmetic", "decode"},
     "dali_pipes.epoch": {
@@ -34,6 +36,7 @@ ALLOWED = {
     "dali_pipes.loader": {
         *(
             "errors",
+            "cores",
             "manifest",
             "recipe",
             "sampling",

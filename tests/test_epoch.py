@@ -12,7 +12,6 @@ import torch
 from archives import manifest_of, pictures
 
 import dali_pipes as dp
-from dali_pipes import loader
 from dali_pipes.draws import Draws
 from dali_pipes.epoch import Epoch, take_over
 
@@ -73,14 +72,3 @@ def test_a_batch_is_waited_for_by_the_stream_that_takes_it(monkeypatch: pytest.M
     assert take_over(batch, event) is batch
     assert waited == [event]
     assert Taken.streams == [stream] * 3, "the memory of each tensor is kept until the stream is done with it"
-
-
-@pytest.mark.parametrize(("ranks", "share"), [(None, 8), ("1", 8), ("3", 2), ("99", 1), ("0", 8), ("many", 8)])
-def test_threads_are_divided_among_the_ranks_of_a_machine(
-    ranks: str | None, share: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(loader.os, "sched_getaffinity", lambda _: set(range(8)))
-    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    if ranks is not None:
-        monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
-    assert loader.default_workers() == share

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dali_pipes.cli import common
+from dali_pipes.cores import usable_cores
 
 if TYPE_CHECKING:
     from dali_pipes.tools.advice import Advice
@@ -119,7 +120,7 @@ def examine() -> dict[str, Any]:
     both = packages["nvidia-dali-cuda120"] and packages["nvidia-dali-cuda130"]
     return {
         "python": platform.python_version(),
-        "cpus": len(os.sched_getaffinity(0)),
+        "cpus": usable_cores(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "backends": {name: backends.missing(name) for name in backends.BACKENDS},

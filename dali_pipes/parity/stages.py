@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import Any
@@ -26,9 +26,10 @@ import numpy.typing as npt
 import torch
 
 from dali_pipes import backends, cache, sampling
+from dali_pipes.cores import workers_of
 from dali_pipes.epoch import Epoch, take_over
 from dali_pipes.errors import ConfigError
-from dali_pipes.fetch import Encoded, Fetcher
+from dali_pipes.fetch import Encoded, Fetcher, ready
 from dali_pipes.manifest import Manifest
 from dali_pipes.prefetch import lookahead
 from dali_pipes.recipe import Recipe
@@ -55,7 +56,7 @@ def checked(batch_size: int, num_workers: int | None) -> int:
     """
     if batch_size < 1 or (num_workers or 0) < 0:
         raise ConfigError(f"batch_size={batch_size}, num_workers={num_workers}: give at least 1, and at least 0.")
-    return len(os.sched_getaffinity(0)) if num_workers is None else max(1, num_workers)
+    return workers_of(num_workers)
 
 
 Outputs = dict[tuple[str, str], npt.NDArray[Any]]
@@ -101,7 +102,7 @@ def outputs(
             epochs[stage, name] = Epoch(manifest, part, fetcher, backend, "skip", 0, 0, everything)
         requests = ((samples, [fetcher.request(sample) for sample in samples.tolist()]) for samples in plan)
         for samples, requested in lookahead(requests, max(1, 2 * workers // batch_size)):
-            given = [item.result() if isinstance(item, Future) else item for item in requested]
+            given = [ready(item) for item in requested]
             jpegs = [sample for sample, item in zip(samples.tolist(), given) if isinstance(item, Encoded)]
             images = dict(zip(jpegs, threads.map(fetcher.decoded, jpegs)))
             decoded = [images.get(sample, item) for sample, item in zip(samples.tolist(), given)]

@@ -23,7 +23,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,10 @@ from typing import Any
 import numpy as np
 
 from dali_pipes import backends, cache
+from dali_pipes.cores import default_workers
 from dali_pipes.draws import draw, random_bits
 from dali_pipes.errors import DecodeError
-from dali_pipes.fetch import Failure, Fetcher, Item, Pixels
+from dali_pipes.fetch import Failure, Fetcher, Pixels, ready
 from dali_pipes.manifest import Manifest
 from dali_pipes.recipe import Recipe
 
@@ -163,7 +164,7 @@ def advise(
     Raises:
         DecodeError: none of the samples that were tried can be decoded.
     """
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = workers or default_workers()
     place = _existing(Path(directory) if directory is not None else Path(tempfile.gettempdir()))
     chosen = np.argsort(random_bits(0, 0, "advice", np.arange(len(manifest))), kind="stable")[:SAMPLES]
     few = manifest.subset(sorted(chosen.tolist()))
@@ -298,13 +299,13 @@ def _decode(few: Manifest, recipe: Recipe, workers: int) -> tuple[list[Pixels], 
         fetcher = Fetcher(few, recipe, store, workers=workers)
         try:
             start = time.perf_counter()
-            tried = [(sample, _ready(item)) for sample, item in [(i, fetcher.request(i)) for i in range(len(few))]]
+            tried = [(sample, ready(item)) for sample, item in [(i, fetcher.request(i)) for i in range(len(few))]]
             good = [sample for sample, item in tried if isinstance(item, np.ndarray)]
             if not good:
                 first = next((item.error for _, item in tried if isinstance(item, Failure)), "the manifest is empty")
                 raise DecodeError(f"none of {len(few)} samples that were tried can be decoded: {first}")
             middle = time.perf_counter()
-            again = [_ready(item) for item in [fetcher.request(sample) for sample in good]]
+            again = [ready(item) for item in [fetcher.request(sample) for sample in good]]
             end = time.perf_counter()
         finally:
             fetcher.close()
@@ -356,7 +357,3 @@ def _store(mode: str, directory: Path, images: list[Pixels], workers: int) -> Mo
     files = (path.stat() for path in (directory / mode).rglob("*") if path.is_file())
     used = sum(status.st_blocks * 512 for status in files)
     return ModeCosts(put, get, used / len(images))
-
-
-def _ready(request: Item | Future[Item]) -> Item:
-    return request.result() if isinstance(request, Future) else request

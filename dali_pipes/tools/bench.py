@@ -34,6 +34,7 @@ import torch
 
 from dali_pipes import cache
 from dali_pipes.columns import TextColumn
+from dali_pipes.cores import usable_cores
 from dali_pipes.errors import BackendError, ConfigError
 from dali_pipes.loader import Loader
 from dali_pipes.manifest import Manifest
@@ -272,7 +273,7 @@ def machine() -> dict[str, Any]:
     installed = {(each.name or "").lower(): each.version for each in metadata.distributions()}
     return {
         "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none: not run on a GPU",
         "system": platform.system(),
