@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from dali_pipes.loader import Loader as Loader
     from dali_pipes.manifest import Manifest as Manifest
     from dali_pipes.manifest import Sample as Sample
+    from dali_pipes.points import transform_boxes as transform_boxes
+    from dali_pipes.points import transform_points as transform_points
     from dali_pipes.recipe import Recipe as Recipe
     from dali_pipes.warming import warm as warm
 
@@ -58,6 +60,7 @@ _HOMES = {
     "items.cached_dataset": ("CachedDataset",),
     "loader": ("Loader",),
     "manifest": ("Manifest", "Sample"),
+    "points": ("transform_boxes", "transform_points"),
     "recipe": ("Recipe",),
     "warming": ("warm",),
 }

@@ -34,6 +34,9 @@ class Batch:
         id: N names, as in the manifest.
         valid: bool[N], False where a sample is a repetition: one that fills the shares of all ranks to one size, or
             that stands in for another which could not be decoded. Leave those out of a metric.
+        matrix: float64[N, 2, 3], where source pixels went, with `Loader(matrix=True)`: (x, y, 1) in pixels of the
+            decoded source, centres at halves, to (x, y) of the output; see `transform_points`. With K views
+            [N, K, 2, 3], as `image` is [N, K, C, H, W] then.
     """
 
     image: torch.Tensor
@@ -41,6 +44,7 @@ class Batch:
     index: torch.Tensor
     id: list[str]
     valid: torch.Tensor | None = None
+    matrix: torch.Tensor | None = None
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         return iter((self.image, self.label))

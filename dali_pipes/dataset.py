@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -46,6 +46,7 @@ class ImageDataset(Dataset[Output]):
     """Items `(tensor, label, row)`.
 
     tensor: float32[C, H, W], normalised, or the integers where the recipe has no mean; bit for bit what `Loader` gives.
+    With K views [K, C, H, W].
     label: the class number, -1 where there is none. row: the sample's manifest fields, and those of the row it came
     from.
 
@@ -212,13 +213,19 @@ class ImageDataset(Dataset[Output]):
         if isinstance(item, Encoded):
             raise ConfigError("ImageDataset takes decoded images only; its Fetcher handed out an encoded one.")
         fields = asdict(self.manifest[sample]) | (dict(self.rows[sample]) if self.rows is not None else {})
-        return self._tensor(sample, item), int(self.manifest.labels[sample]), fields
+        return self._tensor(fetcher, sample, item), int(self.manifest.labels[sample]), fields
 
-    def _tensor(self, sample: int, image: Pixels) -> torch.Tensor:
-        draws = draw(self.recipe.augment, self._seed, int(self._epoch[0]), np.array([sample], np.int64))
-        out = torch.empty(self._finish.shape, dtype=self._finish.dtype)
-        self._finish.write(out.numpy(), image, self._finish.changes(draws), 0)
-        return out
+    def _tensor(self, fetcher: Fetcher, sample: int, image: Pixels) -> torch.Tensor:
+        samples, views = np.array([sample], np.int64), self.recipe.views
+        draws = draw(self.recipe.augment, self._seed, int(self._epoch[0]), samples, views)
+        source = fetcher.extents(samples)
+        if source is not None:
+            draws = replace(draws, source=source.repeat(views, axis=0))
+        changes = self._finish.changes(draws)
+        out = torch.empty((views, *self._finish.shape), dtype=self._finish.dtype)
+        for k in range(views):
+            self._finish.write(out[k].numpy(), image, changes, k)
+        return out if views > 1 else out[0]
 
 
 def open_for_workers(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +13,11 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from dali_pipes.backends import Backend
 from dali_pipes.batch import Batch
-from dali_pipes.draws import draw
+from dali_pipes.draws import Draws, draw
 from dali_pipes.errors import BackendError
 from dali_pipes.fetch import Encoded, Failure, Fetcher, Item, Pixels, ready, stand_in
 from dali_pipes.manifest import Manifest
+from dali_pipes.plans import Plans
 from dali_pipes.prefetch import lookahead
 from dali_pipes.recipe import Recipe
 
@@ -65,6 +66,7 @@ class Epoch:
         on_error: one of `ON_ERROR`.
         seed, number: decide the draws.
         order: int64[M], this rank's samples in the order of the epoch.
+        matrix: whether batches tell where source pixels went.
     """
 
     manifest: Manifest
@@ -75,6 +77,7 @@ class Epoch:
     seed: int
     number: int
     order: Samples
+    matrix: bool = False
 
     def batches(self, plan: list[Samples], position: int, ahead: int) -> Iterator[tuple[int, Batch | None]]:
         """(samples taken, batch) for each batch planned; the batch is None where all of its samples were skipped.
@@ -109,7 +112,8 @@ class Epoch:
             return None
         index = np.array([sample for sample, _ in good], np.int64)
         label = torch.from_numpy(self.manifest.labels[index])
-        batch = Batch(image, label, torch.from_numpy(index), [self.manifest.ids[i] for i in index.tolist()])
+        names = [self.manifest.ids[i] for i in index.tolist()]
+        batch = Batch(image, label, torch.from_numpy(index), names, matrix=self._matrix(index))
         there: Batch = tree_map_only(torch.Tensor, self._beside, batch)  # all of its tensors on one device
         return there
 
@@ -120,7 +124,20 @@ class Epoch:
         if not good:
             return None
         samples = np.array([sample for sample, _ in good], np.int64)
-        return self.backend.run([item for _, item in good], draw(self.recipe.augment, self.seed, self.number, samples))
+        views = self.recipe.views
+        image = self.backend.run([item for _, item in good for _ in range(views)], self._draws(samples))
+        return image if views == 1 else image.unflatten(0, (len(good), views))
+
+    def _draws(self, samples: Samples) -> Draws:
+        drawn = draw(self.recipe.augment, self.seed, self.number, samples, self.recipe.views)
+        source = self.fetcher.extents(samples)
+        return drawn if source is None else replace(drawn, source=source.repeat(self.recipe.views, axis=0))
+
+    def _matrix(self, samples: Samples) -> torch.Tensor | None:
+        if not self.matrix:
+            return None
+        found = torch.from_numpy(Plans(self.recipe, self._draws(samples)).matrix)
+        return found if self.recipe.views == 1 else found.unflatten(0, (len(samples), self.recipe.views))
 
     def _settle(self, samples: Samples, items: list[Item], successors: Samples) -> Good:
         """What the batch will hold, after the policy for samples that cannot be decoded."""

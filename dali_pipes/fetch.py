@@ -32,6 +32,7 @@ from dali_pipes.arithmetic.dali_base import dali_base_image
 from dali_pipes.bookkeeping import Bookkeeping, Failure
 from dali_pipes.decode import Decoded, DecodePolicy, DecoderPool, Kind, apply_window, check_jpeg, decode, identify
 from dali_pipes.errors import DaliPipesError, DecodeError, UnsteadyError
+from dali_pipes.extents import Extents
 from dali_pipes.manifest import Manifest
 from dali_pipes.recipe import Recipe
 
@@ -103,6 +104,8 @@ class Fetcher:
         encoded: hand plain JPEGs to the backend undecoded (only without a cache).
         sandbox: decode every file in a child process with limits of time and memory.
         policy: how files are read; the recipe's `decode_policy`, with limits and refusals of the caller's.
+        extents: keep the size of each source too, for `extents`; always where the recipe has a base of its own, or
+            needs them.
     """
 
     def __init__(
@@ -115,6 +118,7 @@ class Fetcher:
         encoded: bool = False,
         sandbox: bool = False,
         policy: DecodePolicy | None = None,
+        extents: bool = False,
     ) -> None:
         self._manifest = manifest
         self._recipe = recipe
@@ -130,6 +134,9 @@ class Fetcher:
         directory = self._store.directory
         self._sources = cache.SourceIndex(directory, **shared)
         self._ledger = cache.PartsLedger(directory, **shared) if directory else None
+        self._extents = None
+        if extents or recipe.needs_source or recipe.base_size is not None:
+            self._extents = Extents(len(manifest), self._store, self._secret, self._ledger, self._policy)
         self._flight = cache.SingleFlight(self._store)
         self._keys: dict[int, cache.Key] = {}
         self._attributes: dict[int, str] = {}
@@ -177,6 +184,10 @@ class Fetcher:
             item = self._fetch(sample)
         return item  # type: ignore[return-value]
 
+    def extents(self, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
+        """Return height and width of the sources of samples that were fetched, int64[N, 2]; None if not kept."""
+        return None if self._extents is None else self._extents.of(samples)
+
     def counts(self) -> dict[str, Any]:
         """Since the start: `decoded`, `hits`, `misses` (images), `failed` (different samples), `bytes_read` (of
         sources, by this process), `seconds_decoding` (of all workers).
@@ -222,6 +233,8 @@ class Fetcher:
             if content not in self._sound:  # once a run: DALI makes gray areas of damage, and knows no limits
                 check_jpeg(encoded, self._policy)
                 self._sound.add(content)
+            if self._extents is not None:
+                self._extents.read(sample, encoded, kind)
             self._books.count(decoded=1, misses=1)
             return Encoded(np.frombuffer(encoded, np.uint8))
         parts = key_parts(self._recipe, self._policy, content, kind, frame)
@@ -236,6 +249,10 @@ class Fetcher:
             if self._recipe.depth == 16:
                 made.append(json.dumps(decoded.attributes))
                 self._store.put(note, np.frombuffer(made[0].encode(), np.uint8))  # before the image that needs them
+            if (
+                self._extents is not None and self._policy.reduce is None
+            ):  # a reduced picture is smaller than its source
+                self._extents.keep(sample, decoded.pixels.shape[:2], parts)
             if self._ledger is not None:
                 self._ledger.note(key, parts)
                 if made:
@@ -249,6 +266,8 @@ class Fetcher:
                 image, computed = compute(), True
             else:
                 made.append(attributes.tobytes().decode())
+        if self._extents is not None:
+            self._extents.find(sample, lambda: self._read(path) if data is None else data, kind, parts)
         self._books.count(**{"misses" if computed else "hits": 1})
         if not made or len(made[-1]) <= ATTRIBUTES_KEPT:
             if made:
@@ -296,12 +315,11 @@ class Fetcher:
     def _base_image(self, decoded: Decoded, kind: Kind) -> Pixels:
         recipe, pixels = self._recipe, decoded.pixels
         if recipe.dali_base_image and kind.dali and not self._cached:  # a cache holds portable base images only
-            size = (recipe.height, recipe.width)
-            return dali_base_image(pixels, size, recipe.fit, recipe.interpolation, recipe.emulate)
+            return dali_base_image(pixels, recipe.base, recipe.fit, recipe.interpolation, recipe.emulate)
         if pixels.shape[2] == 3 and pixels.strides[2] == 0:  # one plane, repeated: resize it once
-            one = base_image(pixels[..., :1], recipe.size, recipe.fit, recipe.interpolation)
+            one = base_image(pixels[..., :1], recipe.base, recipe.fit, recipe.interpolation)
             return np.repeat(one, 3, axis=0)
-        return base_image(pixels, recipe.size, recipe.fit, recipe.interpolation)
+        return base_image(pixels, recipe.base, recipe.fit, recipe.interpolation)
 
 
 def ready(request: Item | Future[Item]) -> Item:

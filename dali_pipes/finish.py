@@ -2,9 +2,11 @@
 
     flip ──> affine warp ──> colour ──> normalise
 
-Under exact parity by the portable integer arithmetic; under fast parity by the twins of DALI's operators. `Finish`
-turns a batch's draws into what the arithmetic reads (`Changes`), the same for all backends, and applies it sample by
-sample.
+Under exact parity by the portable integer arithmetic; under fast parity by the twins of DALI's operators. Where the
+recipe is `planned`, all of it by the portable arithmetic, from a record per output (`plans`, `arithmetic.plan`).
+
+`Finish` turns a batch's draws into what the arithmetic reads (`Changes`), the same for all backends, and applies it
+sample by sample.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ import torch
 from dali_pipes.arithmetic import copy_into, dali_cpu, dali_gpu, normalisation, normalise_into
 from dali_pipes.arithmetic.affine import matrices, quantise, warp
 from dali_pipes.arithmetic.colour import colour_maps, recolour
+from dali_pipes.arithmetic.plan import Plan, as_plan, varied
 from dali_pipes.draws import Augment, Draws
+from dali_pipes.plans import Plans
 from dali_pipes.recipe import Recipe
 
 Pixels = npt.NDArray[Any]
@@ -35,12 +39,14 @@ class Changes:
             None where nothing is turned, scaled or shifted.
         colour: fixed point [N, C, C + 1] (`colour.colour_maps`); under fast parity float32[N, 4], brightness,
             contrast, saturation and hue; None where no value changes.
+        plan: N records of `arithmetic.plan.PLAN`, which hold all of the above; None where the recipe is not planned.
     """
 
     hflip: npt.NDArray[np.bool_]
     vflip: npt.NDArray[np.bool_]
     warp: Pixels | None = None
     colour: Pixels | None = None
+    plan: Plan | None = None
 
 
 class Finish:
@@ -50,12 +56,14 @@ class Finish:
         recipe: decides everything.
 
     Attributes:
-        shape: (C, H, W) of base images and outputs.
+        base_shape: (C, H, W) of base images.
+        shape: (C, H, W) of outputs.
         dtype: of outputs.
     """
 
     def __init__(self, recipe: Recipe) -> None:
         self.shape = (recipe.channels, recipe.height, recipe.width)
+        self.base_shape = (recipe.channels, *recipe.base)
         self.dtype = recipe.integer_dtype if recipe.normalisation is None else torch.float32
         self._recipe = recipe
         self._augment = recipe.augment or Augment()
@@ -65,6 +73,8 @@ class Finish:
 
     def changes(self, draws: Draws) -> Changes:
         """The draws of a batch, as the arithmetic reads them."""
+        if self._recipe.planned:
+            return Changes(draws.hflip, draws.vflip, plan=Plans(self._recipe, draws).records)
         warps = colours = None
         exact = self._recipe.parity == "exact"
         if self._augment.warps:
@@ -84,10 +94,12 @@ class Finish:
 
         Args:
             out: `dtype` of `shape`.
-            image: its base image, uint8 or uint16 of `shape`; may be read-only.
+            image: its base image, uint8 or uint16 of `base_shape`; may be read-only.
             changes: the batch's.
         """
         hflip, vflip = bool(changes.hflip[i]), bool(changes.vflip[i])
+        if changes.plan is not None:
+            image, hflip, vflip = varied(image, changes.plan[i], self.shape[1:], self._recipe.interpolation)
         if changes.warp is not None:  # looks the pixels up where the flips would have put them
             image = image[:, :: -1 if vflip else 1, :: -1 if hflip else 1]
             hflip = vflip = False
@@ -99,6 +111,13 @@ class Finish:
             normalise_into(out, image, *self._constants, hflip, vflip)
         else:
             out[...] = self._normalised_as_on_gpu(image[:, :: -1 if vflip else 1, :: -1 if hflip else 1])
+
+    def planned(self, image: Pixels, words: npt.NDArray[np.int64]) -> Pixels:
+        """Return what a record, int64[WORDS], makes of a base image: a new array of its type and the output's shape."""
+        out = np.empty(self.shape, image.dtype)
+        image, hflip, vflip = varied(image, as_plan(words), self.shape[1:], self._recipe.interpolation)
+        copy_into(out, image, hflip, vflip)
+        return out
 
     def vary(self, image: Pixels, matrix: Pixels | None, colour: Pixels | None) -> Pixels:
         """Warps and recolours one flipped base image.

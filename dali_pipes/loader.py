@@ -66,6 +66,7 @@ class Loader:
             included. Skipped and substituted samples are logged once and counted in `stats()["failed"]`.
         rank, world_size: this process's share of a distributed run; taken from `torch.distributed` where it is
             initialised.
+        matrix: tell in `batch.matrix` where source pixels went, for boxes and key points of your own.
         prefetch: finished batches that may wait for the loop.
         sandbox: decode every file in a child process with limits of time and memory, for files from strangers.
         cache_options: further arguments of `cache.open_store` (budgets, `verify`, `read_only`...).
@@ -92,6 +93,7 @@ class Loader:
         on_error: str = "raise",
         rank: int | None = None,
         world_size: int | None = None,
+        matrix: bool = False,
         prefetch: int = 2,
         sandbox: bool = False,
         cache_options: dict[str, Any] | None = None,
@@ -111,7 +113,7 @@ class Loader:
         self.batch_size = _whole("batch_size", batch_size, 1)
         self.backend = backends.resolve(backend, recipe, decode=cache_mode == "none" and not sandbox)
         self._shuffle, self._seed, self._drop_last = bool(shuffle), _whole("seed", seed), bool(drop_last)
-        self._on_error = on_error
+        self._on_error, self._matrix = on_error, bool(matrix)
         self._rank, self._world_size = _place(rank, world_size)
         self._ahead = _whole("prefetch", prefetch, 1)
         self._workers = workers_of(None if num_workers is None else _whole("num_workers", num_workers, 0))
@@ -142,6 +144,7 @@ class Loader:
             encoded=self._decode,
             sandbox=sandbox,
             policy=policy,
+            extents=self._matrix,
         )
         self._idle: list[backends.Backend] = []
         self._runs: weakref.WeakSet[Prefetch[Any]] = weakref.WeakSet()
@@ -221,7 +224,8 @@ class Loader:
         order = sampling.epoch_order(len(self.manifest), seed=self._seed, epoch=epoch, shuffle=self._shuffle)
         mine = sampling.shard(order, rank=self._rank, world_size=self._world_size, drop_last=self._drop_last)
         plan = sampling.batches(mine, position=start, batch_size=self.batch_size, drop_last=self._drop_last)
-        work = Epoch(self.manifest, self.recipe, self._fetcher, backend, self._on_error, self._seed, epoch, mine)
+        fixed = (self.manifest, self.recipe, self._fetcher, backend, self._on_error, self._seed)
+        work = Epoch(*fixed, epoch, mine, self._matrix)
         return work.batches(plan, start, ahead=max(1, -(-2 * self._workers // self.batch_size)))
 
     def _take_backend(self) -> backends.Backend:
@@ -231,7 +235,7 @@ class Loader:
             return backends.create(
                 self.backend,
                 self.recipe,
-                batch_size=self.batch_size,
+                batch_size=self.batch_size * self.recipe.views,
                 threads=self._workers,
                 decode=self._decode,
                 device_id=self._device_id,

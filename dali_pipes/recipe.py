@@ -31,6 +31,9 @@ BASE_FIELDS = ("size", "channels", "fit", "window", "interpolation", "depth", "r
 MAX_SIDE = 16384
 """Largest height or width of an output image, pixels."""
 
+MOST_VIEWS = 64
+"""Largest number of views of a sample."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -54,8 +57,16 @@ class Recipe:
             backends take no notice. "dali-cpu": bit for bit. "dali-gpu": for a model that DALI fed on a GPU; resizing
             and normalisation as read from machine code, unverified on hardware. JPEGs are decoded by libjpeg-turbo
             either way, for nvJPEG has no twin.
-        reduce: decode JPEG 2000 at its smallest resolution level that is still at least `size`: several times
-            faster, with other pixels than a full decode, and so with cache entries of its own.
+        reduce: decode JPEG 2000 at its smallest resolution level that is still at least the base's size: several
+            times faster, with other pixels than a full decode, and so with cache entries of its own.
+        base_size: (height, width) of the base image, or one integer for both: what is cached, and what crops are cut
+            from, so that another output size, crop or augmentation decodes nothing. None: the output's size. `fit`
+            brings the source to the base: "stretch" squeezes all of it in, "crop" keeps its aspect ratio and cuts what
+            stands over, "pad" keeps the ratio and leaves black. A crop's aspect ratio is meant in source pixels under
+            each of them, and under "pad" no resized crop shows the black. Without crops the output is the base image
+            resized to `size` (stretched, should their aspect ratios differ).
+        views: independent draws of each sample, 1 to 64: with K above 1 `batch.image` is [N, K, C, H, W]. Each sample
+            is fetched once.
 
     Raises:
         ConfigError: a value outside of what is allowed; the message lists it.
@@ -78,6 +89,8 @@ class Recipe:
     parity: Literal["exact", "fast"] = "exact"
     emulate: Literal["dali-cpu", "dali-gpu"] = "dali-cpu"
     reduce: bool = False
+    base_size: tuple[int, int] | int | None = None
+    views: int = 1
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
@@ -89,11 +102,17 @@ class Recipe:
             raise ConfigError(
                 f"Recipe(window={self.window!r}): give a PercentileWindow, FixedWindow, VOIWindow or None."
             )
-        if self.augment is not None:
-            self._check_augment(self.augment)
         if self.emulate != "dali-cpu" and self.parity == "exact":
             raise ConfigError(f"Recipe(emulate={self.emulate!r}): exact parity has one arithmetic; give parity='fast'.")
         object.__setattr__(self, "size", _size(self.size))
+        if self.base_size is not None:
+            base = _size(self.base_size, "base_size")
+            object.__setattr__(self, "base_size", None if base == self.size else base)
+        if not _is_whole(self.views) or not 1 <= self.views <= MOST_VIEWS:
+            raise ConfigError(f"Recipe(views={self.views!r}): give a whole number from 1 to {MOST_VIEWS}.")
+        object.__setattr__(self, "views", int(self.views))
+        if self.augment is not None:
+            self._check_augment(self.augment)
         object.__setattr__(self, "mean", _per_channel("mean", self.mean, self.channels))
         object.__setattr__(self, "std", _per_channel("std", self.std, self.channels))
         if (self.mean is None) != (self.std is None):
@@ -108,7 +127,14 @@ class Recipe:
             raise ConfigError(f"Recipe(augment={augment!r}): give an Augment or None.")
         if augment.mixes and self.channels == 1:
             raise ConfigError("Recipe(channels=1): gray has no saturation and no hue to vary; leave them at 0.")
-        if self.parity == "fast" and (augment.warps or augment.recolours):
+        size = (self.height, self.width)
+        needed = (max(size),) * 2 if augment.quarter_turns else size  # a turned window's sides change places
+        if augment.crop and (self.base[0] < needed[0] or self.base[1] < needed[1]):
+            raise ConfigError(
+                f"Recipe(size={self.size}, base_size={self.base_size}): Augment(crop=True) cuts the output from the "
+                "base image; give a base_size at least as large."
+            )
+        if self.native and (augment.warps or augment.recolours):
             if self.integer_dtype is torch.uint16:
                 raise ConfigError("Recipe(parity='fast'): DALI neither turns nor recolours 16-bit values; use 'exact'.")
             if self.emulate == "dali-gpu":
@@ -126,6 +152,28 @@ class Recipe:
     def width(self) -> int:
         """Columns of the output image."""
         return _size(self.size)[1]
+
+    @property
+    def base(self) -> tuple[int, int]:
+        """(height, width) of the base image."""
+        return _size(self.size if self.base_size is None else self.base_size)
+
+    @property
+    def planned(self) -> bool:
+        """Whether the portable arithmetic brings base images to outputs, by a plan (`plans`): where the base has a size
+        of its own, and for what no operator of DALI's does.
+        """
+        return self.base_size is not None or (self.augment is not None and self.augment.plans)
+
+    @property
+    def native(self) -> bool:
+        """Whether DALI's own operators, or their twins, do what varies."""
+        return self.parity == "fast" and not self.planned
+
+    @property
+    def needs_source(self) -> bool:
+        """Whether the output depends on the size of the source, besides its base image."""
+        return self.augment is not None and self.augment.resized_crop is not None
 
     @property
     def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
@@ -160,7 +208,7 @@ class Recipe:
             channels=self.channels,
             depth=self.depth,
             window=self.window if self.depth == 8 else None,
-            reduce=(self.height, self.width) if self.reduce else None,
+            reduce=self.base if self.reduce else None,
         )
 
     @property
@@ -177,6 +225,7 @@ class Recipe:
         plain = self.to_dict()
         if self.depth == 16:
             plain["window"] = "when read"
+        plain["size"] = list(self.base)
         return {name: _canonical(plain[name]) for name in BASE_FIELDS}
 
     @property
@@ -190,9 +239,11 @@ class Recipe:
         """
         plain = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
         plain["size"] = list(plain["size"])
-        for name in ("mean", "std"):
+        for name in ("mean", "std", "base_size"):
             if name in plain:
                 plain[name] = list(plain[name])
+        if self.views == 1:
+            del plain["views"]
         plain["window"] = "none" if self.window is None else self.window.as_dict()
         if self.parity == "exact":
             del plain["emulate"]
@@ -235,12 +286,12 @@ class Recipe:
         """The recipe as a TOML document."""
         plain = self.to_dict()
         tables = {name: plain.pop(name) for name in ("window", "augment") if isinstance(plain.get(name), dict)}
-        lines = [f"{name} = {json.dumps(value)}" for name, value in plain.items()]
+        lines = [f"{name} = {_toml(value)}" for name, value in plain.items()]
         for name, table in tables.items():
             lines += [
                 "",
                 f"[{name}]",
-                *(f"{key} = {json.dumps(value)}" for key, value in table.items() if value is not None),
+                *(f"{key} = {_toml(value)}" for key, value in table.items() if value is not None),
             ]
         return "\n".join(lines) + "\n"
 
@@ -262,10 +313,16 @@ class Recipe:
         return cls.from_json(text) if Path(path).suffix == ".json" else cls.from_toml(text)
 
 
-def _size(size: Any) -> tuple[int, int]:
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_toml(each)}" for key, each in value.items()) + " }"
+    return json.dumps(value)
+
+
+def _size(size: Any, name: str = "size") -> tuple[int, int]:
     pair = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
     if len(pair) != 2 or not all(_is_whole(n) and 1 <= n <= MAX_SIDE for n in pair):
-        raise ConfigError(f"Recipe(size={size!r}): give (height, width), or one number, from 1 to {MAX_SIDE} pixels.")
+        raise ConfigError(f"Recipe({name}={size!r}): give (height, width), or one number, from 1 to {MAX_SIDE} pixels.")
     return int(pair[0]), int(pair[1])
 
 

@@ -27,11 +27,13 @@ ALLOWED = {
     "dali_pipes.batch": {"display"},
     "dali_pipes.cores": set(),
     "dali_pipes.bookkeeping": {"errors", "decode"},
-    "dali_pipes.fetch": {"errors", "manifest", "recipe", "decode", "arithmetic", "cache", "bookkeeping"},
-    "dali_pipes.finish": {"errors", "recipe", "draws", "arithmetic"},
+    "dali_pipes.plans": {"errors", "recipe", "draws", "arithmetic"},
+    "dali_pipes.extents": {"errors", "decode", "cache"},
+    "dali_pipes.fetch": {"extents", "errors", "manifest", "recipe", "decode", "arithmetic", "cache", "bookkeeping"},
+    "dali_pipes.finish": {"errors", "recipe", "draws", "plans", "arithmetic"},
     "dali_pipes.backends": {"errors", "names", "recipe", "draws", "fetch", "finish", "buffers", "arithmetic", "decode"},
     "dali_pipes.epoch": {
-        *("errors", "manifest", "recipe", "draws", "fetch", "prefetch", "batch", "backends"),
+        *("errors", "manifest", "recipe", "draws", "plans", "fetch", "prefetch", "batch", "backends"),
     },
     "dali_pipes.loader": {
         *(

@@ -104,17 +104,23 @@ def test_nothing_varies_without_augment() -> None:
 
 
 EVERYTHING = Augment(0.5, 0.5, rotation=30, scale=(0.5, 2), shift=0.25, brightness=0.2, contrast=3, saturation=1, hue=9)
+MORE = dataclasses.replace(EVERYTHING, shear=20, resized_crop=(0.1, 0.9), quarter_turns=0.6)
+CROPS = ("crops", "areas", "ratios", "crop_y", "crop_x")
 
 
 def test_numbers_fill_their_ranges_and_do_not_hang_together() -> None:
-    drawn = draw(EVERYTHING, 1, 1, MANY)
-    assert set(EVERYTHING.ranges) == {f.name for f in dataclasses.fields(Draws)} - {"hflip", "vflip"}
-    for name, (low, high) in EVERYTHING.ranges.items():
+    drawn = draw(MORE, 1, 1, MANY)
+    fields = {f.name for f in dataclasses.fields(Draws)} - {*CROPS, "source"}
+    assert set(MORE.ranges) == fields - {"hflip", "vflip", "turns"}
+    for name, (low, high) in MORE.ranges.items():
         values = getattr(drawn, name)
         assert values.dtype == np.float64
         assert low <= values.min() <= values.max() <= high
         assert np.histogram(values, bins=4, range=(low, high))[0].min() > len(MANY) / 4.5
-    numbers = [getattr(drawn, f.name) for f in dataclasses.fields(Draws)]
+    numbers = [getattr(drawn, name) for name in sorted(fields)]
+    assert drawn.areas is not None
+    assert drawn.ratios is not None
+    numbers += [*drawn.areas.T, *drawn.ratios.T, drawn.crop_y, drawn.crop_x]
     correlation = np.corrcoef(np.stack(numbers).astype(np.float64)) - np.eye(len(numbers))
     assert np.abs(correlation).max() < 0.03
 
@@ -122,7 +128,7 @@ def test_numbers_fill_their_ranges_and_do_not_hang_together() -> None:
 def test_the_draws_never_change() -> None:
     """Pinned, as the numbers that they are made of: which number is whose is a promise, too."""
     drawn = draw(EVERYTHING, 7, 3, np.arange(2))
-    assert {f.name: getattr(drawn, f.name).tolist() for f in dataclasses.fields(Draws)} == {
+    assert {name: getattr(drawn, name).tolist() for name in ("hflip", "vflip", *list(EVERYTHING.ranges)[:8])} == {
         "hflip": [False, True],
         "vflip": [False, False],
         "angle": [-0.4943304414182066, -0.7612149105172712],
@@ -146,7 +152,65 @@ def test_ranges() -> None:
         "contrast": (0, 4),  # no factor below 0
         "saturation": (0, 2),
         "hue": (-9, 9),
+        "shear_y": (0, 0),
+        "shear_x": (0, 0),
     }
+
+
+def test_the_later_draws_never_change() -> None:
+    drawn = draw(dataclasses.replace(MORE, probability={"rotation": 0.5, "resized_crop": 0.5}), 7, 3, np.arange(3), 2)
+    assert {name: [round(x, 6) for x in getattr(drawn, name).tolist()] for name in PINNED} == PINNED
+    assert drawn.areas is not None
+    assert drawn.ratios is not None
+    assert np.round(drawn.areas[1, :3], 6).tolist() == [0.159364, 0.520855, 0.667963]
+    assert np.round(drawn.ratios[2, -2:], 6).tolist() == [0.139436, 0.398534]
+
+
+PINNED = {
+    "hflip": [0, 0, 1, 0, 1, 1],
+    "angle": [-0.49433, -16.563922, 0.0, -3.976486, 0.0, 0.0],
+    "shear_y": [-1.016246, 13.202551, 11.804718, 16.523567, -6.686527, -2.295891],
+    "shear_x": [0.516933, -17.181125, -15.594521, 2.835742, -12.859354, -14.523745],
+    "turns": [0, 0, 0, 2, 1, 1],
+    "crops": [0, 0, 1, 1, 1, 1],
+    "crop_y": [0.441835, 0.593278, 0.634047, 0.75588, 0.149105, 0.854237],
+    "crop_x": [0.047853, 0.37402, 0.614932, 0.948449, 0.765483, 0.066479],
+}
+
+
+def test_what_does_not_vary_keeps_the_draws_of_what_does() -> None:
+    """An operation more does not move another's numbers, and neither does its probability."""
+    plain, more = draw(EVERYTHING, 7, 3, MANY), draw(MORE, 7, 3, MANY)
+    for name in ("hflip", "vflip", *list(EVERYTHING.ranges)[:8]):
+        assert np.array_equal(getattr(plain, name), getattr(more, name))
+    some = draw(dataclasses.replace(MORE, probability={"rotation": 0.3, "scale": 0.6}), 7, 3, MANY)
+    for name, share, still in (("angle", 0.3, 0.0), ("scale", 0.6, 1.0)):
+        values, all_of_them = getattr(some, name), getattr(more, name)
+        applied = values != still
+        assert np.array_equal(values[applied], all_of_them[applied])
+        assert applied.mean() == pytest.approx(share, abs=0.02)
+
+
+def test_an_operation_is_applied_as_a_whole() -> None:
+    drawn = draw(Augment(shift=0.5, shear=9, probability={"shift": 0.5, "shear": 0.5}), 1, 1, MANY)
+    assert np.array_equal(drawn.shift_x != 0, drawn.shift_y != 0)
+    assert np.array_equal(drawn.shear_x != 0, drawn.shear_y != 0)
+    assert not np.array_equal(drawn.shift_x != 0, drawn.shear_x != 0)
+
+
+def test_quarter_turns_come_as_often_as_asked() -> None:
+    turns = draw(Augment(quarter_turns=0.75), 1, 1, MANY).turns
+    assert np.abs(np.bincount(turns, minlength=4) / len(MANY) - 0.25).max() < 0.02
+
+
+def test_views_are_independent_and_the_first_is_the_plain_draw() -> None:
+    alone, two = draw(MORE, 1, 1, MANY), draw(MORE, 1, 1, MANY, views=2)
+    for name in (*MORE.ranges, "hflip", "vflip", "turns", *CROPS):
+        plain, first, second = getattr(alone, name), getattr(two, name)[0::2], getattr(two, name)[1::2]
+        assert np.array_equal(plain, first)
+        if name != "crops":
+            a, b = (values.reshape(len(MANY), -1)[:, 0].astype(float) for values in (first, second))
+            assert abs(np.corrcoef(a, b)[0, 1]) < 0.03
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), float("inf"), "1", None])
@@ -169,6 +233,15 @@ def test_a_number_outside_0_to_1_is_refused(name: str, value: object) -> None:
         ("scale", (0, 1), "from 0.1 to 10"),
         ("scale", (1, 11), "from 0.1 to 10"),
         ("scale", (2, 1), "the smaller number first"),
+        ("resized_crop", (0, 1), "a part of the picture's area; give a number from 0.0001 to 1"),
+        ("resized_crop", 0.5, r"give \(smallest, largest\)"),
+        ("ratio", (0.01, 1), "width by height; give a number from 0.1 to 10"),
+        ("shear", 46, "from 0 to 45"),
+        ("quarter_turns", 2, "from 0 to 1"),
+        ("crop", 1, "give True or False"),
+        ("probability", {"rotation": 2}, "a probability; give a number from 0 to 1"),
+        ("probability", {"horizontal_flip": 0.5}, "has no probability of its own; those that have are rotation, scale"),
+        ("probability", 3, "give a mapping"),
     ],
 )
 def test_other_ranges(name: str, value: object, words: str) -> None:
@@ -185,4 +258,12 @@ def test_numbers_of_numpy_become_plain_ones() -> None:
 def test_plain_values_hold_what_is_not_at_its_default() -> None:
     assert Augment().as_dict() == {}
     assert Augment(1, scale=[1, 2]).as_dict() == {"horizontal_flip": 1.0, "scale": [1.0, 2.0]}  # type: ignore[arg-type]
-    assert Augment(**EVERYTHING.as_dict()) == EVERYTHING
+    for augment in (EVERYTHING, dataclasses.replace(MORE, probability={"shear": 0.5, "rotation": 0.25, "shift": 1})):
+        assert Augment(**augment.as_dict()) == augment
+        assert hash(Augment(**augment.as_dict())) == hash(augment)
+    assert Augment(shear=1, probability={"shear": 0.5}).as_dict() == {"shear": 1.0, "probability": {"shear": 0.5}}
+
+
+def test_one_crop_at_a_time() -> None:
+    with pytest.raises(ConfigError, match="both say what a crop shows"):
+        Augment(crop=True, resized_crop=(0.5, 1))

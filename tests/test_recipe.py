@@ -49,6 +49,14 @@ CHANGES: dict[str, tuple[dict[str, Any], bool]] = {
     "augment-contrast": ({"augment": dp.Augment(contrast=0.1)}, False),
     "augment-saturation": ({"augment": dp.Augment(saturation=0.1)}, False),
     "augment-hue": ({"augment": dp.Augment(hue=10)}, False),
+    "augment-shear": ({"augment": dp.Augment(shear=10)}, False),
+    "augment-quarter-turns": ({"augment": dp.Augment(quarter_turns=0.5)}, False),
+    "augment-resized-crop": ({"augment": dp.Augment(resized_crop=(0.5, 1))}, False),
+    "augment-ratio": ({"augment": dp.Augment(resized_crop=(0.5, 1), ratio=(1, 1))}, False),
+    "augment-crop": ({"augment": dp.Augment(crop=True)}, False),
+    "augment-probability": ({"augment": dp.Augment(rotation=10, probability={"rotation": 0.5})}, False),
+    "base-size": ({"base_size": 48}, True),
+    "views": ({"views": 2}, False),
     "parity": ({"parity": "fast"}, False),
     "emulate": ({"parity": "fast", "emulate": "dali-gpu"}, False),
 }
@@ -274,7 +282,7 @@ def test_what_cannot_work_is_refused(arguments: dict[str, Any], message: str) ->
         '{"size": 5, "window": {"kind": "fixed"}}',
         '{"size": 5, "window": {"kind": "fixed", "center": "a", "width": 3}}',
         '{"size": 5, "window": {"kind": "percentile", "low": 60, "high": 40}}',
-        '{"size": 5, "augment": {"shear": 1}}',
+        '{"size": 5, "augment": {"slant": 1}}',
         '{"size": 5, "augment": {"horizontal_flip": "often"}}',
         '{"size": 5, "augment": 1}',
         '{"size": [5, [5]]}',
@@ -327,3 +335,50 @@ def test_what_follows_from_a_recipe() -> None:
     assert dp.Recipe(5).full_scale == 255
     with pytest.raises(dataclasses.FrozenInstanceError):
         dp.Recipe(5).size = 6  # type: ignore[misc]
+
+
+def test_the_base_is_what_is_cached() -> None:
+    """One cache for all output sizes, crops and augmentations, and for an output of the base's size."""
+    recipe = dp.Recipe(224, base_size=(320, 300))
+    assert recipe.base == (320, 300)
+    others = [
+        dp.Recipe((320, 300)),
+        dp.Recipe(96, base_size=(320, 300), augment=dp.Augment(resized_crop=(0.5, 1)), views=3),
+    ]
+    assert {other.base_digest for other in others} == {recipe.base_digest}
+    assert recipe.base_digest != dp.Recipe(224).base_digest
+
+
+def test_a_base_of_the_outputs_size_is_no_other_recipe() -> None:
+    assert dp.Recipe(32, base_size=(32, 32)) == dp.Recipe(32)
+    assert dp.Recipe(32, base_size=(32, 32)).digest == dp.Recipe(32).digest
+
+
+def test_reduced_decoding_reaches_for_the_base() -> None:
+    assert dp.Recipe(32, base_size=64, reduce=True).decode_policy.reduce == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"base_size": 0}, r"Recipe\(base_size=0\): give \(height, width\)"),
+        ({"base_size": "x"}, r"Recipe\(base_size='x'\)"),
+        ({"views": 0}, r"Recipe\(views=0\): give a whole number from 1 to 64\."),
+        ({"views": True}, r"Recipe\(views=True\)"),
+        ({"base_size": (20, 40), "augment": dp.Augment(crop=True)}, "give a base_size at least as large"),
+        ({"size": (32, 64), "augment": dp.Augment(crop=True, quarter_turns=0.5)}, "give a base_size at least as large"),
+    ],
+)
+def test_bases_and_views_that_cannot_be(parts: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        dp.Recipe(**{"size": 32, **parts})
+
+
+def test_documents_of_crops_and_views() -> None:
+    augment = dp.Augment(resized_crop=(0.1, 0.9), ratio=(1, 2), rotation=9, probability={"rotation": 0.5})
+    recipe = dp.Recipe((8, 9), base_size=32, views=2, augment=augment)
+    assert dp.Recipe.from_toml(recipe.to_toml()) == dp.Recipe.from_json(recipe.to_json()) == recipe
+
+
+def test_what_has_no_effect_makes_no_difference() -> None:
+    assert dp.Augment(0.5, ratio=(1, 2), probability={"rotation": 0.5}) == dp.Augment(0.5)

@@ -7,11 +7,17 @@
     gray         colour to gray, in integers
     affine       turning, scaling and moving, in integers
     colour       brightness, contrast, saturation and hue, in integers
+    elementary   exponential and logarithm, the same on every platform
+    maps         affine maps: composed, inverted
+    crops        which part of a base image a resized crop shows
+    planes       resizing a part of a base image
+    masks        class numbers, moved by nearest neighbours
+    plan         all that becomes of one base image, as numbers
     normalise    flips and normalisation, two float32 roundings
     packing      what a launch of the kernels reads
     kernels      the same as CUDA kernels for CuPy (never imported from here: it needs a GPU to be of use)
     dali/        DALI's own operators, with the entries `dali_cpu` and `dali_gpu`
-    native       the base image by DALI's operators
+    dali_base    the base image by DALI's operators
 
 Each module's docstring is the specification of its part.
 """

@@ -16,6 +16,14 @@ where p00 is the input pixel (x0, y0), p01 its right neighbour, p10 the one belo
 is at most 1 from the float64 reading of the map, rounded: the rounded position moves a value by
 `255 (2**-9 + 2**-9) < 1`.
 
+**Shrinking.** A result that stands for many pixels is the mean of `4**k` such results, taken at the centres of the
+`2**k x 2**k` parts of its pixel: the map is that of the grid which is `2**k` times as fine, at the positions
+`2**k x + i, 2**k y + j` with i and j below `2**k`, and
+
+    result = (sum of the results there + 2**(2k - 1)) >> 2k
+
+k is the least number for which a step in x, and one in y, is at most `1.5 * 2**k` input pixels long, 3 at most.
+
 **No overflow.** Entries of the 2x2 part are at most 32 in size (pictures shrink at most 32 times), offsets at most
 `2**21`, sides at most `2**14`: `|X| <= 2**40 (2**5 2**14 + 2**5 2**14 + 2**21) = 2**62`. Sums of weighted bytes stay
 below `2**24`, those of 16-bit samples below `2**48`. What is larger is refused.
@@ -113,6 +121,20 @@ def quantise(maps: Doubles) -> Longs:
     return np.rint(whole).astype(np.int64).reshape(-1, 6)
 
 
+def shrinking(maps: Doubles) -> Longs:
+    """Return k for each map, float64[N, 2, 3] from output to input positions: see above. int64[N], 0 to 3."""
+    squares = (maps[:, 0, :2] * maps[:, 0, :2] + maps[:, 1, :2] * maps[:, 1, :2]).max(axis=1, initial=0.0)
+    found: Longs = np.searchsorted(np.array([2.25, 9.0, 36.0]), squares, side="left").astype(np.int64)
+    return found
+
+
+def finer(maps: Doubles, doublings: Longs) -> Doubles:
+    """Return the maps of grids that are `2**doublings` times as fine; int64[N]. Exact."""
+    fine = maps.copy()
+    fine[:, :, :2] /= (1 << doublings)[:, None, None].astype(np.float64)
+    return fine
+
+
 def _check_sides(height: int, width: int) -> None:
     if max(height, width) > LONGEST_SIDE or min(height, width) < 1:
         raise ConfigError(f"warp takes pictures with sides of 1 to {LONGEST_SIDE} pixels, not {height} x {width}")
@@ -125,25 +147,53 @@ def _check_coefficients(coefficients: Longs) -> None:
         raise ConfigError(f"coefficients are {coefficients!r}; they must be a row of what quantise returns, int64[6]")
 
 
-def warp(image: Pixels, coefficients: Longs) -> Pixels:
+def warp(image: Pixels, coefficients: Longs, size: tuple[int, int] | None = None, doublings: int = 0) -> Pixels:
     """Sample a picture at the positions of a map, bilinearly, 0 outside of it.
 
-    image: uint8 or uint16 [C, H, W], sides up to 16384, any strides, may be read-only. coefficients: int64[6], a row of
-    `quantise`. Returns a new C-contiguous array of the same type and shape. Runs in the calling thread, and lets go of
-    the GIL; memory besides the result: 8 bytes a pixel (and channel of 16-bit samples), and about 1 MiB. Raises
-    ConfigError for other types, shapes or coefficients.
+    Args:
+        image: uint8 or uint16 [C, H, W], sides up to 16384, any strides, may be read-only.
+        coefficients: int64[6], a row of `quantise`; with `doublings`, for the finer grid.
+        size: (height, width) of the result, up to 16384 each; those of `image` by default.
+        doublings: k from 0 to 3: each result is the mean of `4**k` samples, see above.
+
+    Returns:
+        A new C-contiguous array [C, *size] of the same type. Runs in the calling thread, and lets go of the GIL; memory
+        besides the result: 8 bytes a pixel (and channel of 16-bit samples), and about 1 MiB.
+
+    Raises:
+        ConfigError: other types, shapes or coefficients.
     """
     if image.ndim != 3 or image.dtype not in (np.uint8, np.uint16):
         raise ConfigError(f"warp takes uint8 or uint16 [C, H, W], not {image.dtype} {list(image.shape)}")
     channels, height, width = image.shape
+    goal = (height, width) if size is None else size
     _check_sides(height, width)
-    _check_coefficients(coefficients)
-    bits = 8 * image.dtype.itemsize
-    together = 3 if bits == 8 and channels > 1 else 1
+    _check_sides(*goal)
+    together = 3 if image.dtype == np.uint8 and channels > 1 else 1
     frames = [_framed(image[c : c + together]) for c in range(0, channels, together)]
-    out = np.empty(image.shape, image.dtype)
+    out = np.empty((channels, *goal), image.dtype)
+    if not doublings:
+        _sample(frames, together, (height, width), coefficients, out)
+        return out
+    side = 1 << doublings
+    total = np.full(out.shape, 1 << (2 * doublings - 1), np.uint32)
+    for j, i in np.ndindex(side, side):
+        ax, bx, cx, ay, by, cy = coefficients.tolist()
+        part = [ax * side, bx * side, ax * i + bx * j + cx, ay * side, by * side, ay * i + by * j + cy]
+        _sample(frames, together, (height, width), np.array(part, np.int64), out)
+        np.add(total, out, out=total)
+    np.right_shift(total, 2 * doublings, out=total)
+    np.copyto(out, total, casting="unsafe")
+    return out
+
+
+def _sample(frames: list[Longs], together: int, source: tuple[int, int], coefficients: Longs, out: Pixels) -> None:
+    """One sample of each result, of the pictures in `frames`, `together` channels each."""
+    _check_coefficients(coefficients)
+    channels, height, width = out.shape
+    bits = 8 * out.dtype.itemsize
     along, down = _positions(coefficients, height, width, bits)
-    limits = np.array([width + 1, height + 1], np.uint64)[:, None, None] << np.uint64(FRACTION)
+    limits = np.array([source[1] + 1, source[0] + 1], np.uint64)[:, None, None] << np.uint64(FRACTION)
     rows = max(1, _BLOCK // width)
     scratch = np.empty((10, min(rows, height), width), np.int64)
     for top in range(0, height, rows):
@@ -152,7 +202,7 @@ def warp(image: Pixels, coefficients: Longs) -> Pixels:
         place, weights, index, left = block[:2], block[2:6].reshape(2, 2, -1, width), block[6:8], block[8:]
         np.add(along, down[:, top : top + rows], out=place)
         _split(place, limits, weights, bits)
-        _look_up(place, width + 2, index)
+        _look_up(place, source[1] + 2, index)
         for first, words in zip(range(0, channels, together), frames):
             # Every index is inside; "wrap" spares NumPy a buffered copy, and is its fastest mode.
             np.take(words, index, out=left, mode="wrap")
@@ -164,7 +214,6 @@ def warp(image: Pixels, coefficients: Longs) -> Pixels:
                 _store(_down(left, weights[1], 1 << (2 * bits - 1)), bits // 8, goal[first])
             else:
                 _store_lanes(left, place, weights[1], goal[first : first + together])
-    return out
 
 
 def _framed(image: Pixels) -> Longs:

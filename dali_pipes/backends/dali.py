@@ -97,10 +97,10 @@ class DaliBackend:
             raise BackendError(f"{self.name}: this graph takes base images, and was given a JPEG.")
         given = [item for item in items if not isinstance(item, Encoded)]
         for image in given:
-            if image.shape != self._finish.shape or image.dtype != given[0].dtype or not image.flags.c_contiguous:
+            if image.shape != self._finish.base_shape or image.dtype != given[0].dtype or not image.flags.c_contiguous:
                 raise BackendError(
                     f"{self.name}: a base image is {image.dtype}{list(image.shape)}; expected contiguous "
-                    f"{given[0].dtype}{list(self._finish.shape)}, one dtype in a batch."
+                    f"{given[0].dtype}{list(self._finish.base_shape)}, one dtype in a batch."
                 )
         return self._graph.values(items, self._finish.changes(draws))
 

@@ -6,6 +6,7 @@ Inputs, one value a sample (N of them):
     jpeg    uint8 [bytes]              only in graphs that decode; a placeholder where there is a base image
     encoded bool []                    only in graphs that decode: which of the two it is
     hflip, vflip int32 []              1 mirrors
+    plan    int64 [words]              only where the recipe is planned: one record of `arithmetic.plan`
     sample  int64 []                   passed through, to prove that nothing moved
 
 Outputs: the batch, [C, H, W] a sample, and `sample`.
@@ -29,6 +30,7 @@ import numpy.typing as npt
 
 from dali_pipes.arithmetic import normalisation
 from dali_pipes.arithmetic.dali_base import INTERPOLATIONS, MODES, max_size
+from dali_pipes.arithmetic.plan import as_words
 from dali_pipes.backends.dali_operators import decoded
 from dali_pipes.backends.portable import PortableOnCpu, PortableOnGpu, varying
 from dali_pipes.fetch import Encoded
@@ -37,7 +39,7 @@ from dali_pipes.recipe import Recipe
 
 Pixels = npt.NDArray[Any]
 
-CHANGES = ("hflip", "vflip", "warp", "colour")
+CHANGES = ("hflip", "vflip", "warp", "colour", "plan")
 """Those inputs of a graph that say what is done to a base image."""
 
 
@@ -48,7 +50,7 @@ def decodes(recipe: Recipe) -> bool:
 
 def needs_kernels(recipe: Recipe, decode: bool) -> bool:
     """Whether a GPU graph needs the CUDA kernels, and with them CuPy; decode: whether it is to take JPEGs undecoded."""
-    return recipe.parity == "exact" and (bool(varying(recipe)) or (decode and decodes(recipe)))
+    return recipe.parity == "exact" and not recipe.planned and (bool(varying(recipe)) or (decode and decodes(recipe)))
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Graph:
         found = ["image", "sample"]
         if self.decode:
             found += ["jpeg", "encoded"]
-        if self.recipe.augment is not None:
+        if self.recipe.augment is not None and not self.recipe.planned:
             found += ["hflip", "vflip"]
         return (*found, *varying(self.recipe))
 
@@ -99,6 +101,7 @@ class Graph:
             "vflip": changes.vflip.astype(np.int32),
             "warp": changes.warp,
             "colour": changes.colour,
+            "plan": None if changes.plan is None else as_words(changes.plan),
         }
         return {name: found[name] for name in self.inputs}
 
@@ -154,11 +157,20 @@ class Graph:
 
         if "hflip" in changes:
             batch = fn.flip(batch, horizontal=changes["hflip"], vertical=changes["vflip"])
-        return self._varied(batch, {name: changes[name] for name in varying(self.recipe)})
+        inputs = {name: changes[name] for name in varying(self.recipe)}
+        if not self.recipe.planned:
+            return self._varied(batch, inputs)
+        done = self._integers(self._functions.vary, batch.cpu() if batch.device == "gpu" else batch, *inputs.values())
+        return done.gpu() if self.device == "gpu" else done
+
+    @property
+    def _early(self) -> str:
+        """The device of everything before the normalisation: what a plan says is computed on the CPU."""
+        return "cpu" if self.recipe.planned else self.device
 
     def _there(self, values: Any) -> Any:
-        """The same values on the graph's device."""
-        return values.gpu() if self.device == "gpu" else values
+        """The same values on the device of what comes before the normalisation."""
+        return values.gpu() if self._early == "gpu" else values
 
     def _portable(self, jpeg: Any) -> Any:
         """JPEG to base image by the portable contract: DALI's CPU decoder, then integers, on the batch's device."""
@@ -170,7 +182,7 @@ class Graph:
 
         return fn.python_function(
             *(self._there(each) for each in inputs),
-            device=self.device,
+            device=self._early,
             function=function,
             batch_processing=True,
             output_layouts="CHW",
@@ -203,16 +215,16 @@ class Graph:
 
     @cached_property
     def _functions(self) -> PortableOnCpu | PortableOnGpu:
-        return PortableOnGpu(self.recipe) if self.device == "gpu" else PortableOnCpu(self.recipe, self.threads)
+        return PortableOnGpu(self.recipe) if self._early == "gpu" else PortableOnCpu(self.recipe, self.threads)
 
     def _native(self, jpeg: Any) -> Any:
         """JPEG to base image by DALI's operators (nvJPEG on a GPU); on the CPU with the bits of `dali_base_image`."""
         from nvidia.dali import fn, types
 
         recipe = self.recipe
-        size = (recipe.height, recipe.width)
+        size = recipe.base
         base = fn.resize(
-            decoded(jpeg, nvjpeg=self.device == "gpu"),
+            decoded(jpeg, nvjpeg=self._early == "gpu"),
             size=list(size),
             mode=MODES[recipe.fit],
             interp_type=getattr(types, f"INTERP_{INTERPOLATIONS[recipe.interpolation].upper()}"),

@@ -21,6 +21,8 @@ Pixels = npt.NDArray[Any]
 
 def varying(recipe: Recipe) -> tuple[str, ...]:
     """The fields of `Changes`, besides the flips, that the recipe makes use of; the further inputs of `vary`."""
+    if recipe.planned:
+        return ("plan",)
     augment = recipe.augment or Augment()
     return ("warp",) * augment.warps + ("colour",) * augment.recolours
 
@@ -50,10 +52,15 @@ class PortableOnCpu:
     def _base_image(self, pixels: npt.NDArray[np.uint8]) -> Pixels:
         recipe = self._recipe
         shaped = luma(pixels) if recipe.channels == 1 else pixels
-        return base_image(shaped, recipe.size, recipe.fit, recipe.interpolation)
+        return base_image(shaped, recipe.base, recipe.fit, recipe.interpolation)
 
     def vary(self, images: list[Pixels], *values: list[Pixels]) -> list[Pixels]:
-        """Warps and recolours flipped base images; `values` are those that `varying` names."""
+        """Warps and recolours flipped base images; `values` are those that `varying` names.
+
+        With a plan, all that it says is done to base images that are not flipped.
+        """
+        if self._recipe.planned:
+            return list(self._threads.map(self._finish.planned, images, *values))
         given = dict(zip(self._names, values))
         nothing = [None] * len(images)
         return list(
@@ -80,9 +87,8 @@ class PortableOnGpu:
         from dali_pipes.arithmetic.kernels import base_images
 
         recipe = self._recipe
-        size = (recipe.height, recipe.width)
         with _borrowed_stream():
-            return base_images(pictures, size, recipe.fit, recipe.interpolation, gray=recipe.channels == 1)
+            return base_images(pictures, recipe.base, recipe.fit, recipe.interpolation, gray=recipe.channels == 1)
 
     def vary(self, images: list[Any], *values: list[Any]) -> list[Any]:
         """As `PortableOnCpu.vary`."""

@@ -50,9 +50,9 @@ class TorchBackend:
     def _write(self, out: npt.NDArray[Any], items: Sequence[Any], changes: Changes, part: list[int]) -> None:
         for i in part:
             image = items[i]
-            if isinstance(image, Encoded) or image.shape != self._finish.shape:
+            if isinstance(image, Encoded) or image.shape != self._finish.base_shape:
                 found = getattr(image, "shape", "encoded")
-                raise BackendError(f"torch: base image {i} is {found}, expected {self._finish.shape}.")
+                raise BackendError(f"torch: base image {i} is {found}, expected {self._finish.base_shape}.")
             self._finish.write(out[i], image, changes, i)
 
     def beside(self, values: torch.Tensor) -> torch.Tensor:

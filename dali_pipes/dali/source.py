@@ -80,6 +80,10 @@ class Source:
     ) -> None:
         if wrong := sorted(options.keys() & {"backend", "prefetch"}):
             raise ConfigError(f"Source({wrong[0]}=...): the pipeline decides that; give the other options of Loader.")
+        if recipe.views > 1:
+            raise ConfigError(
+                f"Source(views={recipe.views}): a pipeline's outputs have one entry a sample; use Loader."
+            )
         for name, value, least in (("iteration", iteration, 0), ("keep", keep, 1)):
             if type(value) is not int or value < least:
                 raise ConfigError(f"Source({name}={value!r}): give a whole number of at least {least}.")
@@ -178,10 +182,10 @@ class _Items:
     def run(self, items: Sequence[Array | Encoded], draws: Draws) -> torch.Tensor:
         for image in items:
             first: Any = items[0]
-            if isinstance(image, Encoded) or image.shape != self._finish.shape or image.dtype != first.dtype:
+            if isinstance(image, Encoded) or image.shape != self._finish.base_shape or image.dtype != first.dtype:
                 raise BackendError(
                     f"a base image is {getattr(image, 'dtype', 'encoded')}{list(getattr(image, 'shape', ()))}; "
-                    f"expected {list(self._finish.shape)}, one type in a batch."
+                    f"expected {list(self._finish.base_shape)}, one type in a batch."
                 )
         values = self._graph.values([np.ascontiguousarray(image) for image in items], self._finish.changes(draws))
         self._values = tuple(values[name] for name in ("image", *self.changes))

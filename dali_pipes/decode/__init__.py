@@ -7,6 +7,7 @@ from dali_pipes.decode.deep import apply_window
 from dali_pipes.decode.describe import describe
 from dali_pipes.decode.dicom.codecs import decoders, require
 from dali_pipes.decode.dicom.meta import is_dicom
+from dali_pipes.decode.extent import extent
 from dali_pipes.decode.jpeg import check_jpeg
 from dali_pipes.decode.limits import Limits
 from dali_pipes.decode.policy import Decoded, DecodePolicy, Kind, policy_from_dict
@@ -30,6 +31,7 @@ __all__ = [
     "decoders",
     "describe",
     "dicom_frames",
+    "extent",
     "frames",
     "identify",
     "is_dicom",

@@ -1,0 +1,35 @@
+"""How large a picture is, from its file's headers: nothing is decoded."""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image
+
+from dali_pipes.decode.dicom.header import read_header
+from dali_pipes.decode.jpegheader import read_jpeg_header
+from dali_pipes.decode.policy import DecodePolicy, Kind
+from dali_pipes.decode.raster import FORMATS
+from dali_pipes.errors import DaliPipesError, DecodeError
+
+
+def extent(data: bytes | memoryview, kind: Kind, frame: int, policy: DecodePolicy) -> tuple[int, int]:
+    """Return (height, width) in pixels of what `decode` gives at full resolution.
+
+    Raises:
+        DecodeError: headers that cannot be read, or its subclasses as `decode` raises them.
+    """
+    try:
+        if kind.tag.startswith("dcm."):
+            header = read_header(data, policy.limits)
+            return header.rows, header.columns
+        if kind.tag not in FORMATS:
+            told = read_jpeg_header(data)
+            return told.height, told.width
+        with Image.open(io.BytesIO(data), formats=[FORMATS[kind.tag]]) as image:
+            image.seek(frame)
+            return image.height, image.width  # of a TIFF as it lies upright, which is how it is decoded
+    except DaliPipesError:
+        raise
+    except Exception as error:  # whatever a library throws at odd bytes; unquoted, for it may hold what the file says
+        raise DecodeError(f"the file's headers cannot be read: {type(error).__name__}") from None
