@@ -7,12 +7,13 @@
 One round measures the bounds and every loader once, in turns, so that a busy machine slows all of them; a ratio is the
 median over the rounds of loader against bound. Bounds:
 
-    copy    np.copyto of every sample from the map into one batch buffer, with one and with two threads that never wait
-            for each other
+    copy    np.copyto of every sample from the map into one batch buffer that begins at a page, with one and with two
+            threads that never wait for each other
     memset  filling a float32 batch buffer with a constant, one and two threads: what writing the output costs
 """
 
 import argparse
+import math
 import statistics
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from common import argument_parser, write
 from data import manifest_of, write_thumbnails
 
 from dali_pipes import Loader, Recipe, cache
+from dali_pipes.buffers import page_aligned
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -34,7 +36,8 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def copying(views: list[np.ndarray], batch: int, threads: int) -> Callable[[], None]:
     """Copies all views, each thread its share of them into a buffer of its own."""
     shares = [views[i::threads] for i in range(threads)]
-    whole = np.empty((batch, *views[0].shape), views[0].dtype)
+    shape, dtype = (batch, *views[0].shape), views[0].dtype
+    whole = page_aligned(math.prod(shape) * dtype.itemsize).view(dtype).reshape(shape)
     buffers = np.array_split(whole, threads)
 
     def copy(part: list[np.ndarray], buffer: np.ndarray) -> None:
@@ -46,7 +49,8 @@ def copying(views: list[np.ndarray], batch: int, threads: int) -> Callable[[], N
 
 def filling(samples: int, shape: tuple[int, ...], batch: int, threads: int) -> Callable[[], None]:
     """Fills float32 samples of a batch buffer, as many as an epoch has."""
-    buffers = np.array_split(np.empty((batch, *shape), np.float32), threads)
+    whole = page_aligned(4 * batch * math.prod(shape)).view(np.float32).reshape(batch, *shape)
+    buffers = np.array_split(whole, threads)
 
     def fill(count: int, buffer: np.ndarray) -> None:
         for i in range(count):

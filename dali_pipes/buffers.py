@@ -8,12 +8,20 @@ The memory is NumPy's, which asks Linux for huge pages where PyTorch does not: c
 from __future__ import annotations
 
 import math
+import mmap
 import weakref
 from collections import deque
 
 import numpy as np
 import numpy.typing as npt
 import torch
+
+
+def page_aligned(size: int) -> npt.NDArray[np.uint8]:
+    """Return uint8[size] that begins at a page: copies into such memory take about half the time."""
+    whole = np.empty(size + mmap.PAGESIZE, np.uint8)
+    begin = -whole.ctypes.data % mmap.PAGESIZE
+    return whole[begin : begin + size]
 
 
 class BufferPool:
@@ -36,7 +44,7 @@ class BufferPool:
         try:
             buffer = idle.pop()
         except IndexError:
-            buffer = np.empty(math.prod(shape) * dtype.itemsize, np.uint8)
+            buffer = page_aligned(math.prod(shape) * dtype.itemsize)
         # The view's lifetime is that of the tensor made from it: torch holds it until its storage is freed.
         view = buffer[:]
         weakref.finalize(view, idle.append, buffer).atexit = False

@@ -17,6 +17,11 @@ def test_shape_and_dtype(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     assert taken.is_contiguous()
 
 
+def test_large_buffers_begin_at_a_page() -> None:
+    for size in (1, 4096, 3 * 512 * 512):
+        assert BufferPool().take((size,), torch.uint8).data_ptr() % 4096 == 0
+
+
 def test_memory_comes_back_when_the_tensor_is_gone() -> None:
     pool = BufferPool()
     first = pool.take((64,), torch.float32)
