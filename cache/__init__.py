@@ -9,8 +9,6 @@ A store is opened by the name of its mode and knows nothing of what it keeps:
 array([0, 1, 2])
 """
 
-import logging
-
 from . import upkeep
 from .errors import CacheError, EntryError, IntegrityError, SecretError, StoreConfigError, StoreIOError
 from .flight import SingleFlight
@@ -20,8 +18,6 @@ from .parts import PartsLedger
 from .pin import PinnedMapping
 from .sources import FileState, SourceIndex
 from .store import DISK_MODES, MODES, PERSISTENT_MODES, Store, open_store
-
-logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __all__ = [
     "DISK_MODES",

@@ -10,7 +10,6 @@ Names are imported when they are first used (PEP 562), so that the cache and the
 """
 
 import importlib as _importlib
-import logging as _logging
 from typing import TYPE_CHECKING
 from typing import Any as _Any
 
@@ -72,8 +71,6 @@ _ROOMS = ("arithmetic", "backends", "cache", "decode", "items", "parity", "tools
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = sorted(_HOME_OF)  # noqa: PLE0605
-
-_logging.getLogger(__name__).addHandler(_logging.NullHandler())
 
 
 def __getattr__(name: str) -> _Any:

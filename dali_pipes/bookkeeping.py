@@ -14,6 +14,7 @@ from typing import Any
 
 from dali_pipes.decode import Decoded
 from dali_pipes.errors import DaliPipesError, DecodeError, UnsteadyError, WorkerError
+from dali_pipes.notices import Notices
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +38,11 @@ class Bookkeeping:
 
     Args:
         describe: how messages name a sample.
+        notices: takes what the user must be told.
     """
 
-    def __init__(self, describe: Callable[[int], str]) -> None:
-        self._describe = describe
+    def __init__(self, describe: Callable[[int], str], notices: Notices) -> None:
+        self._describe, self._notices = describe, notices
         self._counts: Counter[str] = Counter()
         self._seconds_decoding = 0.0
         self._failures: dict[int, Failure] = {}
@@ -76,7 +78,7 @@ class Bookkeeping:
         failure = Failure(named)
         with self._lock:
             if sample not in self._failed:
-                log.warning("%s", named)
+                log.info("%s", named)
             self._failed.add(sample)
             self._failures[sample] = failure
             if lasting:
@@ -88,7 +90,7 @@ class Bookkeeping:
         return {sample: failure.error for sample, failure in list(self._failures.items())}
 
     def tell(self, sample: int, decoded: Decoded) -> None:
-        """Log, once each, what the policy warns of and that intents are mixed, with the first sample to show it."""
+        """Note, once each, what the policy warns of and that intents are mixed, with the first sample to show it."""
         intent, texts = decoded.facts.get("intent"), list(decoded.warnings)
         with self._lock:
             if intent:
@@ -98,7 +100,7 @@ class Bookkeeping:
             for text in texts:
                 if text not in self._told:
                     self._told.add(text)
-                    log.warning("%s: %s. Said of the first such sample only.", self._describe(sample), text)
+                    self._notices.add(f"{self._describe(sample)}: {text}. Said of the first such sample only.")
 
 
 def _named(error: Exception, sample: str) -> tuple[DaliPipesError, bool]:

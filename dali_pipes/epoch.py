@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +16,10 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from dali_pipes.backends import Backend
 from dali_pipes.batch import Batch
 from dali_pipes.draws import Draws, draw
-from dali_pipes.errors import BackendError
+from dali_pipes.errors import BackendError, DecodeError
 from dali_pipes.fetch import Encoded, Failure, Fetcher, Item, Pixels, ready, stand_in
 from dali_pipes.manifest import Manifest
+from dali_pipes.notices import Notices
 from dali_pipes.plans import Plans
 from dali_pipes.prefetch import lookahead
 from dali_pipes.recipe import Recipe
@@ -24,8 +27,8 @@ from dali_pipes.recipe import Recipe
 log = logging.getLogger(__name__)
 
 Samples = npt.NDArray[np.int64]
-Good = list[tuple[int, Pixels | Encoded]]
-"""(sample, item): what a batch will hold."""
+Good = list[tuple[int, Pixels | Encoded, bool]]
+"""(sample, item, whether it is no repetition): what a batch will hold."""
 
 ON_ERROR = ("raise", "skip", "substitute")
 """What may happen to a sample that cannot be decoded."""
@@ -34,7 +37,48 @@ SUBSTITUTE_TRIES = 32
 """How many samples in a row "substitute" tries before it gives up."""
 
 
-_NOBODY = np.empty(0, np.int64)
+class Losses:
+    """Counts the samples of an epoch that could not be decoded, and ends the epoch where they are too many.
+
+    Args:
+        notices: where the first of them are named.
+        allowed: how many there may be; a float is a share of `size`; None for any number.
+        size: samples of the epoch on this rank.
+    """
+
+    def __init__(self, notices: Notices | None = None, allowed: float | None = None, size: int = 0) -> None:
+        self.last: Failure | None = None
+        self._places: set[int] = set()
+        self._notices = notices or Notices()
+        self._limit = math.floor(allowed * size + 1e-9) if isinstance(allowed, float) else allowed
+
+    def note(self, place: int, failure: Failure, what_then: str) -> None:
+        """Count the sample at a place of the order, once.
+
+        Raises:
+            DecodeError: there are more than the limit allows.
+        """
+        self._places.add(place)
+        self.last = failure
+        self._notices.lost(failure.error, what_then)
+        if self._limit is not None and len(self._places) > self._limit:
+            raise DecodeError(
+                f"{len(self._places)} samples of this epoch could not be decoded, and max_failures allows "
+                f"{self._limit}; the last: {failure.error}. failures() names all of them. Mend the files or the "
+                "manifest's root, or allow more."
+            )
+
+    def check(self, manifest: Manifest) -> None:
+        """Say why an epoch gave nothing, if samples were lost.
+
+        Raises:
+            DecodeError: at least one was.
+        """
+        if self.last is not None:
+            raise DecodeError(
+                f"none of the {len(self._places)} samples of this epoch could be decoded; the last: {self.last.error}. "
+                f"Is the manifest's root right ({manifest.root})?"
+            )
 
 
 def take_over(batch: Batch, made: torch.cuda.Event | None) -> Batch:
@@ -65,7 +109,8 @@ class Epoch:
         backend: computes batches; used by nobody else meanwhile.
         on_error: one of `ON_ERROR`.
         seed, number: decide the draws.
-        order: int64[M], this rank's samples in the order of the epoch.
+        order: int64[N], the samples in the order of the epoch, for all ranks.
+        losses: counts what could not be decoded.
         matrix: whether batches tell where source pixels went.
     """
 
@@ -77,43 +122,51 @@ class Epoch:
     seed: int
     number: int
     order: Samples
+    losses: Losses = field(default_factory=Losses)
     matrix: bool = False
 
-    def batches(self, plan: list[Samples], position: int, ahead: int) -> Iterator[tuple[int, Batch | None]]:
-        """(samples taken, batch) for each batch planned; the batch is None where all of its samples were skipped.
+    def batches(self, plan: list[Samples], ahead: int) -> Iterator[Batch | None]:
+        """Yield a batch for each of the plan, None where all of its samples were skipped.
 
         Args:
-            plan: the samples of each batch, consecutive parts of `order` from `position` on.
-            position: where in `order` the plan begins.
+            plan: places in `order` of each batch; those from N on stand for repetitions, from the start again.
             ahead: batches requested before the one in work, early enough that the workers never run dry between two.
         """
-        requests = ((samples, [self.fetcher.request(sample) for sample in samples.tolist()]) for samples in plan)
-        for samples, requested in lookahead(requests, ahead):
-            items = [ready(item) for item in requested]
-            following = np.arange(position + 1, position + len(samples) + SUBSTITUTE_TRIES) % len(self.order)
-            yield len(samples), self.batch(samples, items, self.order[following])
-            position += len(samples)
+        requests = ((places, self._request(places)) for places in plan)
+        for places, requested in lookahead(requests, ahead):
+            yield self.batch(places, [ready(item) for item in requested])
 
-    def batch(self, samples: Samples, items: list[Item], successors: Samples = _NOBODY) -> Batch | None:
-        """The batch of samples that are here, or None where all were skipped; `successors` may substitute for them."""
-        good = self._settle(samples, items, successors)
+    def _request(self, places: Samples) -> list[Item | Future[Item]]:
+        return [self.fetcher.request(sample) for sample in self._samples(places).tolist()]
+
+    def _samples(self, places: Samples) -> Samples:
+        return self.order[places % max(1, len(self.order))]
+
+    def batch(self, places: Samples, items: list[Item]) -> Batch | None:
+        """Return the batch of samples that are here, or None where all were skipped.
+
+        Args:
+            places: their places in `order`; the samples after them may substitute for them.
+            items: what the fetcher gave for each.
+        """
+        good = self._settle(places, items)
         try:
             image = self._run(good)
         except BackendError as error:
-            if not any(isinstance(item, Encoded) for _, item in good):
+            if not any(isinstance(item, Encoded) for _, item, _ in good):
                 raise
             # A JPEG that the backend could not take: decode these samples here, each under the policy for bad samples.
-            log.warning("a batch is decoded again outside of the backend, which could not: %s", error)
-            samples = np.array([sample for sample, _ in good])
-            again = [self.fetcher.decoded(sample) if isinstance(item, Encoded) else item for sample, item in good]
-            good = self._settle(samples, list(again), successors)
+            log.info("a batch is decoded again outside of the backend, which could not: %s", error)
+            again = [self._decoded(place, item) for place, item in zip(places.tolist(), items)]
+            good = self._settle(places, again)
             image = self._run(good)
         if image is None:
             return None
-        index = np.array([sample for sample, _ in good], np.int64)
+        index = np.array([sample for sample, _, _ in good], np.int64)
         label = torch.from_numpy(self.manifest.labels[index])
+        valid = torch.tensor([first for _, _, first in good])
         names = [self.manifest.ids[i] for i in index.tolist()]
-        batch = Batch(image, label, torch.from_numpy(index), names, matrix=self._matrix(index))
+        batch = Batch(image, label, torch.from_numpy(index), names, valid, self._matrix(index))
         there: Batch = tree_map_only(torch.Tensor, self._beside, batch)  # all of its tensors on one device
         return there
 
@@ -123,9 +176,9 @@ class Epoch:
     def _run(self, good: Good) -> torch.Tensor | None:
         if not good:
             return None
-        samples = np.array([sample for sample, _ in good], np.int64)
+        samples = np.array([sample for sample, _, _ in good], np.int64)
         views = self.recipe.views
-        image = self.backend.run([item for _, item in good for _ in range(views)], self._draws(samples))
+        image = self.backend.run([item for _, item, _ in good for _ in range(views)], self._draws(samples))
         return image if views == 1 else image.unflatten(0, (len(good), views))
 
     def _draws(self, samples: Samples) -> Draws:
@@ -139,15 +192,22 @@ class Epoch:
         found = torch.from_numpy(Plans(self.recipe, self._draws(samples)).matrix)
         return found if self.recipe.views == 1 else found.unflatten(0, (len(samples), self.recipe.views))
 
-    def _settle(self, samples: Samples, items: list[Item], successors: Samples) -> Good:
+    def _decoded(self, place: int, item: Item) -> Item:
+        sample = int(self.order[place % len(self.order)])
+        return self.fetcher.decoded(sample) if isinstance(item, Encoded) else item
+
+    def _settle(self, places: Samples, items: list[Item]) -> Good:
         """What the batch will hold, after the policy for samples that cannot be decoded."""
         good: Good = []
-        for place, (sample, item) in enumerate(zip(samples.tolist(), items)):
+        for place, sample, item in zip(places.tolist(), self._samples(places).tolist(), items):
             if not isinstance(item, Failure):
-                good.append((sample, item))
+                good.append((sample, item, place < len(self.order)))
             elif self.on_error == "raise":
                 raise item.error
             elif self.on_error == "substitute":
-                following = successors[place : place + SUBSTITUTE_TRIES].tolist()
-                good.append(stand_in(self.fetcher, item, following))
+                self.losses.note(place, item, "another sample takes its place")
+                following = place + 1 + np.arange(min(SUBSTITUTE_TRIES, len(self.order) - 1))
+                good.append((*stand_in(self.fetcher, item, self._samples(following).tolist()), False))
+            else:
+                self.losses.note(place, item, "it is left out")
         return good

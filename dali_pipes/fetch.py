@@ -12,11 +12,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import logging
 import mmap
 import os
 import stat
 import time
+import warnings
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,12 +31,11 @@ from dali_pipes.arithmetic import ARITHMETIC_VERSION, base_image
 from dali_pipes.arithmetic.dali_base import dali_base_image
 from dali_pipes.bookkeeping import Bookkeeping, Failure
 from dali_pipes.decode import Decoded, DecodePolicy, DecoderPool, Kind, apply_window, check_jpeg, decode, identify
-from dali_pipes.errors import DaliPipesError, DecodeError, UnsteadyError
+from dali_pipes.errors import DaliPipesError, DaliPipesWarning, DecodeError, UnsteadyError
 from dali_pipes.extents import Extents
 from dali_pipes.manifest import Manifest
+from dali_pipes.notices import Notices
 from dali_pipes.recipe import Recipe
-
-log = logging.getLogger(__name__)
 
 Pixels = npt.NDArray[Any]
 """A base image: uint8 or uint16 [C, H, W], C-contiguous, read-only."""
@@ -106,6 +105,7 @@ class Fetcher:
         policy: how files are read; the recipe's `decode_policy`, with limits and refusals of the caller's.
         extents: keep the size of each source too, for `extents`; always where the recipe has a base of its own, or
             needs them.
+        notices: takes what the user must be told; whoever takes the images says it.
     """
 
     def __init__(
@@ -119,7 +119,9 @@ class Fetcher:
         sandbox: bool = False,
         policy: DecodePolicy | None = None,
         extents: bool = False,
+        notices: Notices | None = None,
     ) -> None:
+        self.notices = notices or Notices()
         self._manifest = manifest
         self._recipe = recipe
         self._cached = store.mode != "none"
@@ -144,7 +146,7 @@ class Fetcher:
         self._sound: set[bytes] = set()
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="dali-pipes-fetch")
         self._children = DecoderPool(workers, self._policy.limits)
-        self._books = Bookkeeping(manifest.describe)
+        self._books = Bookkeeping(manifest.describe, self.notices)
 
     def request(self, sample: int) -> Item | Future[Item]:
         """The base image of a sample, at once if the cache holds it in memory, else as a future.
@@ -369,5 +371,5 @@ def with_secret(store: cache.Store) -> tuple[cache.Store, bytes]:
         options = getattr(store, "options", None)
         if options is not None and options.strict:
             raise
-        log.warning("going on without the cache in %s: %s", store.directory, error)
+        warnings.warn(f"going on without the cache in {store.directory}: {error}", DaliPipesWarning, stacklevel=3)
         return cache.open_store("none"), b""

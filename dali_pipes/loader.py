@@ -6,35 +6,31 @@ that decoding never waits at the end of a batch, and hands each complete batch t
 
 from __future__ import annotations
 
-import logging
-import operator
 import os
-import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import cached_property, partial
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 import torch
 
 from dali_pipes import backends, cache, sampling
+from dali_pipes.accounts import Accounts
+from dali_pipes.arguments import check_cache, failures_allowed, whole
 from dali_pipes.batch import Batch
 from dali_pipes.cores import workers_of
-from dali_pipes.epoch import ON_ERROR, Epoch, take_over
-from dali_pipes.errors import BackendError, ConfigError, StateError
+from dali_pipes.draws import seeded
+from dali_pipes.epoch import ON_ERROR, Epoch, Losses, take_over
+from dali_pipes.errors import BackendError, ConfigError
 from dali_pipes.fetch import Failure, Fetcher, ready
 from dali_pipes.manifest import Manifest
+from dali_pipes.notices import Notices
 from dali_pipes.prefetch import Prefetch, lookahead
+from dali_pipes.ranks import place_of
 from dali_pipes.recipe import Recipe
-
-log = logging.getLogger(__name__)
-
-EPOCHS_KEPT = 100
-"""How many epochs `stats()` remembers one by one."""
-
-_STATE_VERSION = 1
+from dali_pipes.standing import Standing, Turn
 
 
 class Loader:
@@ -56,17 +52,25 @@ class Loader:
         cache_mode: one of `cache.MODES`; where base images are kept after the first epoch.
         cache_dir: folder of the modes that persist.
         backend: "auto", "dali-gpu", "dali-cpu" or "torch"; `backend` (attribute) says which was taken.
-        shuffle: another order each epoch, from `seed` and the number given to `set_epoch`.
+        shuffle: another order each epoch, from `seed` and the epoch's number.
         seed: decides the order and every random draw.
         drop_last: leave out a last batch that is smaller.
+        pad: with several ranks, repeat samples so that all ranks take equally many, which training needs; `batch.valid`
+            is False for the repeated ones. With False (for evaluation) no sample is repeated, and some ranks take one
+            less.
         num_workers: CPU threads (and decoding processes) in use; one for 0; by default all cores, divided among the
             ranks of the machine where the environment tells their number (`LOCAL_WORLD_SIZE`, as torchrun sets it).
         on_error: what becomes of a sample that cannot be decoded. "raise": the epoch ends with its error; "skip":
             the batch is smaller by it; "substitute": the next good sample of the epoch's order takes its place, label
-            included. Skipped and substituted samples are logged once and counted in `stats()["failed"]`.
-        rank, world_size: this process's share of a distributed run; taken from `torch.distributed` where it is
-            initialised.
+            included. The first of them are named in warnings; `failures()` names all.
+        max_failures: end an epoch with DecodeError where more samples than this cannot be decoded: a number, or a share
+            of this rank's samples (0.01). Without it the epoch ends only where no sample at all can be decoded.
+        rank, world_size: this process's share of a distributed run. By default whatever is known when an iteration
+            begins: `torch.distributed`, else the variables of torchrun or Slurm; see `ranks.place_of`.
+        distributed: False lets `rank` and `world_size` alone count; without them every process takes all samples.
         matrix: tell in `batch.matrix` where source pixels went, for boxes and key points of your own.
+        batch_transform: called with every batch in the thread that iterates; what it returns is handed out. PyTorch's
+            random numbers in it are a function of seed, epoch, batch and rank, and the same after resuming.
         prefetch: finished batches that may wait for the loop.
         sandbox: decode every file in a child process with limits of time and memory, for files from strangers.
         cache_options: further arguments of `cache.open_store` (budgets, `verify`, `read_only`...).
@@ -75,6 +79,9 @@ class Loader:
 
     Raises:
         ConfigError: an argument that cannot work. BackendError: a backend that cannot run here.
+
+    Warns:
+        DaliPipesWarning: samples that are left out, what files say of themselves, a cache smaller than the data.
     """
 
     def __init__(
@@ -89,11 +96,15 @@ class Loader:
         shuffle: bool = False,
         seed: int = 0,
         drop_last: bool = False,
+        pad: bool = True,
         num_workers: int | None = None,
         on_error: str = "raise",
+        max_failures: float | None = None,
         rank: int | None = None,
         world_size: int | None = None,
+        distributed: bool = True,
         matrix: bool = False,
+        batch_transform: Callable[[Batch], Any] | None = None,
         prefetch: int = 2,
         sandbox: bool = False,
         cache_options: dict[str, Any] | None = None,
@@ -106,24 +117,24 @@ class Loader:
             )
         if on_error not in ON_ERROR:
             raise ConfigError(f"Loader(on_error={on_error!r}): allowed are {', '.join(map(repr, ON_ERROR))}.")
-        if cache_mode == "none" and cache_dir is not None:
-            log.warning('cache_dir is not used: cache_mode is "none"; give one of %s.', ", ".join(cache.MODES[1:]))
+        check_cache(cache_mode, cache_dir, "Loader")
         self.manifest = manifest
         self.recipe = recipe
-        self.batch_size = _whole("batch_size", batch_size, 1)
+        self.batch_size = whole("batch_size", batch_size, 1)
         self.backend = backends.resolve(backend, recipe, decode=cache_mode == "none" and not sandbox)
-        self._shuffle, self._seed, self._drop_last = bool(shuffle), _whole("seed", seed), bool(drop_last)
+        self._shuffle, self._seed = bool(shuffle), whole("seed", seed)
+        self._drop_last, self._pad = bool(drop_last), bool(pad)
         self._on_error, self._matrix = on_error, bool(matrix)
-        self._rank, self._world_size = _place(rank, world_size)
-        self._ahead = _whole("prefetch", prefetch, 1)
-        self._workers = workers_of(None if num_workers is None else _whole("num_workers", num_workers, 0))
-        self._epoch = 0
-        self._position = 0
-        self._resume = False
-        self._seconds_waiting = 0.0
-        self._epochs: list[dict[str, Any]] = []
+        self._max_failures = failures_allowed(max_failures, on_error)
+        numbers = (None if n is None else whole(name, n) for name, n in (("rank", rank), ("world_size", world_size)))
+        self._place = partial(place_of, *numbers, distributed=bool(distributed))
+        self._place()  # arguments that cannot work are refused here
+        self._batch_transform = batch_transform
+        self._ahead = whole("prefetch", prefetch, 1)
+        self._workers = workers_of(None if num_workers is None else whole("num_workers", num_workers, 0))
+        self._standing = Standing()
+        self._notices = Notices()
         self._process = os.getpid()
-        sampling.shard(np.empty(0, np.int64), rank=self._rank, world_size=self._world_size, drop_last=drop_last)
         # A thread has a current device of its own, so that of the thread that makes the loader is noted here.
         self._device_id = torch.cuda.current_device() if self.backend == "dali-gpu" else None
         self._decode = (
@@ -145,88 +156,128 @@ class Loader:
             sandbox=sandbox,
             policy=policy,
             extents=self._matrix,
+            notices=self._notices,
         )
+        self._accounts = Accounts(self._fetcher.counts)
         self._idle: list[backends.Backend] = []
         self._runs: weakref.WeakSet[Prefetch[Any]] = weakref.WeakSet()
         self._close = weakref.finalize(self, _close, self._process, self._runs, self._idle, self._fetcher, self._store)
 
     def __len__(self) -> int:
-        """Batches of an epoch on this rank."""
-        count = (
-            len(self.manifest) // self._world_size if self._drop_last else -(-len(self.manifest) // self._world_size)
-        )
-        return count // self.batch_size if self._drop_last else -(-count // self.batch_size)
+        """Return the batches of an epoch on this rank, as far as the rank is known now."""
+        return self._shares().steps()
+
+    @property
+    def sampler(self) -> sampling.EpochSampler:
+        """What trainers look for to say which epoch begins: `loader.sampler.set_epoch(epoch)`."""
+        return sampling.EpochSampler(self.set_epoch, self._coming)
+
+    def _coming(self) -> sampling.Samples:
+        """The samples of the next iteration."""
+        shares = self._shares()
+        turn = self._standing.next_turn(shares.steps)
+        return self._order(shares, turn.epoch)[shares.places(turn.start) % max(1, shares.count)]
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch that the next iteration runs: its order and its draws. Without it every iteration is
-        alike.
-        """
-        epoch = _whole("epoch", epoch)
-        if epoch != self._epoch:
-            self._epoch, self._position, self._resume = epoch, 0, False
+        """Choose the epoch of the next iteration: its order and its draws.
 
-    def __iter__(self) -> Iterator[Batch]:
+        Not needed where iterations simply follow each other. Of an epoch that a state was loaded for, what remains.
+        """
+        self._standing.set_epoch(whole("epoch", epoch))
+
+    def __iter__(self) -> Iterator[Any]:
+        self._check_usable()
+        shares = self._shares()
+        shares.check()
+        return self._iterate(self._standing.next_turn(shares.steps), shares)
+
+    def _order(self, shares: sampling.Shares, epoch: int) -> sampling.Samples:
+        return sampling.epoch_order(shares.count, seed=self._seed, epoch=epoch, shuffle=self._shuffle)
+
+    def _shares(self) -> sampling.Shares:
+        place = self._place()
+        return sampling.Shares(
+            len(self.manifest), place.rank, place.world_size, self.batch_size, self._drop_last, self._pad
+        )
+
+    def _check_usable(self) -> None:
         if not self._close.alive:
             raise BackendError("this Loader is closed; make a new one.")
         if os.getpid() != self._process:
             raise BackendError("this Loader was made in another process; make one after the fork.")
-        epoch, start = self._epoch, self._position if self._resume else 0
-        self._position, self._resume = start, False
-        return self._iterate(epoch, start)
 
-    def _iterate(self, epoch: int, start: int) -> Iterator[Batch]:
-        if not self._close.alive:
-            raise BackendError("this Loader is closed; make a new one.")
+    def _iterate(self, turn: Turn, shares: sampling.Shares) -> Iterator[Any]:
+        self._check_usable()
+        turn.begin()
         for earlier in [run for run in self._runs if run.stopped]:
             earlier.close()  # its backend is free then
-        run = Prefetch(lambda: self._produce(epoch, start), self._ahead)
+        losses = Losses(self._notices, self._max_failures, shares.size())
+        run = Prefetch(lambda: self._produce(turn, shares, losses), self._ahead)
         self._runs.add(run)
-        position, waited = start, 0.0
-        begun, before = time.perf_counter(), self._fetcher.counts()
+        waited, delivered = 0.0, 0
+        begun = self._accounts.begin()
         try:
-            for taken, batch, made in run:
-                position += taken
-                self._epoch, self._position = epoch, position
-                self._seconds_waiting += run.seconds_waiting - waited
+            for steps, (batch, made) in enumerate(run, 1):
+                position = shares.after(turn.start, steps)
+                turn.consumed(position)
+                self._accounts.seconds_waiting += run.seconds_waiting - waited
                 waited = run.seconds_waiting
+                self._notices.say(stacklevel=2)
                 if batch is not None:
-                    yield take_over(batch, made)
-            self._note_epoch(epoch, position - start, time.perf_counter() - begun, waited, before)
+                    delivered += len(batch)
+                    yield self._transformed(take_over(batch, made), turn.epoch, position + shares.rank)
+            if not run.complete:  # the loader was closed meanwhile
+                return
+            self._notices.say(stacklevel=2)
+            if not delivered and not turn.start:
+                losses.check(self.manifest)
+            turn.finish(shares.count)
+            self._accounts.finish(begun, turn.epoch, shares.size(turn.start), waited)
         finally:
             run.stop()  # no waiting here: this may run where garbage is collected, in a thread that the run needs
 
-    def _note_epoch(self, epoch: int, samples: int, seconds: float, waited: float, before: dict[str, Any]) -> None:
-        counts = {name: count - before[name] for name, count in self._fetcher.counts().items()}
-        times = {"seconds": seconds, "seconds_waiting": waited, "share_waiting": waited / seconds if seconds else 0.0}
-        self._epochs = [*self._epochs, {"epoch": epoch, "samples": samples, **counts, **times}][-EPOCHS_KEPT:]
+    def _transformed(self, batch: Batch, epoch: int, step: int) -> Any:
+        if self._batch_transform is None:
+            return batch
+        with seeded(self._seed, epoch, step, batch.image.device):
+            return self._batch_transform(batch)
 
-    def _produce(self, epoch: int, start: int) -> Iterator[tuple[int, Batch | None, torch.cuda.Event | None]]:
+    def _produce(
+        self, turn: Turn, shares: sampling.Shares, losses: Losses
+    ) -> Iterator[tuple[Batch | None, torch.cuda.Event | None]]:
         if self._device_id is not None and hasattr(self._store, "page_lock"):
             self._store.page_lock()  # what is cached so far is copied to the GPU from where it lies
         backend = self._take_backend()
         try:
-            for taken, batch in self.work(backend, epoch, start):
-                yield taken, batch, backend.mark()
+            for batch in self._work(backend, turn.epoch, turn.start, shares, losses):
+                yield batch, backend.mark()
         finally:
             self._idle.append(backend)
 
-    def work(self, backend: backends.Backend, epoch: int, start: int = 0) -> Iterator[tuple[int, Batch | None]]:
+    def work(self, backend: backends.Backend, epoch: int, steps: int = 0) -> Iterator[Batch | None]:
         """Do the work of an epoch in the calling thread: for those who bring a backend of their own.
 
         Args:
             backend: computes the batches; used by nobody else meanwhile.
             epoch: decides order and draws.
-            start: samples of this rank to leave out.
+            steps: batches of this rank to leave out.
 
         Yields:
-            Samples taken, and the batch, None where all of them were skipped.
+            Each batch, None where all of its samples were skipped.
         """
-        order = sampling.epoch_order(len(self.manifest), seed=self._seed, epoch=epoch, shuffle=self._shuffle)
-        mine = sampling.shard(order, rank=self._rank, world_size=self._world_size, drop_last=self._drop_last)
-        plan = sampling.batches(mine, position=start, batch_size=self.batch_size, drop_last=self._drop_last)
+        shares = self._shares()
+        losses = Losses(self._notices, self._max_failures, shares.size())
+        for batch in self._work(backend, epoch, shares.after(0, steps), shares, losses):
+            self._notices.say(stacklevel=2)
+            yield batch
+
+    def _work(
+        self, backend: backends.Backend, epoch: int, start: int, shares: sampling.Shares, losses: Losses
+    ) -> Iterator[Batch | None]:
+        plan = sampling.batches(shares.places(start), batch_size=shares.batch_size, drop_last=self._drop_last)
         fixed = (self.manifest, self.recipe, self._fetcher, backend, self._on_error, self._seed)
-        work = Epoch(*fixed, epoch, mine, self._matrix)
-        return work.batches(plan, start, ahead=max(1, -(-2 * self._workers // self.batch_size)))
+        work = Epoch(*fixed, epoch, self._order(shares, epoch), losses, self._matrix)
+        return work.batches(plan, ahead=max(1, -(-2 * self._workers // shares.batch_size)))
 
     def _take_backend(self) -> backends.Backend:
         try:
@@ -250,11 +301,15 @@ class Loader:
             samples: the numbers of the samples, in the order in which to decode them; all of them by default.
         """
         chosen = range(len(self.manifest)) if samples is None else samples
+        losses = Losses(self._notices, self._max_failures, len(self.manifest))
         requests = ((sample, self._fetcher.request(sample)) for sample in chosen)
         for sample, request in lookahead(requests, 4 * self._workers):
             item = ready(request)
-            if isinstance(item, Failure) and self._on_error == "raise":
-                raise item.error
+            if isinstance(item, Failure):
+                if self._on_error == "raise":
+                    raise item.error
+                losses.note(sample, item, "it is left out")
+            self._notices.say(stacklevel=2)
             yield sample
 
     def is_cached(self, sample: int) -> bool:
@@ -271,9 +326,9 @@ class Loader:
         """
         return {
             **self._fetcher.counts(),
-            "seconds_waiting": self._seconds_waiting,
+            "seconds_waiting": self._accounts.seconds_waiting,
             "cache": self._store.stats(),
-            "epochs": list(self._epochs),
+            "epochs": list(self._accounts.epochs),
         }
 
     def failures(self) -> dict[int, str]:
@@ -281,39 +336,28 @@ class Loader:
         return {sample: str(error) for sample, error in self._fetcher.failures().items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the iteration stands, as plain JSON values: the batches delivered so far count as consumed."""
-        return {"version": _STATE_VERSION, "epoch": self._epoch, "position": self._position, **self._belongs_to()}
+        """Return where the run stands, as plain JSON values: the batches delivered so far count as consumed.
+
+        It is the same on all ranks after the same number of steps, so one rank may save it for all.
+        """
+        return self._standing.state(self._belongs_to)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Makes the next iteration go on where `state` was taken, with any batch size, backend and cache mode.
+        """Make the next iteration go on where `state` was taken.
+
+        The number of ranks, the batch size, the backend and the cache may be others than those of the run that saved
+        it: each remaining sample of the epoch is taken exactly once. A state that was saved when its epoch was over
+        goes on with the next epoch.
 
         Raises:
-            StateError: the state is malformed, or belongs to other samples, another order or another shard.
+            StateError: the state is malformed, or belongs to other samples or another order.
         """
-        expected = {"version": _STATE_VERSION, **self._belongs_to()}
-        found = {name: state.get(name) for name in expected} if isinstance(state, dict) else {}
-        if found != expected:
-            wrong = [
-                f"{name} is {found.get(name)!r}, here {value!r}"
-                for name, value in expected.items()
-                if found.get(name) != value
-            ]
-            raise StateError(f"this state belongs to another run: {'; '.join(wrong)}.")
-        epoch, position = state.get("epoch"), state.get("position")
-        if type(epoch) is not int or type(position) is not int or not 0 <= position <= len(self.manifest):
-            raise StateError(
-                f"state: epoch={epoch!r}, position={position!r}; both must be whole numbers inside the epoch."
-            )
-        self._epoch, self._position, self._resume = epoch, position, True
+        self._standing.load(state, self._belongs_to)
 
+    @cached_property
     def _belongs_to(self) -> dict[str, Any]:
-        return {
-            "samples": self.manifest.digest(),
-            "seed": self._seed,
-            "shuffle": self._shuffle,
-            "rank": self._rank,
-            "world_size": self._world_size,
-        }
+        count = len(self.manifest)
+        return {"count": count, "samples": self.manifest.digest(), "seed": self._seed, "shuffle": self._shuffle}
 
     def close(self) -> None:
         """Ends threads and child processes, and closes the cache. Iterations under way end."""
@@ -330,29 +374,9 @@ class Loader:
     def __repr__(self) -> str:
         return (
             f"Loader({len(self.manifest)} samples in {len(self)} batches of {self.batch_size}, "
-            f"backend={self.backend!r}, cache={self._store.mode!r}, epoch={self._epoch}, position={self._position})"
+            f"backend={self.backend!r}, cache={self._store.mode!r}, epoch={self._standing.epoch}, "
+            f"position={self._standing.position})"
         )
-
-
-def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    if rank is None and world_size is None and torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    if (rank is None) != (world_size is None):
-        raise ConfigError(f"Loader(rank={rank!r}, world_size={world_size!r}): give both or neither.")
-    return 0 if rank is None else _whole("rank", rank, 0), 1 if world_size is None else _whole(
-        "world_size", world_size, 1
-    )
-
-
-def _whole(name: str, value: Any, least: int | None = None) -> int:
-    try:
-        number: int | None = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or (least is not None and number < least):
-        allowed = "a whole number" if least is None else f"a whole number of at least {least}"
-        raise ConfigError(f"Loader: {name}={value!r}; give {allowed}.")
-    return number
 
 
 def _close(

@@ -26,7 +26,8 @@ def lookahead(items: Iterable[T], ahead: int) -> Iterator[T]:
 
 @dataclass(frozen=True)
 class _End:
-    error: BaseException | None
+    error: BaseException | None = None
+    complete: bool = False
 
 
 class Prefetch(Generic[T]):
@@ -47,10 +48,13 @@ class Prefetch(Generic[T]):
         self._thread = threading.Thread(target=self._produce, args=(make,), name="dali-pipes-prefetch", daemon=True)
         self.seconds_waiting = 0.0
         """How long the consumer has waited for items, in seconds."""
+        self.complete = False
+        """Whether the consumer has had every item that there is."""
         self._thread.start()
 
     def _produce(self, make: Callable[[], Iterator[T]]) -> None:
         error: BaseException | None = None
+        complete = False
         try:
             items = make()
             with contextlib.ExitStack() as stack:
@@ -61,9 +65,11 @@ class Prefetch(Generic[T]):
                     self._ready.put(item)
                     if self._stop.is_set():
                         break
+                else:
+                    complete = True
         except BaseException as raised:
             error = raised
-        self._ready.put(_End(error))
+        self._ready.put(_End(error, complete))
 
     def __iter__(self) -> Iterator[T]:
         return self
@@ -75,6 +81,7 @@ class Prefetch(Generic[T]):
         item = self._ready.get()
         self.seconds_waiting += time.perf_counter() - start
         if isinstance(item, _End):
+            self.complete = item.complete
             self.close()
             if item.error is not None:
                 raise item.error
@@ -91,7 +98,7 @@ class Prefetch(Generic[T]):
         """Tells the producer to stop and waits for nothing: safe where garbage is collected, in whatever thread."""
         self._stop.set()
         self._room.release()  # the producer may be waiting for room
-        self._ready.put(_End(None))  # and a consumer for an item
+        self._ready.put(_End())  # and a consumer for an item
 
     def close(self) -> None:
         """Stops the producer and waits for its thread."""
@@ -101,4 +108,4 @@ class Prefetch(Generic[T]):
         with contextlib.suppress(queue.Empty):
             while True:
                 self._ready.get_nowait()
-        self._ready.put(_End(None))
+        self._ready.put(_End())

@@ -151,6 +151,7 @@ def broken(manifest: dp.Manifest, folder: Path) -> dp.Manifest:
     return dp.Manifest.from_csv(folder / "m.csv")
 
 
+@pytest.mark.filterwarnings("ignore::dali_pipes.DaliPipesWarning")
 def test_a_bad_sample_raises_or_is_substituted(manifest: dp.Manifest, tmp_path: Path) -> None:
     bad = broken(manifest, tmp_path)
     with dp.ImageDataset(bad, RECIPE) as dataset, pytest.raises(dp.DecodeError, match="sample 3"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -37,7 +38,8 @@ def test_all_tensors_of_a_batch_lie_on_one_device(tmp_path: Path) -> None:
     manifest = manifest_of(tmp_path, pictures(3))
     order = np.arange(3)
     images: list[Any] = [np.zeros((3, 8, 8), np.uint8)] * 3
-    epoch = Epoch(manifest, dp.Recipe(8), None, Elsewhere(), "raise", 0, 0, order)  # type: ignore[arg-type]
+    fetcher = SimpleNamespace(extents=lambda samples: None)
+    epoch = Epoch(manifest, dp.Recipe(8), fetcher, Elsewhere(), "raise", 0, 0, order)  # type: ignore[arg-type]
     batch = epoch.batch(order, images)
     assert batch is not None
     tensors = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}

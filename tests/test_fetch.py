@@ -275,6 +275,7 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 def test_every_failure_is_an_error_of_ours_with_the_sample_named(
     bad: Manifest, encoded: bool, sandbox: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     policy = DecodePolicy(limits=Limits(pixels=1_000_000))
     found = run(bad, RECIPE, Path(), "none", encoded=encoded, policy=policy, sandbox=sandbox)
     assert found.counts["failed"] == len(BAD)

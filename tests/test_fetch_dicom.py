@@ -29,22 +29,22 @@ def archive(folder: Path, attribute: str, values: Any) -> dp.Manifest:
 def load(manifest: dp.Manifest, folder: Path, mode: str, **options: Any) -> tuple[list[int], dict[int, str]]:
     """The samples of two epochs, and the failures."""
     with dp.Loader(manifest, RECIPE, batch_size=3, backend="torch", cache_mode=mode, num_workers=1,
-                   cache_dir=None if mode == "none" else folder, **options) as loader:  # fmt: skip
+                   cache_dir=folder if mode == "pinned" else None, **options) as loader:  # fmt: skip
         seen = [i for _ in range(2) for i in indices(loader)]
         return seen, loader.failures()
 
 
 @pytest.mark.parametrize("mode", CACHE_MODES)
-def test_burned_in_annotation_is_warned_of_once_with_the_first_samples_number(
-    tmp_path: Path, mode: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_burned_in_annotation_is_warned_of_once_with_the_first_samples_number(tmp_path: Path, mode: str) -> None:
     manifest = archive(tmp_path / "archive", "BurnedInAnnotation", BURNED)
-    assert load(manifest, tmp_path / "cache", mode) == ([0, 1, 2, 3] * 2, {})
-    said = [record.getMessage() for record in caplog.records]
+    with pytest.warns(dp.DaliPipesWarning) as warned:
+        assert load(manifest, tmp_path / "cache", mode) == ([0, 1, 2, 3] * 2, {})
+    said = [str(each.message) for each in warned]
     assert [text.startswith(f"{manifest.describe(1)}: the file says that annotation") for text in said] == [True]
-    assert "canary" not in caplog.text
+    assert "canary" not in "".join(said)
 
 
+@pytest.mark.filterwarnings("ignore::dali_pipes.DaliPipesWarning")
 @pytest.mark.parametrize("mode", CACHE_MODES)
 @pytest.mark.parametrize(
     ("policy", "attribute", "values"),
@@ -65,15 +65,13 @@ def test_refused_files_are_skipped_from_a_warm_cache_too(
     assert all(f'{policy}="error" refuses it' in message for message in failures.values())
 
 
-def test_raw_images_among_those_made_for_looking_at_are_noticed(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_raw_images_among_those_made_for_looking_at_are_noticed(tmp_path: Path) -> None:
     intents = ["FOR PRESENTATION", "FOR PRESENTATION", None, "FOR PROCESSING", "FOR PROCESSING"]
     manifest = archive(tmp_path / "archive", "PresentationIntentType", intents)
     load(manifest.subset(range(3)), tmp_path / "cache", "pinned")
-    assert not caplog.text
-    load(manifest, tmp_path / "other", "pinned")
-    (said,) = [record.getMessage() for record in caplog.records]
+    with pytest.warns(dp.DaliPipesWarning) as warned:
+        load(manifest, tmp_path / "other", "pinned")
+    (said,) = [str(each.message) for each in warned]
     assert said.startswith(f"{manifest.describe(3)}: this data set mixes images FOR PRESENTATION and FOR PROCESSING")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import warnings
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,8 @@ from make_images import jpeg
 
 import dali_pipes as dp
 from dali_pipes.decode import Limits
+
+pytestmark = pytest.mark.filterwarnings("ignore::dali_pipes.DaliPipesWarning")
 
 RECIPE = dp.Recipe(size=(6, 5), window=None)
 LIMITS = {"limits": Limits(pixels=10_000)}
@@ -67,7 +69,8 @@ def test_every_bad_file_is_skipped_and_the_rest_is_right(
 ) -> None:
     bad = dict(zip((0, 1, 2, 5, 7, 8, 11), BAD))
     manifest = archive(tmp_path / "archive", bad)
-    with dp.Loader(manifest, RECIPE, batch_size=3, backend=backend, cache_mode=mode, cache_dir=tmp_path / "cache",
+    with dp.Loader(manifest, RECIPE, batch_size=3, backend=backend, cache_mode=mode,
+                   cache_dir=tmp_path if mode == "pinned" else None,
                    on_error="skip", shuffle=shuffle, decode_options=LIMITS) as loader:  # fmt: skip
         for epoch in range(3):
             loader.set_epoch(epoch)
@@ -86,7 +89,8 @@ def test_every_bad_file_is_skipped_and_the_rest_is_right(
 def test_every_bad_file_is_substituted_by_the_next_good_one(tmp_path: Path, backend: str, mode: str) -> None:
     bad = dict(zip((0, 1, 2, 5, 7, 8, 11), BAD))
     manifest = archive(tmp_path / "archive", bad)
-    with dp.Loader(manifest, RECIPE, batch_size=5, backend=backend, cache_mode=mode, cache_dir=tmp_path / "cache",
+    with dp.Loader(manifest, RECIPE, batch_size=5, backend=backend, cache_mode=mode,
+                   cache_dir=tmp_path if mode == "pinned" else None,
                    on_error="substitute", decode_options=LIMITS) as loader:  # fmt: skip
         for _ in range(2):
             batches = list(loader)
@@ -148,7 +152,16 @@ def test_any_pattern_of_bad_files(
             with pytest.raises(dp.DecodeError, match="nor can"):
                 list(loader)
             return
-        batches = list(loader)
+        if not good:
+            with pytest.raises(dp.DecodeError, match="none of the"):
+                list(loader)
+            return
+        try:
+            batches = list(loader)
+        except dp.DecodeError:
+            assert drop_last
+            assert shuffle or not good & set(range(10 // size * size))
+            return
         check(batches, manifest)
         assert set(indices(batches)) <= good
         if not drop_last:
@@ -159,24 +172,89 @@ def test_any_pattern_of_bad_files(
         assert loader.stats()["failed"] <= len(bad)
 
 
-def test_a_file_that_fails_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(("on_error", "then"), [("skip", "it is left out"), ("substitute", "another sample takes")])
+def test_a_file_that_fails_is_warned_of_once_where_the_loop_is(tmp_path: Path, on_error: str, then: str) -> None:
+    manifest = archive(tmp_path, {2: "text"}, 6)
+    loader = dp.Loader(manifest, RECIPE, batch_size=2, on_error=on_error, backend="torch")
+    with loader, pytest.warns(dp.DaliPipesWarning) as said:
+        indices([*loader, *loader, *loader])
+    (text,) = [str(each.message) for each in said]
+    assert text.startswith(manifest.describe(2))
+    assert then in text
+    assert [each.filename for each in said] == [__file__]
+
+
+def test_of_many_files_that_fail_a_few_are_named(tmp_path: Path) -> None:
+    manifest = archive(tmp_path, dict.fromkeys(range(10), "text"), 12)
+    with dp.Loader(manifest, RECIPE, batch_size=2, on_error="skip", backend="torch") as loader:
+        with pytest.warns(dp.DaliPipesWarning) as said:
+            indices([*loader, *loader])
+        assert len(loader.failures()) == 10
+    texts = [str(each.message) for each in said]
+    assert [text.split(":")[0] for text in texts[:-1]] == [manifest.describe(i) for i in range(3)]
+    assert texts[-1] == "more samples cannot be decoded; failures() names all of them."
+
+
+def test_a_warning_that_is_an_error_reaches_the_loop_and_leaves_the_loader_whole(tmp_path: Path) -> None:
     manifest = archive(tmp_path, {2: "text"}, 6)
     with dp.Loader(manifest, RECIPE, batch_size=2, on_error="skip", backend="torch") as loader:
-        for _ in range(3):
-            list(loader)
-    records = [record for record in caplog.records if manifest.describe(2) in record.getMessage()]
-    assert len(records) == 1
-    assert records[0].levelno == logging.WARNING
-    assert records[0].name.startswith("dali_pipes")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(dp.DaliPipesWarning, match="left out"):
+                list(loader)
+        assert indices(loader) == [0, 1, 3, 4, 5]
 
 
-def test_a_set_without_a_good_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [1, 2, 50])
+def test_a_set_without_a_good_file(tmp_path: Path, size: int) -> None:
     manifest = archive(tmp_path, dict.fromkeys(range(4), "text"), 4)
-    with dp.Loader(manifest, RECIPE, batch_size=2, on_error="skip", backend="torch") as loader:
-        assert list(loader) == []
+    with dp.Loader(manifest, RECIPE, batch_size=size, on_error="skip", backend="torch") as loader:
+        for _ in range(2):
+            with pytest.raises(
+                dp.DecodeError, match=r"none of the 4 samples of this epoch .*Is the manifest's root right"
+            ):
+                list(loader)
     loader = dp.Loader(manifest, RECIPE, batch_size=2, on_error="substitute", backend="torch")
-    with loader, pytest.raises(dp.DecodeError, match="nor can the 32 samples after it"):
+    with loader, pytest.raises(dp.DecodeError, match="nor can the 3 samples after it"):
         next(iter(loader))
+
+
+@pytest.mark.parametrize("on_error", ["skip", "substitute"])
+@pytest.mark.parametrize(
+    ("allowed", "ends"), [(0, True), (2, True), (3, False), (0.29, True), (0.3, False), (1.0, False)]
+)
+def test_max_failures(tmp_path: Path, on_error: str, allowed: float, ends: bool) -> None:
+    manifest = archive(tmp_path, dict.fromkeys((1, 4, 8), "text"), 10)
+    options = {"on_error": on_error, "max_failures": allowed, "backend": "torch"}
+    with dp.Loader(manifest, RECIPE, batch_size=2, **options) as loader:
+        for _ in range(2):  # it counts anew in each epoch
+            if ends:
+                with pytest.raises(
+                    dp.DecodeError, match=rf"max_failures allows {int(allowed * 10) if allowed < 1 else allowed}"
+                ):
+                    list(loader)
+            else:
+                list(loader)
+
+
+@pytest.mark.parametrize("allowed", [-1, 1.5, -0.1, True, "3", float("nan")])
+def test_max_failures_is_a_number_or_a_share(tmp_path: Path, allowed: object) -> None:
+    manifest = archive(tmp_path, {}, 2)
+    with pytest.raises(dp.ConfigError, match="give a number of samples"):
+        dp.Loader(manifest, RECIPE, batch_size=2, on_error="skip", max_failures=allowed)
+    with pytest.raises(dp.ConfigError, match="the first one ends the epoch"):
+        dp.Loader(manifest, RECIPE, batch_size=2, max_failures=3)
+
+
+def test_repetitions_are_marked(tmp_path: Path) -> None:
+    """A sample that stands in for another is one, as is one that fills a rank's share."""
+    manifest = archive(tmp_path, {2: "text"}, 5)
+    options = {"on_error": "substitute", "backend": "torch", "batch_size": 2, "world_size": 2}
+    taken = []
+    for rank in range(2):
+        with dp.Loader(manifest, RECIPE, rank=rank, **options) as loader:
+            taken += [(i, v) for batch in loader for i, v in zip(batch.index.tolist(), batch.valid.tolist())]
+    assert taken == [(0, True), (3, False), (4, True), (1, True), (3, True), (0, False)]
 
 
 def test_a_substitutes_draws_are_its_own(tmp_path: Path) -> None:

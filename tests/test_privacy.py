@@ -74,8 +74,10 @@ def test_nothing_written_or_logged_names_anybody(
     for _ in range(2):
         with dp.Loader(manifest, recipe, batch_size=4, backend="torch", cache_mode=mode, num_workers=2,
                        cache_dir=tmp_path / "cache", on_error="skip") as loader:  # fmt: skip
-            batches = list(loader)
+            with pytest.warns(dp.DaliPipesWarning) as said:
+                batches = list(loader)
             messages += [*loader.failures().values(), str(loader.stats()), repr(loader), str(loader.state_dict())]
+        messages += [str(each.message) for each in said]
     assert 4 <= sum(map(len, batches)) < len(manifest)
     messages += [record.getMessage() + str(record.exc_text or "") for record in caplog.records]
     assert any("sample" in message for message in messages)

@@ -1,12 +1,10 @@
 """Orders, shards and positions: permutations, equal shares, exact resumption, and the same in every later version."""
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dali_pipes.errors import ConfigError
-from dali_pipes.sampling import batches, epoch_order, shard
+from dali_pipes.sampling import EpochSampler, Shares, batches, epoch_order
 
 counts = st.integers(0, 200)
 worlds = st.integers(1, 9)
@@ -44,53 +42,88 @@ def test_every_place_is_as_likely_for_every_sample() -> None:
     assert abs(seen - 200).max() < 60  # standard deviation 12.9
 
 
+def shares_of(count: int, world: int, size: int = 1, **options: bool) -> list[Shares]:
+    return [Shares(count, rank, world, size, **options) for rank in range(world)]
+
+
+def samples_of(shares: Shares, order: np.ndarray, position: int = 0) -> list[int]:
+    return order[shares.places(position) % max(1, len(order))].tolist()
+
+
 @given(counts, worlds)
-def test_shards_are_equal_and_cover_everything(count: int, world: int) -> None:
+def test_shares_are_of_one_size_and_cover_everything(count: int, world: int) -> None:
     order = epoch_order(count, seed=0, epoch=0, shuffle=True)
-    shares = [shard(order, rank=rank, world_size=world, drop_last=False) for rank in range(world)]
-    assert {len(share) for share in shares} == {-(-count // world)}
-    together = [i for share in shares for i in share.tolist()]
+    taken = [samples_of(share, order) for share in shares_of(count, world)]
+    assert {len(share) for share in taken} == {-(-count // world)}
+    together = [i for share in taken for i in share]
     assert set(together) == set(range(count))
     assert len(together) - count < world
     assert not count or np.ptp(np.bincount(together, minlength=count)) <= 1  # repeats are spread evenly
+    places = np.concatenate([share.places() for share in shares_of(count, world)])
+    assert sorted(order[places[places < count]].tolist()) == list(range(count))  # those that are valid, once each
 
 
 @given(counts, worlds)
 def test_with_drop_last_shards_are_disjoint(count: int, world: int) -> None:
     order = epoch_order(count, seed=0, epoch=0, shuffle=True)
-    shares = [shard(order, rank=rank, world_size=world, drop_last=True) for rank in range(world)]
-    assert {len(share) for share in shares} == {count // world}
-    together = [i for share in shares for i in share.tolist()]
+    taken = [samples_of(share, order) for share in shares_of(count, world, drop_last=True)]
+    assert {len(share) for share in taken} == {count // world}
+    together = [i for share in taken for i in share]
     assert len(set(together)) == len(together) > count - world or count < world
 
 
+@given(counts, worlds)
+def test_without_padding_every_sample_comes_once(count: int, world: int) -> None:
+    taken = [samples_of(share, np.arange(count)) for share in shares_of(count, world, pad=False)]
+    assert sorted(i for share in taken for i in share) == list(range(count))
+    assert not count or np.ptp([len(share) for share in taken]) <= 1
+
+
 def test_ranks_take_turns() -> None:
-    order = np.arange(7)
-    assert shard(order, rank=0, world_size=2, drop_last=False).tolist() == [0, 2, 4, 6]
-    assert shard(order, rank=1, world_size=2, drop_last=False).tolist() == [1, 3, 5, 0]
-    assert shard(order, rank=1, world_size=2, drop_last=True).tolist() == [1, 3, 5]
+    assert [samples_of(share, np.arange(7)) for share in shares_of(7, 2)] == [[0, 2, 4, 6], [1, 3, 5, 0]]
+    assert samples_of(Shares(7, 1, 2, 1, drop_last=True), np.arange(7)) == [1, 3, 5]
 
 
-@pytest.mark.parametrize(("rank", "world"), [(2, 2), (-1, 2), (0, 0), (0, -1)])
-def test_a_rank_outside_the_world_is_refused(rank: int, world: int) -> None:
-    with pytest.raises(ConfigError, match=r"rank must lie in 0\.\.world_size-1"):
-        shard(np.arange(4), rank=rank, world_size=world, drop_last=False)
+@given(counts, worlds, st.integers(1, 20), st.booleans(), st.booleans(), st.integers(0, 100))
+def test_lengths_agree_with_what_is_taken(
+    count: int, world: int, size: int, drop_last: bool, pad: bool, position: int
+) -> None:
+    for share in shares_of(count, world, size, drop_last=drop_last, pad=pad):
+        places = share.places(position)
+        assert len(places) == share.size(position)
+        assert len(batches(places, batch_size=size, drop_last=drop_last)) == share.steps(position)
 
 
 @given(counts, st.integers(1, 20), st.booleans())
 def test_batches_are_the_samples_in_order(count: int, size: int, drop_last: bool) -> None:
-    plan = batches(np.arange(count), position=0, batch_size=size, drop_last=drop_last)
+    plan = batches(np.arange(count), batch_size=size, drop_last=drop_last)
     assert all(len(batch) == size for batch in plan[:-1])
     flat = [i for batch in plan for i in batch.tolist()]
     assert flat == list(range(count // size * size if drop_last else count))
     assert all(len(batch) > 0 for batch in plan)
 
 
-@given(counts, st.integers(1, 20), st.integers(1, 20), st.integers(0, 30))
-def test_what_remains_does_not_depend_on_the_batch_size(count: int, before: int, after: int, steps: int) -> None:
-    samples = epoch_order(count, seed=2, epoch=2, shuffle=True)
-    done = [
-        i for batch in batches(samples, position=0, batch_size=before, drop_last=False)[:steps] for i in batch.tolist()
-    ]
-    rest = batches(samples, position=len(done), batch_size=after, drop_last=False)
-    assert done + [i for batch in rest for i in batch.tolist()] == samples.tolist()
+phases = st.lists(st.tuples(st.integers(1, 5), st.integers(1, 7), st.integers(0, 6)), min_size=1, max_size=5)
+
+
+@given(counts, phases, st.booleans())
+def test_any_ranks_and_batch_sizes_take_each_sample_once(
+    count: int, phases: list[tuple[int, int, int]], pad: bool
+) -> None:
+    """Each phase is a run of some ranks and a batch size that stops after some steps; a last one finishes the epoch."""
+    order = epoch_order(count, seed=3, epoch=1, shuffle=True)
+    position, seen = 0, []
+    for world, size, steps in [*phases, (2, 3, count)]:
+        for share in shares_of(count, world, size, pad=pad):
+            for places in batches(share.places(position), batch_size=size, drop_last=False)[:steps]:
+                seen += order[places[places < count]].tolist()
+        position = Shares(count, 0, world, size).after(position, steps)
+    assert position == count
+    assert sorted(seen) == list(range(count))
+
+
+def test_a_sampler_says_which_samples_come_and_takes_the_epoch() -> None:
+    told: list[int] = []
+    sampler = EpochSampler(told.append, lambda: np.array([4, 2]))
+    sampler.set_epoch(3)
+    assert (told, list(sampler), len(sampler)) == ([3], [4, 2], 2)

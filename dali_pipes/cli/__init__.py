@@ -10,9 +10,12 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 from dali_pipes.cli.common import FAILED, INTERRUPTED, LACKING, USAGE
+from dali_pipes.errors import DaliPipesWarning
 
 COMMANDS = {
     "demo": "make a small data set, load it through every backend and cache mode, and show the pictures",
@@ -63,15 +66,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_Once())
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
-    warnings.filterwarnings("ignore", module="pydicom")
     logging.getLogger("pydicom").setLevel(logging.ERROR)  # it warns of small faults of files that it reads all the same
-    try:
-        args = parser(arguments).parse_args(arguments)
-        return int(args.run(args))
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except Exception as error:
-        return _failed(arguments, error)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pydicom")
+        warnings.filterwarnings("always", category=DaliPipesWarning)
+        warnings.showwarning = partial(_show, warnings.showwarning)
+        try:
+            args = parser(arguments).parse_args(arguments)
+            return int(args.run(args))
+        except KeyboardInterrupt:
+            return INTERRUPTED
+        except Exception as error:
+            return _failed(arguments, error)
+
+
+def _show(usual: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any) -> None:
+    """Show a warning of ours as its text alone, where Python would add a line of code."""
+    if issubclass(category, DaliPipesWarning):
+        logging.getLogger(__name__).warning("%s", message)
+    else:
+        usual(message, category, *where)
 
 
 def _failed(arguments: Sequence[str], error: Exception) -> int:

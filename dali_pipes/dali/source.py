@@ -91,7 +91,7 @@ class Source:
         self._items = _Items(recipe, self._loader.batch_size)
         self._first = (int(epoch), iteration)
         self._next: tuple[int, int] | None = None
-        self._batches: Iterator[tuple[int, Batch | None]] = iter(())
+        self._batches: Iterator[Batch | None] = iter(())
         self._kept: deque[Any] = deque(maxlen=keep)
         self.names = ("image", "label", "index", *self._items.changes)
 
@@ -116,9 +116,9 @@ class Source:
         skipped = self._first[1] if info.epoch_idx == 0 else 0
         place = (self._first[0] + info.epoch_idx, skipped + info.iteration)
         if place != self._next:
-            self._batches = self._loader.work(self._items, place[0], place[1] * self._loader.batch_size)
+            self._batches = self._loader.work(self._items, *place)
         self._next = None  # after an error, start anew
-        _, batch = next(self._batches)
+        batch = next(self._batches)
         self._next = (place[0], place[1] + 1)
         if batch is None:
             raise DecodeError(

@@ -9,9 +9,12 @@ change with the NumPy version.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -43,3 +46,17 @@ def uniform(seed: int, epoch: int, operation: str, samples: npt.NDArray[np.int64
     """Return float64[N] in [0, 1), multiples of 2^-53; arguments as for `random_bits`."""
     bits = random_bits(seed, epoch, operation, samples) >> np.uint64(11)
     return bits.astype(np.float64) * 2.0**-53
+
+
+@contextmanager
+def seeded(seed: int, epoch: int, number: int, device: torch.device) -> Iterator[None]:
+    """Seed PyTorch's generators from (seed, epoch, number) for a while; afterwards they are as before.
+
+    Args:
+        seed, epoch, number: any integers.
+        device: its generator is seeded beside the CPU's.
+    """
+    bits = random_bits(seed, epoch, "transform", np.array([number], np.int64))
+    with torch.random.fork_rng([device] if device.type == "cuda" else [], device_type="cuda"):
+        torch.manual_seed(int(bits[0] >> np.uint64(1)))
+        yield

@@ -27,7 +27,7 @@ import torch
 
 from dali_pipes import backends, cache, sampling
 from dali_pipes.cores import workers_of
-from dali_pipes.epoch import Epoch, take_over
+from dali_pipes.epoch import Epoch, Losses, take_over
 from dali_pipes.errors import ConfigError
 from dali_pipes.fetch import Encoded, Fetcher, ready
 from dali_pipes.manifest import Manifest
@@ -85,7 +85,7 @@ def outputs(
     """
     workers = checked(batch_size, num_workers)
     recipe, everything = next(iter(recipes.values())), np.arange(len(manifest))
-    plan = sampling.batches(everything, position=0, batch_size=batch_size, drop_last=False)
+    plan = sampling.batches(everything, batch_size=batch_size, drop_last=False)
     decode = cache_mode == "none" and backends.decodes(recipe)
     device = torch.cuda.current_device() if "dali-gpu" in names else None
     with ExitStack() as stack:
@@ -99,7 +99,9 @@ def outputs(
                 name, part, batch_size=batch_size, threads=workers, decode=decode, device_id=device
             )
             stack.enter_context(closing(backend))
-            epochs[stage, name] = Epoch(manifest, part, fetcher, backend, "skip", 0, 0, everything)
+            epochs[stage, name] = Epoch(
+                manifest, part, fetcher, backend, "skip", 0, 0, everything, Losses(fetcher.notices)
+            )
         requests = ((samples, [fetcher.request(sample) for sample in samples.tolist()]) for samples in plan)
         for samples, requested in lookahead(requests, max(1, 2 * workers // batch_size)):
             given = [ready(item) for item in requested]
@@ -113,4 +115,5 @@ def outputs(
                     take_over(batch, epoch.backend.mark())
                     for index, image in zip(batch.index.tolist(), batch.image.cpu().numpy()):
                         found[index][place] = image
+            fetcher.notices.say()
             yield from found.items()

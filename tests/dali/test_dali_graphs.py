@@ -120,6 +120,7 @@ def test_ranks_and_last_batches(manifest: dp.Manifest) -> None:
     assert len(seen) == len(set(seen)) == 8
 
 
+@pytest.mark.filterwarnings("ignore::dali_pipes.DaliPipesWarning")
 def test_bad_samples_and_the_next_batch(tmp_path: Path) -> None:
     manifest = manifest_of(tmp_path, {"a.jpg": coded(0), "b.jpg": b"no picture", "c.jpg": coded(1)})
     with Source(manifest, dp.Recipe(8), batch_size=1) as source:
