@@ -7,9 +7,10 @@ pickled.
 
 from __future__ import annotations
 
+import operator
 import os
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
@@ -20,10 +21,12 @@ import torch
 from torch.utils.data import Dataset, get_worker_info
 
 from dali_pipes import cache
+from dali_pipes.arguments import check_cache
 from dali_pipes.columns import TextColumn
 from dali_pipes.cores import default_workers
-from dali_pipes.draws import Augment, draw
+from dali_pipes.draws import Augment, draw, seeded
 from dali_pipes.epoch import SUBSTITUTE_TRIES
+from dali_pipes.epoch_clock import EpochClock
 from dali_pipes.errors import ConfigError, ManifestError
 from dali_pipes.fetch import Encoded, Failure, Fetcher, Item, Pixels, ready, stand_in
 from dali_pipes.finish import Finish
@@ -56,13 +59,18 @@ class ImageDataset(Dataset[Output]):
     torch.Size([2, 3, 32, 32]) [0, 1]
     >>> dataset.close()
 
+    Every iteration of a `DataLoader` over it is the next epoch, in workers that live on too; `set_epoch` overrides
+    that.
+
     Args:
         samples: a manifest, or rows with `path` (or `image_path`), `label` and what else a manifest may say.
         recipe: the whole pixel policy.
         cache_mode: one of `cache.MODES`. With "memory" all workers of this machine share one copy.
         cache_dir: folder of the modes that persist.
         on_error: "raise" the error of a bad sample, or "substitute" the next good one, its label and row included.
-        seed: decides every random draw, with the number given to `set_epoch`.
+        seed: decides every random draw, with the number of the epoch.
+        transform: called with every sample's tensor; what it returns takes the tensor's place. PyTorch's random numbers
+            in it are a function of seed, epoch and sample, whatever the number of workers.
         root: folder that rows' paths are relative to; by default the folder that all of them have in common.
         cache_options: further arguments of `cache.open_store`.
 
@@ -79,21 +87,24 @@ class ImageDataset(Dataset[Output]):
         cache_dir: str | os.PathLike[str] | None = None,
         on_error: str = "raise",
         seed: int = 0,
+        transform: Callable[[torch.Tensor], Any] | None = None,
         root: str | os.PathLike[str] | None = None,
         cache_options: dict[str, Any] | None = None,
     ) -> None:
         if on_error not in ON_ERROR:
             raise ConfigError(f"ImageDataset(on_error={on_error!r}): allowed are {', '.join(map(repr, ON_ERROR))}.")
+        check_cache(cache_mode, cache_dir, "ImageDataset")
         self.rows: Sequence[Row] | None = None
         if isinstance(samples, Manifest):
             self.manifest = samples
         else:
             self.rows, self.manifest = samples, manifest_of_rows(samples, root)
+        if not len(self.manifest):
+            raise ConfigError("ImageDataset: the manifest has no samples, so there is nothing to iterate over.")
         self.recipe = recipe
-        self._on_error, self._seed = on_error, seed
+        self._on_error, self._seed, self._transform = on_error, seed, transform
         self._finish = Finish(recipe)
-        # In shared memory: workers that live on from epoch to epoch see what set_epoch says.
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._clock = EpochClock()
         self._store = open_for_workers(cache_mode, cache_dir, cache_options)
         self._begin()
 
@@ -155,13 +166,23 @@ class ImageDataset(Dataset[Output]):
     def __getitems__(self, indices: list[int]) -> list[Output]:
         """The items at `indices`; outside of a worker they are decoded side by side."""
         samples = [range(len(self))[index] for index in indices]
-        fetcher = self._fetcher()
+        fetcher, epoch = self._fetcher(), self._clock.now()
         requests = [fetcher.request(sample) for sample in samples]
-        return [self._output(fetcher, sample, ready(request)) for sample, request in zip(samples, requests)]
+        items = [self._output(fetcher, epoch, sample, ready(request)) for sample, request in zip(samples, requests)]
+        fetcher.notices.say(stacklevel=2)
+        return items
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the draws of the items to come, in workers too; call it before a DataLoader's iteration begins."""
-        self._epoch[0] = epoch
+        """Choose the draws of the items to come, in workers too; call it before a DataLoader's iteration begins."""
+        self._clock.set(operator.index(epoch))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the epoch, for torchdata's StatefulDataLoader, which keeps the position."""
+        return {"epoch": self._clock.now()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on in the epoch of a state."""
+        self.set_epoch(state["epoch"])
 
     def stats(self) -> dict[str, Any]:
         """What this process did, as in `Loader.stats` (a DataLoader's workers count for themselves), and `cache`."""
@@ -204,20 +225,25 @@ class ImageDataset(Dataset[Output]):
                 mine.close()
         return found
 
-    def _output(self, fetcher: Fetcher, sample: int, item: Item) -> Output:
+    def _output(self, fetcher: Fetcher, epoch: int, sample: int, item: Item) -> Output:
         if isinstance(item, Failure):
             if self._on_error == "raise":
                 raise item.error
-            following = ((sample + step) % len(self) for step in range(1, SUBSTITUTE_TRIES + 1))
+            fetcher.notices.lost(item.error, "another sample takes its place")
+            following = ((sample + step) % len(self) for step in range(1, min(SUBSTITUTE_TRIES + 1, len(self))))
             sample, item = stand_in(fetcher, item, following)
         if isinstance(item, Encoded):
             raise ConfigError("ImageDataset takes decoded images only; its Fetcher handed out an encoded one.")
         fields = asdict(self.manifest[sample]) | (dict(self.rows[sample]) if self.rows is not None else {})
-        return self._tensor(fetcher, sample, item), int(self.manifest.labels[sample]), fields
+        tensor = self._tensor(fetcher, epoch, sample, item)
+        if self._transform is not None:
+            with seeded(self._seed, epoch, sample, tensor.device):
+                tensor = self._transform(tensor)
+        return tensor, int(self.manifest.labels[sample]), fields
 
-    def _tensor(self, fetcher: Fetcher, sample: int, image: Pixels) -> torch.Tensor:
+    def _tensor(self, fetcher: Fetcher, epoch: int, sample: int, image: Pixels) -> torch.Tensor:
         samples, views = np.array([sample], np.int64), self.recipe.views
-        draws = draw(self.recipe.augment, self._seed, int(self._epoch[0]), samples, views)
+        draws = draw(self.recipe.augment, self._seed, epoch, samples, views)
         source = fetcher.extents(samples)
         if source is not None:
             draws = replace(draws, source=source.repeat(views, axis=0))

@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import Dataset, get_worker_info
 
 from dali_pipes import cache
+from dali_pipes.arguments import check_cache
 from dali_pipes.dataset import open_for_workers
 from dali_pipes.errors import ConfigError
 from dali_pipes.fetch import with_secret
@@ -73,6 +74,7 @@ class CachedDataset(Dataset[Any]):
             )
         if version is not None and (isinstance(version, bool) or not isinstance(version, (str, int))):
             raise ConfigError(f"CachedDataset(version={version!r}): give a text or a whole number.")
+        check_cache(cache_mode, cache_dir, "CachedDataset")
         persists = cache_mode in cache.PERSISTENT_MODES
         if persists and version is None and not hasattr(dataset, "sample_id"):
             raise ConfigError(
