@@ -16,9 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dali_pipes.arithmetic import maps
-from dali_pipes.arithmetic.affine import finer, matrices, quantise, shrinking
-from dali_pipes.arithmetic.colour import colour_maps
-from dali_pipes.arithmetic.crops import Shown, resized_crops, shown
+from dali_pipes.arithmetic.affine import matrices, quantise, shrinking
+from dali_pipes.arithmetic.blur import blur_weights, gain
+from dali_pipes.arithmetic.colour import colour_maps, precision
+from dali_pipes.arithmetic.crops import Shown, erased, resized_crops, shown
+from dali_pipes.arithmetic.curves import exponents, thresholds
+from dali_pipes.arithmetic.noise import amplitudes
 from dali_pipes.arithmetic.plan import PLAN, Plan
 from dali_pipes.draws import Augment, Draws
 from dali_pipes.errors import ConfigError
@@ -52,16 +55,41 @@ class Plans:
             warped = self._warped
             if warped.any():
                 doublings = shrinking(self._to_base)
+                coefficients = quantise(self._to_base, self._size, doublings)
                 records["warped"] = warped
                 records["doublings"] = np.where(warped, doublings, 0)
-                records["warp"] = np.where(warped[:, None], quantise(finer(self._to_base, doublings)), 0)
+                records["warp"] = np.where(warped[:, None], coefficients, 0)
         if self._augment.recolours:
             channels = self._recipe.channels
-            factors = (draws.brightness, draws.contrast, draws.saturation, draws.hue)
+            saturation = np.where(draws.grayscale, 0.0, draws.saturation)
+            factors = (draws.brightness, draws.contrast, saturation, draws.hue)
             colours = colour_maps(channels, self._recipe.full_scale, *factors)
-            records["coloured"] = 1
+            if draws.grayscale.any():  # one row for all channels, so that rounding leaves no colour
+                colours[draws.grayscale] = colours[draws.grayscale][:, 1:2]
+            unit = np.eye(channels, channels + 1, dtype=np.int64) << precision(self._recipe.full_scale)
+            records["coloured"] = (colours != unit).any(axis=(1, 2))  # others would come out as they are
             records["colour"][:, : channels * (channels + 1)] = colours.reshape(self._count, -1)
+        self._add_filters(records)
         return records
+
+    def _add_filters(self, records: Plan) -> None:
+        """What comes after the colour map."""
+        draws, augment, full_scale = self._draws, self._augment, self._recipe.full_scale
+        if augment.blur is not None:
+            records["blur"] = blur_weights(draws.blur)
+        records["sharpen"] = gain(draws.sharpness)
+        records["autocontrast"] = draws.autocontrast
+        if augment.gamma:
+            records["exponent"] = exponents(augment.gamma, draws.gamma)
+        records["threshold"] = thresholds(draws.solarize, full_scale)
+        records["lost"] = draws.posterize
+        if draws.noise_origin is not None:
+            records["noise"], records["origin"] = amplitudes(draws.noise, full_scale), draws.noise_origin
+        tries, ratios, y, x = draws.erase_areas, draws.erase_ratios, draws.erase_y, draws.erase_x
+        if tries is not None and ratios is not None and y is not None and x is not None:
+            records["erased"] = erased(self._size, tries, ratios, np.stack([y, x], axis=1))
+            means = self._recipe.normalisation[0] if self._recipe.normalisation else (0.0,) * self._recipe.channels
+            records["fill"][:, : len(means)] = np.clip(np.rint(np.array(means) * full_scale), 0, full_scale)
 
     @cached_property
     def boxes(self) -> Longs:

@@ -10,6 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dali_pipes.draws import Augment, Draws, draw, random_bits, uniform
+from dali_pipes.draws.augment import POLICY_DRAWS, PRESETS
+from dali_pipes.draws.draw import FACTORS
+from dali_pipes.draws.policy import OPERATIONS
 from dali_pipes.errors import ConfigError
 
 MANY = np.arange(20_000, dtype=np.int64)
@@ -99,28 +102,33 @@ def test_nothing_varies_without_augment() -> None:
     assert drawn.hflip.dtype == np.bool_
     assert drawn.hflip.tolist() == drawn.vflip.tolist() == [False] * 5
     for name, (low, high) in Augment().ranges.items():
-        assert low == high == float(name in ("scale", "brightness", "contrast", "saturation"))
+        assert low == high == float(name in FACTORS)
         assert getattr(drawn, name).tolist() == [low] * 5
 
 
 EVERYTHING = Augment(0.5, 0.5, rotation=30, scale=(0.5, 2), shift=0.25, brightness=0.2, contrast=3, saturation=1, hue=9)
-MORE = dataclasses.replace(EVERYTHING, shear=20, resized_crop=(0.1, 0.9), quarter_turns=0.6)
+MORE = dataclasses.replace(
+    EVERYTHING,
+    **{"shear": 20, "resized_crop": (0.1, 0.9), "quarter_turns": 0.6, "gamma": 0.5, "blur": (0.1, 2), "noise": 0.1},
+    **{"erasing": (0.02, 0.3), "grayscale": 0.5, "solarize": 0.5, "posterize": 4, "autocontrast": 0.5},
+    sharpness=0.9,
+)
 CROPS = ("crops", "areas", "ratios", "crop_y", "crop_x")
+MANY_TRIES = ("areas", "ratios", "erase_areas", "erase_ratios")
 
 
 def test_numbers_fill_their_ranges_and_do_not_hang_together() -> None:
     drawn = draw(MORE, 1, 1, MANY)
-    fields = {f.name for f in dataclasses.fields(Draws)} - {*CROPS, "source"}
-    assert set(MORE.ranges) == fields - {"hflip", "vflip", "turns"}
+    fields = {f.name for f in dataclasses.fields(Draws)} - {"source", "crops", *MANY_TRIES}
+    places = {"crop_y", "crop_x", "erase_y", "erase_x", "noise_origin"}
+    assert set(MORE.ranges) == fields - {"hflip", "vflip", "turns", "posterize", "grayscale", "autocontrast", *places}
     for name, (low, high) in MORE.ranges.items():
         values = getattr(drawn, name)
         assert values.dtype == np.float64
         assert low <= values.min() <= values.max() <= high
         assert np.histogram(values, bins=4, range=(low, high))[0].min() > len(MANY) / 4.5
     numbers = [getattr(drawn, name) for name in sorted(fields)]
-    assert drawn.areas is not None
-    assert drawn.ratios is not None
-    numbers += [*drawn.areas.T, *drawn.ratios.T, drawn.crop_y, drawn.crop_x]
+    numbers += [values for name in MANY_TRIES for values in getattr(drawn, name).T]
     correlation = np.corrcoef(np.stack(numbers).astype(np.float64)) - np.eye(len(numbers))
     assert np.abs(correlation).max() < 0.03
 
@@ -154,6 +162,11 @@ def test_ranges() -> None:
         "hue": (-9, 9),
         "shear_y": (0, 0),
         "shear_x": (0, 0),
+        "gamma": (0, 0),
+        "blur": (0, 0),
+        "noise": (0, 0),
+        "solarize": (0, 0),
+        "sharpness": (1, 1),
     }
 
 
@@ -205,7 +218,8 @@ def test_quarter_turns_come_as_often_as_asked() -> None:
 
 def test_views_are_independent_and_the_first_is_the_plain_draw() -> None:
     alone, two = draw(MORE, 1, 1, MANY), draw(MORE, 1, 1, MANY, views=2)
-    for name in (*MORE.ranges, "hflip", "vflip", "turns", *CROPS):
+    more = ("hflip", "vflip", "turns", "posterize", "grayscale", "autocontrast", "noise_origin")
+    for name in (*MORE.ranges, *more, *CROPS, *MANY_TRIES):
         plain, first, second = getattr(alone, name), getattr(two, name)[0::2], getattr(two, name)[1::2]
         assert np.array_equal(plain, first)
         if name != "crops":
@@ -239,6 +253,13 @@ def test_a_number_outside_0_to_1_is_refused(name: str, value: object) -> None:
         ("shear", 46, "from 0 to 45"),
         ("quarter_turns", 2, "from 0 to 1"),
         ("crop", 1, "give True or False"),
+        ("gamma", 10, "a deviation of an exponent from 1; give a number from 0 to 9"),
+        ("blur", (0, 6), "a standard deviation in pixels; give a number from 0 to 5"),
+        ("noise", 1.5, "a part of the range of values; give a number from 0 to 1"),
+        ("erasing", (0, 0.5), "a part of the output's area"),
+        ("posterize", 8, "a number of bits; give a whole number from 0 to 7"),
+        ("posterize", 1.5, "a number of bits; give a whole number from 0 to 7"),
+        ("policy", "random", "allowed are 'trivial' and None"),
         ("probability", {"rotation": 2}, "a probability; give a number from 0 to 1"),
         ("probability", {"horizontal_flip": 0.5}, "has no probability of its own; those that have are rotation, scale"),
         ("probability", 3, "give a mapping"),
@@ -262,6 +283,41 @@ def test_plain_values_hold_what_is_not_at_its_default() -> None:
         assert Augment(**augment.as_dict()) == augment
         assert hash(Augment(**augment.as_dict())) == hash(augment)
     assert Augment(shear=1, probability={"shear": 0.5}).as_dict() == {"shear": 1.0, "probability": {"shear": 0.5}}
+
+
+def test_a_policy_draws_alone() -> None:
+    for name in POLICY_DRAWS:
+        with pytest.raises(ConfigError, match=f"the policy draws {name} itself; leave it out"):
+            Augment(policy="trivial", **{name: 1})  # type: ignore[arg-type]
+
+
+def test_the_policy_takes_one_operation_a_sample() -> None:
+    """Each as often, of every strength, and nothing else but flips and crops varies."""
+    drawn = draw(Augment(0.5, policy="trivial"), 1, 1, MANY)
+    changed = {}
+    for name, most in OPERATIONS[1:]:
+        values = getattr(drawn, name).astype(np.float64)
+        moved = values - (1.0 if name in FACTORS else 0.0)
+        changed[name] = moved != 0
+        if most:
+            steps = np.unique(np.abs(moved).round(9))
+            assert steps.max() == pytest.approx(most)
+            assert len(steps) == (7 if name == "posterize" else 31)
+            both = (moved < 0).any() and (moved > 0).any()
+            assert both == (name not in ("posterize", "solarize"))
+    assert np.stack(list(changed.values())).sum(axis=0).max() == 1
+    expected = len(MANY) / len(OPERATIONS)
+    assert all(abs(each.sum() / expected - 1) < 0.15 for name, each in changed.items() if name != "posterize")
+    assert drawn.hflip.mean() == pytest.approx(0.5, abs=0.02)
+
+
+def test_presets() -> None:
+    for name, fields in PRESETS.items():
+        assert Augment.preset(name) == Augment(**fields)
+    photo = Augment.preset("photo", hue=9)
+    assert (photo.resized_crop, photo.horizontal_flip, photo.hue) == ((0.08, 1), 0.5, 9)
+    with pytest.raises(ConfigError, match=r"Augment.preset\('photos'\): allowed are 'mammography', 'photo'"):
+        Augment.preset("photos")
 
 
 def test_one_crop_at_a_time() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,11 @@ import dali_pipes as dp
 CROPPED = {"size": 20, "base_size": 36, "augment": dp.Augment(0.5, resized_crop=(0.2, 1))}
 NORMALISED = {"mean": 0.5, "std": 0.25}
 TURNED = dp.Augment(0.5, 0.5, 40, (0.7, 1.4), 0.1, resized_crop=(0.3, 1), quarter_turns=0.5, shear=30)
+FILTERS = dp.Augment(
+    **{"horizontal_flip": 0.5, "quarter_turns": 0.5, "gamma": 1, "blur": (0, 2), "noise": 0.1, "erasing": (0.02, 0.3)},
+    **{"grayscale": 0.5, "solarize": 0.5, "posterize": 4, "autocontrast": 0.5, "sharpness": 0.9},
+    probability={"blur": 0.5, "noise": 0.5, "erasing": 0.5, "gamma": 0.5},
+)
 VARIED: dict[str, dict[str, Any]] = {
     "base": {"size": (20, 24), "base_size": (36, 30)},
     "resized-crop": {**CROPPED, **NORMALISED},
@@ -25,6 +31,14 @@ VARIED: dict[str, dict[str, Any]] = {
     "views": {**CROPPED, "fit": "pad", "views": 3, "augment": dp.Augment(0.5, resized_crop=(0.2, 1), hue=20)},
     "turned": {"size": (20, 24), "base_size": (50, 30), "channels": 1, "augment": TURNED},
     "deep": {**CROPPED, "depth": 16, "window": None, "augment": dp.Augment(rotation=9, resized_crop=(0.5, 1))},
+    "filters": {**CROPPED, **NORMALISED, "augment": FILTERS},
+    "filters-gray": {"size": (20, 24), "channels": 1, "views": 2, "augment": replace(FILTERS, grayscale=0.0)},
+    "filters-deep": {"size": 12, "depth": 16, "window": None, "augment": FILTERS},
+    "trivial": {**CROPPED, "augment": dp.Augment(0.5, resized_crop=(0.2, 1), policy="trivial")},
+    "trivial-gray": {"size": 20, "channels": 1, "augment": dp.Augment(policy="trivial")},
+    "photo": {**CROPPED, **NORMALISED, "augment": dp.Augment.preset("photo")},
+    "mammography": {"size": 20, "depth": 16, "augment": dp.Augment.preset("mammography")},
+    "fast-filters": {**CROPPED, "parity": "fast", "augment": FILTERS},
     "fast": {**CROPPED, **NORMALISED, "parity": "fast"},
 }
 

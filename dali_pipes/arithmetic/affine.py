@@ -25,7 +25,9 @@ is at most 1 from the float64 reading of the map, rounded: the rounded position 
 k is the least number for which a step in x, and one in y, is at most `1.5 * 2**k` input pixels long, 3 at most.
 
 **No overflow.** Entries of the 2x2 part are at most 32 in size (pictures shrink at most 32 times), offsets at most
-`2**21`, sides at most `2**14`: `|X| <= 2**40 (2**5 2**14 + 2**5 2**14 + 2**21) = 2**62`. Sums of weighted bytes stay
+`2**21`, sides at most `2**14`: `|X| <= 2**40 (2**5 2**14 + 2**5 2**14 + 2**21) = 2**62`. Maps to an output of another
+size may be steeper: for them that sum itself, of the sizes of the terms at the output's far corner, is held to
+`2**62`. Sums of weighted bytes stay
 below `2**24`, those of 16-bit samples below `2**48`. What is larger is refused.
 
 The map itself is float64: additions, multiplications and divisions in the order written, and `turn`. These give the
@@ -104,15 +106,22 @@ def matrices(size: tuple[int, int], angle: Doubles, scale: Doubles, shift_y: Dou
     return maps
 
 
-def quantise(maps: Doubles) -> Longs:
+def quantise(maps: Doubles, size: tuple[int, int] | None = None, doublings: Longs | None = None) -> Longs:
     """Coefficients (ax, bx, cx, ay, by, cy) of `warp`: int64[N, 6], from float64[N, 2, 3] as `matrices` gives them.
 
-    Raises ConfigError if the 2x2 part exceeds 32, or the offset 2**21 pixels.
+    size: of the output, where it is another than the input's. doublings: k for each map, see above. Raises ConfigError if the 2x2 part exceeds 32, or the
+    offset 2**21 pixels; with `size`, if a position may be 2**22 pixels away.
     """
+    if size is not None:
+        reach = np.abs(maps[:, :, 0]) * size[1] + np.abs(maps[:, :, 1]) * size[0] + np.abs(maps[:, :, 2])
+        if not (reach <= 2 * _FARTHEST - 64).all():
+            raise ConfigError(f"a map reaches {reach.max():g} pixels; they may be {2 * _FARTHEST - 64}")
+    if doublings is not None:
+        maps = maps / np.where(np.arange(3) < 2, (1 << doublings)[:, None, None].astype(np.float64), 1.0)
     parts, offsets = maps[:, :, :2], maps[:, :, 2]
     # Pixel centres lie at halves there, at whole numbers here.
     centred = offsets + (0.5 * parts[:, :, 0] + 0.5 * parts[:, :, 1] - 0.5)
-    if not (np.abs(parts) <= _STEEPEST).all() or not (np.abs(centred) <= _FARTHEST).all():
+    if size is None and not ((np.abs(parts) <= _STEEPEST).all() and (np.abs(centred) <= _FARTHEST).all()):
         raise ConfigError(
             f"a map reaches {np.abs(parts).max():g} in its 2x2 part, {np.abs(centred).max():g} pixels; they may be "
             f"{_STEEPEST} and {_FARTHEST}: use a scale of at least 1/{_STEEPEST}, and a smaller shift"
@@ -128,22 +137,20 @@ def shrinking(maps: Doubles) -> Longs:
     return found
 
 
-def finer(maps: Doubles, doublings: Longs) -> Doubles:
-    """Return the maps of grids that are `2**doublings` times as fine; int64[N]. Exact."""
-    fine = maps.copy()
-    fine[:, :, :2] /= (1 << doublings)[:, None, None].astype(np.float64)
-    return fine
-
-
 def _check_sides(height: int, width: int) -> None:
     if max(height, width) > LONGEST_SIDE or min(height, width) < 1:
         raise ConfigError(f"warp takes pictures with sides of 1 to {LONGEST_SIDE} pixels, not {height} x {width}")
 
 
-def _check_coefficients(coefficients: Longs) -> None:
+def _check_coefficients(coefficients: Longs, size: tuple[int, int] | None) -> None:
     limits = np.array([_STEEPEST, _STEEPEST, _FARTHEST] * 2, np.int64) << FRACTION
     fits = coefficients.dtype == np.int64 and coefficients.shape == (6,)
-    if not fits or (coefficients > limits).any() or (coefficients < -limits).any():
+    if fits and size is not None:
+        rows = [[abs(n) for n in row] for row in coefficients.reshape(2, 3).tolist()]
+        fits = all(a * size[1] + b * size[0] + c <= 2 * _FARTHEST << FRACTION for a, b, c in rows)
+    elif fits:
+        fits = bool((coefficients <= limits).all() and (coefficients >= -limits).all())
+    if not fits:
         raise ConfigError(f"coefficients are {coefficients!r}; they must be a row of what quantise returns, int64[6]")
 
 
@@ -169,6 +176,8 @@ def warp(image: Pixels, coefficients: Longs, size: tuple[int, int] | None = None
     goal = (height, width) if size is None else size
     _check_sides(height, width)
     _check_sides(*goal)
+    fine = size and (size[0] << doublings, size[1] << doublings)
+    _check_coefficients(coefficients, fine)
     together = 3 if image.dtype == np.uint8 and channels > 1 else 1
     frames = [_framed(image[c : c + together]) for c in range(0, channels, together)]
     out = np.empty((channels, *goal), image.dtype)
@@ -189,7 +198,6 @@ def warp(image: Pixels, coefficients: Longs, size: tuple[int, int] | None = None
 
 def _sample(frames: list[Longs], together: int, source: tuple[int, int], coefficients: Longs, out: Pixels) -> None:
     """One sample of each result, of the pictures in `frames`, `together` channels each."""
-    _check_coefficients(coefficients)
     channels, height, width = out.shape
     bits = 8 * out.dtype.itemsize
     along, down = _positions(coefficients, height, width, bits)

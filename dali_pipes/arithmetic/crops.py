@@ -11,6 +11,9 @@ least a pixel and at most the visible part high and wide is taken; it lies at `f
 top and left, with u drawn in [0, 1). Where none fits: the largest centred part whose ratio is within the range, as
 torchvision takes it.
 
+`erased` draws the rectangle of random erasing likewise, as torchvision's `RandomErasing` does: in output pixels, its
+ratio between 0.3 and 3.3, smaller than the picture both ways; where no try fits nothing is erased.
+
 Float64 in the order written, square roots and `elementary`: the same bits on every platform.
 """
 
@@ -66,19 +69,42 @@ def resized_crops(part: Shown, ratio: tuple[float, float], areas: Doubles, ratio
     least, most = log(np.array(ratio))
     extent = part.visible / part.scale
     area = (extent[:, 0] * extent[:, 1])[:, None] * areas
-    by = exp(least + (most - least) * ratios)
-    sides = np.stack([np.sqrt(area / by), np.sqrt(area * by)], axis=2)
-    pixels = np.rint(sides * part.scale[:, None, :]).astype(np.int64)
-    fits = ((pixels >= 1) & (pixels <= part.visible[:, None, :])).all(axis=2)
-    rows = np.arange(len(pixels))
-    size = pixels[rows, fits.argmax(axis=1)]
+    sides = _sides(area, exp(least + (most - least) * ratios)) * part.scale[:, None, :]
+    size, none = _first_that_fits(sides, part.visible)
     free = part.visible - size + 1
     start = np.minimum((at * free).astype(np.int64), free - 1)
-    none: npt.NDArray[np.bool_] = fits.sum(axis=1) == 0
     if none.any():
         size[none] = _centred(part, extent, ratio)[none]
         start[none] = (part.visible - size)[none] // 2
     return np.concatenate([part.first + start, size], axis=1)
+
+
+def erased(size: Size, areas: Doubles, ratios: Doubles, at: Doubles) -> Longs:
+    """Return boxes int64[N, 4], in pixels of an output of `size`; of height 0 where nothing is erased.
+
+    areas, ratios: float64[N, T], each try's part of the area, and its ratio's place between the logarithms of 0.3 and
+    3.3; an area of 0 never fits. at: float64[N, 2] in [0, 1), the place down and across.
+    """
+    least, most = log(np.array([0.3, 3.3]))
+    sides = _sides(float(size[0]) * size[1] * areas, exp(least + (most - least) * ratios))
+    whole = np.tile(np.array(size, np.int64), (len(areas), 1))
+    box, none = _first_that_fits(sides, whole - 1)
+    start = (at * (whole - box + 1)).astype(np.int64)
+    return np.where(none[:, None], 0, np.concatenate([start, box], axis=1))
+
+
+def _sides(area: Doubles, by: Doubles) -> Doubles:
+    """Heights and widths, float64[N, T, 2], of rectangles of areas and ratios float64[N, T]."""
+    found: Doubles = np.stack([np.sqrt(area / by), np.sqrt(area * by)], axis=2)
+    return found
+
+
+def _first_that_fits(sides: Doubles, most: Longs) -> tuple[Longs, npt.NDArray[np.bool_]]:
+    """The first try that is at least a pixel and at most int64[N, 2] pixels large, and whether none is."""
+    pixels = np.rint(sides).astype(np.int64)
+    fits = ((pixels >= 1) & (pixels <= most[:, None, :])).all(axis=2)
+    none: npt.NDArray[np.bool_] = fits.sum(axis=1) == 0
+    return pixels[np.arange(len(pixels)), fits.argmax(axis=1)], none
 
 
 def _centred(part: Shown, extent: Doubles, ratio: tuple[float, float]) -> Longs:

@@ -3,6 +3,10 @@
     crop, resize, quarter turns, flips    one resampling: `integer.resize` of the box, then moves of pixels
     or a warp                             one resampling: `affine.warp` of the whole base image
     colour map                            `colour.recolour`
+    blur, then sharpness                  `blur.blur`, `blur.sharpen`
+    autocontrast, then one table          `curves.autocontrast`, `curves.curve`
+    noise                                 `noise.add_noise`
+    erasing                               a rectangle of one value a channel
 
 A record is plain int64 (and float64) words, so that a batch of them is an array int64[N, WORDS] that a graph can carry.
 """
@@ -13,8 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dali_pipes.arithmetic.affine import warp
+from dali_pipes.arithmetic.blur import blur, sharpen
 from dali_pipes.arithmetic.colour import recolour
+from dali_pipes.arithmetic.curves import autocontrast, curve, look_up
 from dali_pipes.arithmetic.geometry import Size
+from dali_pipes.arithmetic.noise import add_noise
 from dali_pipes.arithmetic.planes import resize_part
 from dali_pipes.arithmetic.tables import Interpolation
 
@@ -31,6 +38,16 @@ PLAN = np.dtype(
         ("warp", "<i8", 6),  # from output pixels to base pixels
         ("coloured", "<i8"),  # 1: by the map below
         ("colour", "<i8", 12),  # C rows of C weights and an offset, see colour.py; the rest is 0
+        ("blur", "<i8", 16),  # weights, see blur.py; the first alone, 2**15, or all 0: no blur
+        ("sharpen", "<i8"),  # G, see blur.py; 0: as it is
+        ("autocontrast", "<i8"),  # 1: do
+        ("exponent", "<f8"),  # of gamma; 0 or 1: none
+        ("threshold", "<i8"),  # of solarize; 0 or beyond full scale: none
+        ("lost", "<i8"),  # bits that posterize drops
+        ("noise", "<i8"),  # A, see noise.py; 0: none
+        ("origin", "<u8"),  # of the noise
+        ("erased", "<i8", 4),  # top, left, height, width in output pixels; height 0: none
+        ("fill", "<i8", 3),  # what it is filled with, a channel each
     ]
 )
 WORDS = PLAN.itemsize // 8
@@ -69,4 +86,26 @@ def varied(image: Pixels, plan: Any, size: Size, interpolation: Interpolation) -
     if plan["coloured"]:
         channels = len(image)
         out = recolour(out, plan["colour"][: channels * (channels + 1)].reshape(channels, channels + 1))
-    return out, bool(flips & 1), bool(flips & 2)
+    if plan["noise"] or plan["erased"][2]:  # which know where they are
+        out, flips = out[:, :: -1 if flips & 2 else 1, :: -1 if flips & 1 else 1], 0
+    return _filtered(out, plan), bool(flips & 1), bool(flips & 2)
+
+
+def _filtered(out: Pixels, plan: Any) -> Pixels:
+    """What comes after the colour map. Blur, sharpness and what depends on values alone commute with flips."""
+    if plan["blur"][1]:
+        out = blur(out, plan["blur"])
+    if plan["sharpen"]:
+        out = sharpen(out, int(plan["sharpen"]))
+    if plan["autocontrast"]:
+        out = autocontrast(out)
+    exponent, threshold, lost = float(plan["exponent"]) or 1.0, int(plan["threshold"]), int(plan["lost"])
+    if exponent != 1.0 or 0 < threshold <= np.iinfo(out.dtype).max or lost:
+        out = look_up(out, curve(exponent, threshold or int(np.iinfo(out.dtype).max) + 1, lost, out.dtype))
+    if plan["noise"]:
+        out = add_noise(out, int(plan["origin"]), int(plan["noise"]))
+    top, left, height, width = plan["erased"].tolist()
+    if height:
+        out = np.array(out, order="C")
+        out[:, top : top + height, left : left + width] = plan["fill"][: len(out), None, None]
+    return out

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from dali_pipes.draws.augment import OPERATION_OF, Augment
-from dali_pipes.draws.numbers import uniform
+from dali_pipes.draws.numbers import random_bits
+from dali_pipes.draws.policy import trivial
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 Longs = npt.NDArray[np.int64]
+
+FACTORS = ("scale", "brightness", "contrast", "saturation", "sharpness")
+"""The numbers that change nothing at 1; the others at 0."""
 
 TRIES = 10
 """How often a resized crop is drawn until one fits into the picture; torchvision's number."""
@@ -37,6 +40,17 @@ class Draws:
         areas: float64[N, TRIES], the part of the picture's area that each try of a resized crop would show, or None.
         ratios: float64[N, TRIES] in [0, 1), where each try's ratio lies between the logarithms of the range's ends.
         crop_y, crop_x: float64[N] in [0, 1), where the crop lies between the ends of what is possible.
+        gamma: float64[N], from -1 to 1, where the logarithm of the exponent lies between those of the range's ends.
+        blur: float64[N], standard deviation in pixels; 0 for none.
+        noise: float64[N], standard deviation as a part of full scale.
+        solarize: float64[N], the part of the range, from the top, that is inverted.
+        sharpness: float64[N], factor.
+        posterize: int64[N], bits lost.
+        grayscale, autocontrast: bool[N].
+        noise_origin: uint64[N], where each sample's noise begins (see `arithmetic.noise`), or None without noise.
+        erase_areas, erase_ratios: float64[N, TRIES], as `areas` and `ratios`, of the rectangle that is blotted out; or
+            None. Areas of 0 for samples of which nothing is.
+        erase_y, erase_x: float64[N] in [0, 1), its place.
         source: int64[N, 2], height and width of each sample's source; not drawn, but what the crops depend on. None
             where nothing depends on it.
     """
@@ -53,13 +67,68 @@ class Draws:
     hue: Floats
     shear_y: Floats
     shear_x: Floats
+    gamma: Floats
+    blur: Floats
+    noise: Floats
+    solarize: Floats
+    sharpness: Floats
     turns: Longs
+    posterize: Longs
+    grayscale: Flags
+    autocontrast: Flags
     crops: Flags | None = None
     areas: Floats | None = None
     ratios: Floats | None = None
     crop_y: Floats | None = None
     crop_x: Floats | None = None
+    noise_origin: npt.NDArray[np.uint64] | None = None
+    erase_areas: Floats | None = None
+    erase_ratios: Floats | None = None
+    erase_y: Floats | None = None
+    erase_x: Floats | None = None
     source: Longs | None = None
+
+
+class _Numbers:
+    """The numbers of N samples with K views each, by the names of what they are for."""
+
+    def __init__(self, augment: Augment, seed: int, epoch: int, samples: Longs, views: int) -> None:
+        self.augment, self.count = augment, len(samples) * views
+        self._arguments = (seed, epoch, samples, views)
+
+    def bits(self, name: str) -> npt.NDArray[np.uint64]:
+        """uint64[N * K], uniform."""
+        seed, epoch, samples, views = self._arguments
+        each = [random_bits(seed, epoch, name if not k else f"{name} of view {k}", samples) for k in range(views)]
+        return each[0] if views == 1 else np.stack(each, axis=1).reshape(-1)
+
+    def uniform(self, name: str) -> Floats:
+        """float64[N * K] in [0, 1)."""
+        return (self.bits(name) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+    # What does not vary is not drawn: most recipes vary little, and the warm path is short.
+    def flags(self, name: str, probability: float) -> Flags:
+        """bool[N * K], true with that probability."""
+        if not probability:
+            return np.zeros(self.count, np.bool_)
+        return self.uniform(name) < probability
+
+    def applied(self, operation: str) -> Flags | None:
+        """Whether an operation is applied, by its probability; None for always."""
+        chance = self.augment.chance(operation)
+        return None if chance == 1.0 else self.uniform(f"whether {operation}") < chance
+
+    def between(self, name: str, low: float, high: float) -> Floats:
+        """float64[N * K] from a range, or what changes nothing where the operation is not applied."""
+        still = 1.0 if name in FACTORS else 0.0
+        drawn = np.full(self.count, low) if low == high else low + (high - low) * self.uniform(name)
+        if low == high == still or (applied := self.applied(OPERATION_OF.get(name, name))) is None:
+            return drawn
+        return np.where(applied, drawn, still)
+
+    def tries(self, what: str, thing: str) -> Floats:
+        """float64[N * K, TRIES] in [0, 1)."""
+        return np.stack([self.uniform(f"{what} of {thing} {i}") for i in range(TRIES)], axis=1)
 
 
 def draw(augment: Augment | None, seed: int, epoch: int, samples: Longs, views: int = 1) -> Draws:
@@ -69,56 +138,51 @@ def draw(augment: Augment | None, seed: int, epoch: int, samples: Longs, views: 
     views.
     """
     augment = augment or Augment()
-
-    def numbers(name: str) -> Floats:
-        each = [uniform(seed, epoch, name if not k else f"{name} of view {k}", samples) for k in range(views)]
-        return each[0] if views == 1 else np.stack(each, axis=1).reshape(-1)
-
-    # What does not vary is not drawn: most recipes vary little, and the warm path is short.
-    def flags(name: str, probability: float) -> Flags:
-        if not probability:
-            return np.zeros(len(samples) * views, np.bool_)
-        return numbers(name) < probability
-
-    def between(name: str, low: float, high: float) -> Floats:
-        if low == high:
-            return np.full(len(samples) * views, low)
-        drawn = low + (high - low) * numbers(name)
-        operation = OPERATION_OF.get(name, name)
-        if (chance := augment.chance(operation)) == 1.0:
-            return drawn
-        applied = numbers(f"whether {operation}") < chance
-        return np.where(applied, drawn, 1.0 if name in _FACTORS else 0.0)
-
-    ranges: dict[str, Any] = {name: between(name, *ends) for name, ends in augment.ranges.items()}
-    turns = np.zeros(len(samples) * views, np.int64)
+    numbers = _Numbers(augment, seed, epoch, samples, views)
+    ranges: dict[str, Any] = {name: numbers.between(name, *ends) for name, ends in augment.ranges.items()}
+    zeros = np.zeros(numbers.count, np.int64)
+    turns, posterize = zeros, zeros
     if augment.quarter_turns:
-        turned = flags("whether quarter_turns", augment.quarter_turns)
-        turns = np.where(turned, 1 + (numbers("quarter_turns") * 3).astype(np.int64), 0)
-    return Draws(
-        hflip=flags("hflip", augment.horizontal_flip),
-        vflip=flags("vflip", augment.vertical_flip),
-        **ranges,
+        turned = numbers.flags("whether quarter_turns", augment.quarter_turns)
+        turns = np.where(turned, 1 + (numbers.uniform("quarter_turns") * 3).astype(np.int64), 0)
+    if augment.posterize:
+        posterize = numbers.between("posterize", 0.0, augment.posterize + 1.0).astype(np.int64)
+    drawn = Draws(
+        hflip=numbers.flags("hflip", augment.horizontal_flip),
+        vflip=numbers.flags("vflip", augment.vertical_flip),
         turns=turns,
-        **_crops(augment, numbers),
+        posterize=posterize,
+        grayscale=numbers.flags("grayscale", augment.grayscale),
+        autocontrast=numbers.flags("autocontrast", augment.autocontrast),
+        noise_origin=numbers.bits("noise of each pixel") if augment.noise else None,
+        **ranges,
+        **_crops(numbers),
+        **_erasing(numbers),
     )
+    return drawn if augment.policy is None else trivial(drawn, numbers.uniform)
 
 
-_FACTORS = ("scale", "brightness", "contrast", "saturation")
-"""The numbers that change nothing at 1; the others at 0."""
-
-
-def _crops(augment: Augment, numbers: Callable[[str], Floats]) -> dict[str, Any]:
+def _crops(numbers: _Numbers) -> dict[str, Any]:
+    augment = numbers.augment
     if not augment.crops:
         return {}
-    found: dict[str, Any] = {name: numbers(name) for name in ("crop_y", "crop_x")}
-    found["crops"] = np.ones(len(found["crop_y"]), np.bool_)
+    found: dict[str, Any] = {name: numbers.uniform(name) for name in ("crop_y", "crop_x")}
+    found["crops"] = np.ones(numbers.count, np.bool_)
     if augment.resized_crop is not None:
         least, most = augment.resized_crop
-        areas, ratios = (
-            np.stack([numbers(f"{what} of crop {i}") for i in range(TRIES)], axis=1) for what in ("area", "ratio")
-        )
-        found |= {"areas": least + (most - least) * areas, "ratios": ratios}
-        if (chance := augment.chance("resized_crop")) < 1.0:
-            found["crops"] = numbers("whether resized_crop") < chance
+        found["areas"] = least + (most - least) * numbers.tries("area", "crop")
+        found["ratios"] = numbers.tries("ratio", "crop")
+        if (applied := numbers.applied("resized_crop")) is not None:
+            found["crops"] = applied
     return found
+
+
+def _erasing(numbers: _Numbers) -> dict[str, Any]:
+    if numbers.augment.erasing is None:
+        return {}
+    least, most = numbers.augment.erasing
+    found: dict[str, Any] = {name: numbers.uniform(name) for name in ("erase_y", "erase_x")}
+    areas = least + (most - least) * numbers.tries("area", "erasing")
+    if (applied := numbers.applied("erasing")) is not None:
+        areas = np.where(applied[:, None], areas, 0.0)
+    return {**found, "erase_areas": areas, "erase_ratios": numbers.tries("ratio", "erasing")}

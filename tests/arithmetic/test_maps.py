@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dali_pipes.arithmetic import maps
-from dali_pipes.arithmetic.affine import finer, matrices, quantise, shrinking, warp
+from dali_pipes.arithmetic.affine import matrices, quantise, shrinking, warp
 
 numbers = st.floats(-3, 3)
 
@@ -76,7 +76,7 @@ def test_a_shrinking_warp_is_the_mean_of_the_finer_one(doublings: int, dtype: ty
     image = np.random.default_rng(1).integers(0, np.iinfo(dtype).max + 1, (3, 40, 50)).astype(dtype)
     still = matrices((9, 7), *(np.array([value]) for value in (20.0, 0.9, 0.1, -0.1)))
     whole = maps.after(maps.scaled(*(np.array([value]) for value in (50 / 7, 40 / 9, 0.0, 0.0))), still)
-    by = quantise(finer(whole, np.array([doublings])))[0]
+    by = quantise(whole, (9, 7), np.array([doublings]))[0]
     side = 1 << doublings
     fine = warp(image, by, (9 * side, 7 * side)).astype(np.int64)
     total = fine.reshape(3, 9, side, 7, side).sum(axis=(2, 4))
