@@ -107,10 +107,16 @@ def matrices(size: tuple[int, int], angle: Doubles, scale: Doubles, shift_y: Dou
 
 
 def quantise(maps: Doubles, size: tuple[int, int] | None = None, doublings: Longs | None = None) -> Longs:
-    """Coefficients (ax, bx, cx, ay, by, cy) of `warp`: int64[N, 6], from float64[N, 2, 3] as `matrices` gives them.
+    """Return coefficients (ax, bx, cx, ay, by, cy) of `warp`, int64[N, 6].
 
-    size: of the output, where it is another than the input's. doublings: k for each map, see above. Raises ConfigError if the 2x2 part exceeds 32, or the
-    offset 2**21 pixels; with `size`, if a position may be 2**22 pixels away.
+    Args:
+        maps: float64[N, 2, 3], as `matrices` gives them.
+        size: of the output, where it is another than the input's.
+        doublings: k for each map, int64[N], see above.
+
+    Raises:
+        ConfigError: the 2x2 part exceeds 32, or the offset 2**21 pixels; with `size`, a position may be nearly 2**22
+            pixels away.
     """
     if size is not None:
         reach = np.abs(maps[:, :, 0]) * size[1] + np.abs(maps[:, :, 1]) * size[0] + np.abs(maps[:, :, 2])
