@@ -53,6 +53,7 @@ def loader(manifest: dp.Manifest, recipe: dp.Recipe, backend: str, **more: Any) 
 
 
 def outputs(loader: dp.Loader) -> tuple[torch.Tensor, torch.Tensor]:
+    loader.set_epoch(0)
     batches = list(loader)
     return torch.cat([batch.image for batch in batches]), torch.cat([batch.matrix for batch in batches])
 
