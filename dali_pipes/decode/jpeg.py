@@ -13,14 +13,13 @@ import io
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from simplejpeg import _jpeg as _turbojpeg
 
 from dali_pipes.decode.jpegheader import JpegHeader, read_jpeg_header
+from dali_pipes.decode.jpegstrict import decode_strictly
 from dali_pipes.decode.luma import luma
 from dali_pipes.decode.policy import DecodePolicy
 from dali_pipes.errors import DecodeError, TruncatedError, UnsupportedError
 
-_TURBO_SAMPLING = {(1, 1), (2, 1), (2, 2), (1, 2), (4, 1)}
 _FRAMES = {
     0xC0: "baseline",
     0xC1: "extended",
@@ -28,8 +27,6 @@ _FRAMES = {
     0xC9: "extended arithmetic",
     0xCA: "progressive arithmetic",
 }
-# Warnings of libjpeg after which every pixel is still right.
-_HARMLESS = ("extraneous bytes before marker", "unknown Adobe color transform", "Warning: unknown JFIF revision")
 
 
 def jpeg_tag(data: bytes | memoryview) -> str:
@@ -46,7 +43,7 @@ def jpeg_tag(data: bytes | memoryview) -> str:
         return "jpegcmyk"
     if header.components == 1:
         return "jpeg" if _plain(header) else "jpegturb"
-    if header.components != 3 or header.sampling[0] not in _TURBO_SAMPLING or set(header.sampling[1:]) != {(1, 1)}:
+    if header.components != 3 or header.is_odd:
         return "jpegpil"
     return "jpeg" if _plain(header) else "jpegturb"
 
@@ -58,7 +55,7 @@ def _plain(header: JpegHeader) -> bool:
     ycc = header.components == 1 or (
         header.is_ycc and header.adobe in (None, 1) and (header.jfif or header.ids == (1, 2, 3))
     )
-    return header.sof in (0xC0, 0xC1, 0xC2) and ycc and header.orientation == 1 and header.ended
+    return header.sof in (0xC0, 0xC1, 0xC2) and ycc and header.orientation == 1 and header.ended and not header.stray
 
 
 def decode_jpeg(data: bytes | memoryview, tag: str, policy: DecodePolicy) -> NDArray[np.uint8]:
@@ -71,7 +68,7 @@ def decode_jpeg(data: bytes | memoryview, tag: str, policy: DecodePolicy) -> NDA
     if not header.ended:
         raise TruncatedError("JPEG has no end marker: the file is cut short")
     gray = header.components == 1
-    pixels = _turbo(data, gray) if tag in ("jpeg", "jpegturb") else pillow_rgb(data)
+    pixels = decode_strictly(data, "GRAY" if gray else "RGB") if tag in ("jpeg", "jpegturb") else _by_pillow(data, tag)
     if pixels.shape[:2] != (header.height, header.width):
         raise DecodeError(f"JPEG decoded to {pixels.shape[:2]}, its header says {(header.height, header.width)}")
     return pixels if gray or policy.channels == 3 else luma(pixels)
@@ -86,33 +83,16 @@ def check_jpeg(data: bytes | memoryview, policy: DecodePolicy) -> None:
     policy.limits.check_frame(header.height, header.width, 3)
     if not header.ended:
         raise TruncatedError("JPEG has no end marker: the file is cut short")
-    try:
-        _turbojpeg.decode_jpeg(data, "GRAY", min_height=1, min_width=1)
-    except ValueError as error:
-        _raise_damage(str(error))
-        decode_jpeg(data, "jpeg", policy)
+    decode_strictly(data, "GRAY", small=True)
 
 
-def _turbo(data: bytes | memoryview, gray: bool) -> NDArray[np.uint8]:
-    space = "GRAY" if gray else "RGB"
-    try:
-        pixels = _turbojpeg.decode_jpeg(data, space)
-    except ValueError as error:
-        _raise_damage(str(error))
-        try:
-            pixels = _turbojpeg.decode_jpeg(data, space, strict=False)
-        except ValueError as worse:
-            raise DecodeError(f"JPEG data is damaged: {worse}") from None
-    return np.ascontiguousarray(pixels)
-
-
-def _raise_damage(message: str) -> None:
-    """Raise what libjpeg's warning means, unless it is one after which every pixel is still right."""
-    if any(text in message for text in _HARMLESS):
-        return
-    if "remature end" in message:
-        raise TruncatedError(f"JPEG data is cut short: {message}")
-    raise DecodeError(f"JPEG data is damaged: {message}")
+def _by_pillow(data: bytes | memoryview, tag: str) -> NDArray[np.uint8]:
+    """The same by Pillow, which drops libjpeg's warnings: they are looked for first, but for odd samplings, which
+    TurboJPEG does not take.
+    """
+    if tag == "jpegcmyk":
+        decode_strictly(data, "CMYK", small=True)
+    return pillow_rgb(data)
 
 
 def pillow_rgb(data: bytes | memoryview) -> NDArray[np.uint8]:

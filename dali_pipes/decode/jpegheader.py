@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dali_pipes.errors import DecodeError, TruncatedError
@@ -10,6 +12,21 @@ from dali_pipes.errors import DecodeError, TruncatedError
 # Start-of-frame markers: all of C0..CF but DHT (C4), JPG (C8) and DAC (CC).
 SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _ALONE = frozenset([0x01, *range(0xD0, 0xD9)])  # TEM, RSTn and SOI carry no length
+_MARKER = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)  # fill bytes, and what is no marker, lie before it
+_TURBO_SAMPLING = {(1, 1), (2, 1), (2, 2), (1, 2), (4, 1)}
+_MOST_SEGMENTS = 10_000  # a large ICC profile has 255
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One marker with a length. at: where its 0xFF is; body: what follows its length; stray: bytes that belong to no
+    marker lie before it.
+    """
+
+    code: int
+    at: int
+    body: bytes
+    stray: bool
 
 
 @dataclass(frozen=True)
@@ -19,7 +36,8 @@ class JpegHeader:
     sof: 0xC0 baseline, 0xC1 extended, 0xC2 progressive, 0xC3 lossless, 0xC9 and 0xCA arithmetic, 0xF7 JPEG-LS.
     ids, sampling: per component, its identifier and (horizontal, vertical) factors.
     adobe: the transform flag of an Adobe marker (0 none, 1 YCbCr, 2 YCCK), or None. orientation: EXIF's, or 1.
-    ended: an end marker follows the start of the scan.
+    scan_at: where the first scan's marker is. ended: an end marker follows it. stray: bytes that belong to no marker
+    lie between the headers.
     """
 
     sof: int
@@ -33,10 +51,16 @@ class JpegHeader:
     orientation: int
     scan_at: int
     ended: bool
+    stray: bool
 
     @property
     def components(self) -> int:
         return len(self.ids)
+
+    @property
+    def is_odd(self) -> bool:
+        """The three components are sampled in a way that TurboJPEG does not take."""
+        return self.sampling[0] not in _TURBO_SAMPLING or set(self.sampling[1:]) != {(1, 1)}
 
     @property
     def is_ycc(self) -> bool:
@@ -50,30 +74,45 @@ class JpegHeader:
         return self.ids != (ord("R"), ord("G"), ord("B"))
 
 
+def segments(data: bytes | memoryview) -> Iterator[Segment]:
+    """Yield the markers after SOI up to the first scan, which is the last one yielded.
+
+    Bytes that belong to no marker are passed over, as libjpeg does. Raises TruncatedError where the data ends first,
+    DecodeError for more markers than any writer makes.
+    """
+    size, at, count = len(data), 2, 0
+    while True:
+        found = _MARKER.search(data, at)
+        if found is None or found.start() + 4 > size:
+            raise TruncatedError(f"JPEG headers end at byte {size}, before the image's first scan")
+        begin = found.start()
+        stray = bytes(data[at:begin]).strip(b"\xff") != b""
+        code = data[begin + 1]
+        count += 1
+        if count > _MOST_SEGMENTS:
+            raise DecodeError(f"JPEG headers of more than {_MOST_SEGMENTS} markers are not read")
+        if code in _ALONE:
+            at = begin + 2
+            continue
+        (length,) = struct.unpack_from(">H", data, begin + 2)
+        at = begin + 2 + length
+        if length < 2 or at > size:
+            raise TruncatedError(f"JPEG headers end inside the marker 0xFF{code:02X} at byte {begin}")
+        yield Segment(code, begin, bytes(data[begin + 4 : at]), stray)
+        if code == 0xDA:
+            return
+
+
 def read_jpeg_header(data: bytes | memoryview) -> JpegHeader:
     """Read the markers up to the first scan of a stream that starts with SOI.
 
     Raises TruncatedError where the data ends first, DecodeError where they are not JPEG markers.
     """
-    size, at = len(data), 2
     frame: tuple[int, int, int, int, tuple[int, ...], tuple[tuple[int, int], ...]] | None = None
-    adobe, jfif, orientation = None, False, 1
-    while True:
-        if at + 4 > size:
-            raise TruncatedError(f"JPEG headers end at byte {size}, before the image's first scan")
-        if data[at] != 0xFF:
-            raise DecodeError(f"JPEG headers are damaged: no marker at byte {at}")
-        code = data[at + 1]
-        if code == 0xFF:  # fill byte
-            at += 1
-            continue
-        if code in _ALONE:
-            at += 2
-            continue
-        (length,) = struct.unpack_from(">H", data, at + 2)
-        body = bytes(data[at + 4 : at + 2 + length])
-        if length < 2 or len(body) < length - 2:
-            raise TruncatedError(f"JPEG headers end inside the marker 0xFF{code:02X} at byte {at}")
+    adobe, jfif, orientation, stray = None, False, 1, False
+    for part in segments(data):
+        code, body = part.code, part.body
+        stray = stray or part.stray
         if code in SOF or code == 0xF7:
             frame = (code, *_frame_header(body))
         elif code == 0xE0 and body[:5] == b"JFIF\0":
@@ -85,10 +124,10 @@ def read_jpeg_header(data: bytes | memoryview) -> JpegHeader:
         elif code == 0xD9:
             raise TruncatedError("JPEG ends before its first scan")
         elif code == 0xDA:
-            if frame is None:
-                raise DecodeError("JPEG has a scan but no frame header")
-            return JpegHeader(*frame, adobe, jfif, orientation, at, _rfind_end(data, at))
-        at += 2 + length
+            break
+    if frame is None:
+        raise DecodeError("JPEG has a scan but no frame header")
+    return JpegHeader(*frame, adobe, jfif, orientation, part.at, _rfind_end(data, part.at), stray)
 
 
 def _frame_header(body: bytes) -> tuple[int, int, int, tuple[int, ...], tuple[tuple[int, int], ...]]:

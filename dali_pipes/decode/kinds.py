@@ -17,7 +17,7 @@ from dali_pipes.decode.raster import FORMATS
 from dali_pipes.errors import UnsupportedError
 
 # Counts the changes of our own rules that change pixels: part of every decoder's name, so that caches notice.
-RULES = 3
+RULES = 4
 
 
 def kind_of_tag(tag: str) -> Kind:

@@ -54,7 +54,7 @@ def test_a_panic_of_a_codec_written_in_rust_is_a_decode_error(capfd):
         with contextlib.suppress(DecodeError):  # a PanicException is no Exception: it would end the process
             decode(data, identify("", data))
     with pytest.raises(DecodeError, match="it is damaged"):
-        plugins._named("a codec")(panics)(b"", None)
+        plugins.named("a codec")(panics)(b"", None)
 
 
 def panics(frame, header):

@@ -63,9 +63,7 @@ CODECS: dict[str, tuple[Codec, ...]] = {
     "native": (Codec("dali-pipes", "numpy", _OWN, plugins.never, in_threads=True),),
     "uncompressed": (Codec("dali-pipes", "numpy", _OWN, plugins.uncompressed, in_threads=True),),
     "deflated-frame": (Codec("dali-pipes", "zlib", _OWN, plugins.deflated_frame, in_threads=True),),
-    "jpeg-baseline": (
-        Codec("Pillow", "PIL", "MIT-CMU", plugins.pillow_jpeg, library=plugins.pillow_version, in_threads=True),
-    ),
+    "jpeg-baseline": (Codec("simplejpeg", "simplejpeg", "MIT", plugins.baseline, in_threads=True),),
     "jpeg-extended": (_TURBO, _GPL_JPEG),
     "jpeg-lossless": (_TURBO, _GPL_JPEG),
     "jpeg-ls": (Codec("pyjpegls", "jpeg_ls", "MIT", plugins.charls),),

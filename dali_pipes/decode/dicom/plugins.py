@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,14 +9,17 @@ from functools import wraps
 from typing import Any
 
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, features
 
 from dali_pipes.decode.dicom.header import Header
 from dali_pipes.decode.dicom.j2k import read_j2k_header
 from dali_pipes.decode.dicom.jxl import read_jxl_size
+from dali_pipes.decode.dicom.lossless import check_amount, plain_scan
 from dali_pipes.decode.dicom.native import frame_bits, shape_samples
+from dali_pipes.decode.jpeg import pillow_rgb
 from dali_pipes.decode.jpegheader import JpegHeader, read_jpeg_header
+from dali_pipes.decode.jpegstrict import cleaned, decode_strictly
 from dali_pipes.errors import DecodeError, TruncatedError, UnsupportedError
 
 
@@ -36,7 +38,7 @@ class Samples:
 Plugin = Callable[[bytes, Header], Samples]
 
 
-def _named(what: str) -> Callable[[Plugin], Plugin]:
+def named(what: str) -> Callable[[Plugin], Plugin]:
     """Turn whatever a codec raises into DecodeError, without quoting the data."""
 
     def wrap(call: Plugin) -> Plugin:
@@ -100,50 +102,71 @@ def _jpeg_header(frame: bytes, header: Header) -> JpegHeader:
     return found
 
 
-@_named("Pillow")
-def pillow_jpeg(frame: bytes, header: Header) -> Samples:
-    """Baseline JPEG. Three components are YCbCr where a JFIF or Adobe marker says so, else where the DICOM header
+@named("simplejpeg")
+def baseline(frame: bytes, header: Header) -> Samples:
+    """JPEG of 8 bits. Three components are YCbCr where a JFIF or Adobe marker says so, else where the DICOM header
     does.
     """
+    found = _ended(frame, header)
+    if found.precision != 8:
+        raise UnsupportedError(f"JPEG Baseline of {found.precision} bits: the process allows 8 only")
+    return _eight_bits(frame, found, header)
+
+
+def _eight_bits(frame: bytes, found: JpegHeader, header: Header) -> Samples:
+    raw = found.components == 3 and (found.sof == 0xC3 or _untransformed(found, header))
+    data = cleaned(frame, as_stored=True) if raw else frame
+    if found.components == 3 and found.is_odd:  # TurboJPEG does not take it
+        array = pillow_rgb(data)
+    else:
+        array = decode_strictly(data, "GRAY" if found.components == 1 else "RGB")
+    return Samples(array, 8, None if found.sof == 0xC3 else False, rgb=found.sof != 0xC3)
+
+
+def _ended(frame: bytes, header: Header) -> JpegHeader:
     found = _jpeg_header(frame, header)
     if not found.ended:
         raise TruncatedError("the JPEG frame has no end marker")
-    if found.precision != 8:
-        raise UnsupportedError(f"JPEG Baseline of {found.precision} bits: the process allows 8 only")
-    with Image.open(io.BytesIO(frame), formats=["JPEG"]) as image:
-        if found.components == 3 and _untransformed(found, header):
-            image.draft("YCbCr", image.size)  # asks libjpeg for its own idea of the stored colours: no conversion
-        array = np.array(image)
-    return Samples(array.reshape(header.rows, header.columns, -1), 8, False, rgb=True)
+    return found
 
 
 def _untransformed(found: JpegHeader, header: Header) -> bool:
     return found.is_ycc and not found.jfif and found.adobe is None and not header.photometric.startswith("YBR")
 
 
-@_named("imagecodecs (libjpeg-turbo)")
+@named("imagecodecs (libjpeg-turbo)")
 def turbo(frame: bytes, header: Header) -> Samples:
-    """JPEG extended of 8 and 12 bits, and lossless of 2 to 16 bits (T.81 processes 2, 4, 6, 10, 14)."""
+    """JPEG extended of 8 and 12 bits, and lossless of 2 to 16 bits (T.81 processes 2, 4, 6, 10, 14).
+
+    imagecodecs, which reads all depths, drops libjpeg's warnings: simplejpeg reads 8 bits, and looks through the rest.
+    """
+    found = _ended(frame, header)
+    if found.precision == 8:
+        return _eight_bits(frame, found, header)
+    scan = plain_scan(frame) if found.sof == 0xC3 else None
+    if scan is None:
+        _look_through(frame, found)
     import imagecodecs
 
-    found = _jpeg_header(frame, header)
-    if not found.ended:
-        raise TruncatedError("the JPEG frame has no end marker")
     if found.components == 3 and (found.sof == 0xC3 or not found.is_ycc or _untransformed(found, header)):
         array = imagecodecs.jpeg8_decode(frame, colorspace="RGB", outcolorspace="RGB")
         return Samples(np.asarray(array), found.precision, None, rgb=found.sof != 0xC3)
-    array = imagecodecs.jpeg8_decode(frame)
-    return Samples(np.asarray(array).reshape(header.rows, header.columns, -1), found.precision, None, rgb=True)
+    array = np.asarray(imagecodecs.jpeg8_decode(frame)).reshape(header.rows, header.columns, -1)
+    if scan is not None and not check_amount(scan, array[..., 0], found.precision):
+        _look_through(frame, found)
+    return Samples(array, found.precision, None, rgb=True)
+
+
+def _look_through(frame: bytes, found: JpegHeader) -> None:
+    """Raise what libjpeg warns of in a stream of other than 8 bits."""
+    space = "GRAY" if found.components == 1 else "RGB"
+    decode_strictly(cleaned(frame, 8, as_stored=True), space, small=found.sof != 0xC3)
 
 
 def turbo_version() -> str:
     import imagecodecs
 
-    return str(imagecodecs.jpeg8_version())
-
-
-def pillow_version() -> str:
-    return f"libjpeg-turbo {features.version('libjpeg_turbo') or features.version('jpg')}"
+    return f"{imagecodecs.jpeg8_version()}, simplejpeg {simplejpeg.__version__}"
 
 
 def jpegxl_version() -> str:
@@ -152,7 +175,7 @@ def jpegxl_version() -> str:
     return str(imagecodecs.jpegxl_version())
 
 
-@_named("imagecodecs (libjxl)")
+@named("imagecodecs (libjxl)")
 def jpegxl(frame: bytes, header: Header) -> Samples:
     """PS3.5 A.4.13: JPEG XL, whose decoder gives gray or RGB."""
     import imagecodecs
@@ -164,7 +187,7 @@ def jpegxl(frame: bytes, header: Header) -> Samples:
     return Samples(_as_frame(array, header), None, False, rgb=True)
 
 
-@_named("pyjpegls (CharLS)")
+@named("pyjpegls (CharLS)")
 def charls(frame: bytes, header: Header) -> Samples:
     """JPEG-LS; planes come one after the other where the stream is not interleaved."""
     from jpeg_ls.CharLS import decode_pixel_data
@@ -183,7 +206,7 @@ def charls(frame: bytes, header: Header) -> Samples:
     return Samples(_as_frame(np.ascontiguousarray(array), header), info["bits_per_sample"], None)
 
 
-@_named("pylibjpeg-openjpeg")
+@named("pylibjpeg-openjpeg")
 def openjpeg(frame: bytes, header: Header) -> Samples:
     """JPEG 2000 and HTJ2K; the inverse colour transform has been applied where the codestream has one."""
     from openjpeg.utils import decode
@@ -194,7 +217,7 @@ def openjpeg(frame: bytes, header: Header) -> Samples:
     return Samples(_as_frame(array, header), told.precision, told.signed, rgb=told.transformed)
 
 
-@_named("pylibjpeg-rle")
+@named("pylibjpeg-rle")
 def rle(frame: bytes, header: Header) -> Samples:
     """RLE (PS3.5 Annex G): one plane after the other."""
     from rle.utils import decode_pixel_data
