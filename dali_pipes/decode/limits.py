@@ -11,7 +11,9 @@ from dali_pipes.errors import LimitError
 class Limits:
     """Ceilings for one file; a file that asks for more raises LimitError.
 
-    The first five hold in every process. `seconds` and `memory_bytes` are enforced by the operating system on the
+    elements: of the elements and items in a DICOM header, to which one for every 64 bytes of the file is added.
+
+    All but the last two hold in every process. `seconds` and `memory_bytes` are enforced by the operating system on the
     child processes of a DecoderPool; `memory_bytes` comes on top of what the child needs when idle and of the mapped
     file.
     """
@@ -21,6 +23,7 @@ class Limits:
     frame_bytes: int = 2 << 30
     frames: int = 100_000
     inflate_bytes: int = 1 << 30
+    elements: int = 250_000
     seconds: float = 60.0
     memory_bytes: int = 2 << 30
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dali_pipes.decode.dicom.header import Header
 from dali_pipes.decode.dicom.lut import read_descriptor, read_words, widen
 from dali_pipes.decode.dicom.segments import expand_segments
-from dali_pipes.decode.dicom.values import attribute
+from dali_pipes.decode.dicom.values import content, is_little, text
 from dali_pipes.errors import DecodeError, UnsupportedError
 
 Bytes = NDArray[np.uint8]
@@ -76,12 +76,11 @@ def palette(header: Header) -> tuple[int, Bytes]:
     for name in _PRIMARIES:
         count, first, bits = read_descriptor(ds, _DESCRIPTOR.format(name), header.signed)
         plain, segmented = f"{name}PaletteColorLookupTableData", f"Segmented{name}PaletteColorLookupTableData"
-        data = attribute(ds, plain)
-        if data is None or data == b"":
-            data = expand_segments(attribute(ds, segmented), bits, count, header.syntax.little)
-            entries, bits = widen(data, bits)
+        if content(ds, plain):
+            data = read_words(ds, plain, count)
         else:
-            entries, bits = widen(read_words(data, count, plain, header.syntax.little), bits)
+            data = expand_segments(content(ds, segmented), bits, count, is_little(ds, segmented))
+        entries, bits = widen(data, bits)
         tables.append((entries >> (bits - 8)).astype(np.uint8))
         starts.append(first)
     if len({t.size for t in tables}) != 1 or len(set(starts)) != 1:
@@ -100,8 +99,8 @@ def apply_palette(stored: NDArray[Any], header: Header) -> Bytes:
 
 def has_supplement(header: Header) -> bool:
     """Whether a supplemental palette (C.7.6.19) colours some of a monochrome image."""
-    presentation = str(attribute(header.dataset, "PixelPresentation") or "").strip().upper()
-    return presentation in ("COLOR", "MIXED") and attribute(header.dataset, _DESCRIPTOR.format("Red")) is not None
+    presentation = text(header.dataset, "PixelPresentation")
+    return presentation in ("COLOR", "MIXED") and content(header.dataset, _DESCRIPTOR.format("Red")) is not None
 
 
 def supplement(stored: NDArray[Any], header: Header) -> tuple[NDArray[np.bool_], Bytes]:

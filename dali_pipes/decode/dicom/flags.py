@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from dali_pipes.decode.dicom.header import Header
-from dali_pipes.decode.dicom.values import attribute
+from dali_pipes.decode.dicom.values import text
 from dali_pipes.decode.policy import DecodePolicy
 from dali_pipes.errors import RefusedError
 
@@ -22,12 +22,12 @@ def read_flags(header: Header) -> dict[str, Any]:
     does not say.
     """
     ds = header.dataset
-    intent = str(attribute(ds, "PresentationIntentType") or "").strip().upper()
+    intent = text(ds, "PresentationIntentType")
     yes_no = {"YES": True, "NO": False}
-    lossy = {"01": True, "00": False}.get(str(attribute(ds, "LossyImageCompression") or "").strip())
+    lossy = {"01": True, "00": False}.get(text(ds, "LossyImageCompression"))
     return {
         "intent": intent if intent in ("FOR PRESENTATION", "FOR PROCESSING") else None,
-        "burned_in": yes_no.get(str(attribute(ds, "BurnedInAnnotation") or "").strip().upper()),
+        "burned_in": yes_no.get(text(ds, "BurnedInAnnotation")),
         "lossy": lossy,
     }
 
@@ -46,6 +46,6 @@ def warnings_of(flags: dict[str, Any], policy: DecodePolicy, action: Literal["wa
 def check_flags(header: Header, policy: DecodePolicy) -> tuple[dict[str, Any], list[str]]:
     """The flags, and warnings, by the policy's actions; raises RefusedError where one of them is "error"."""
     flags = read_flags(header)
-    for text in warnings_of(flags, policy, "error"):
-        raise RefusedError(text)
+    for refusal in warnings_of(flags, policy, "error"):
+        raise RefusedError(refusal)
     return flags, warnings_of(flags, policy)

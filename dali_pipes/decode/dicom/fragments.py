@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dali_pipes.decode.dicom.header import Header
-from dali_pipes.decode.dicom.values import attribute
+from dali_pipes.decode.dicom.values import content
 from dali_pipes.errors import DecodeError, LimitError, TruncatedError
 
 _ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
@@ -103,8 +103,8 @@ def frame_bytes(header: Header, frame: int) -> tuple[bytes, list[str]]:
 
 
 def _extended(header: Header) -> tuple[Offsets, Offsets] | None:
-    tables = [attribute(header.dataset, name) for name in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")]
-    if not all(isinstance(table, bytes) and len(table) == 8 * header.frames for table in tables):
+    tables = [content(header.dataset, name) for name in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")]
+    if tables[0] is None or tables[1] is None or {len(tables[0]), len(tables[1])} != {8 * header.frames}:
         return None
     return np.frombuffer(tables[0], "<u8"), np.frombuffer(tables[1], "<u8")
 

@@ -1,8 +1,7 @@
 """The attributes that decide about pixels, read without pixels and without anything about the patient.
 
-pydicom reads the data set, asked only for the tags below, up to the pixel data element, which it does not touch. The
-values are checked here: what the standard demands (PS3.3 C.7.6.3), what the file's length allows, and the caller's
-limits.
+The data set is read up to the pixel data element, which is not touched. The values are checked here: what the standard
+demands (PS3.3 C.7.6.3), what the file's length allows, and the caller's limits.
 """
 
 from __future__ import annotations
@@ -11,32 +10,14 @@ import struct
 import zlib
 from dataclasses import dataclass
 
-from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset
-
+from dali_pipes.decode.dicom.elements import UNDEFINED, Coding, Elements
 from dali_pipes.decode.dicom.meta import read_meta
-from dali_pipes.decode.dicom.reader import Reader
 from dali_pipes.decode.dicom.syntaxes import Syntax
-from dali_pipes.decode.dicom.values import attribute, whole
+from dali_pipes.decode.dicom.values import text, whole
 from dali_pipes.decode.limits import Limits
 from dali_pipes.errors import DecodeError, LimitError, NoImageError, TruncatedError, UnsupportedError
 
 PIXEL_TAGS = {0x7FE00008: "Float Pixel Data", 0x7FE00009: "Double Float Pixel Data", 0x7FE00010: "Pixel Data"}
-WANTED = [
-    0x00080068, 0x00089205,  # Presentation Intent Type, Pixel Presentation
-    0x00280002, 0x00280004, 0x00280006, 0x00280008,  # Samples, Photometric, Planar, Frames
-    0x00280010, 0x00280011,  # Rows, Columns
-    0x00280100, 0x00280101, 0x00280102, 0x00280103,  # Bits Allocated, Stored, High Bit, Pixel Representation
-    *range(0x00280120, 0x00280126),  # Pixel Padding Value and Range Limit: integer, float, double
-    0x00280301,  # Burned In Annotation
-    *range(0x00281050, 0x00281054), 0x00281056,  # window, rescale, VOI LUT Function
-    *range(0x00281101, 0x00281104), *range(0x00281201, 0x00281204), *range(0x00281221, 0x00281224),  # palettes
-    0x00282110,  # Lossy Image Compression
-    0x00283000, 0x00283010,  # Modality LUT, VOI LUT Sequence
-    0x20500020,  # Presentation LUT Shape
-    0x52009229, 0x52009230,  # functional groups
-    0x7FE00001, 0x7FE00002,  # extended offset table, its lengths
-]  # fmt: skip
 PHOTOMETRIC = (
     "MONOCHROME1",
     "MONOCHROME2",
@@ -49,13 +30,12 @@ PHOTOMETRIC = (
     "YBR_ICT",
     "YBR_RCT",
 )
-UNDEFINED = 0xFFFFFFFF
 _PIECE = 1 << 16
 
 
 @dataclass(frozen=True)
 class Header:
-    """One image's description. `dataset` holds only the WANTED attributes; `pixels_at` and `pixels_length` (None:
+    """One image's description. `dataset` holds only what decides about pixels; `pixels_at` and `pixels_length` (None:
     encapsulated) locate the value of `pixel_tag` in `data`.
     """
 
@@ -75,7 +55,7 @@ class Header:
     pixels_at: int
     pixels_length: int | None
     data: bytes | memoryview
-    dataset: Dataset
+    dataset: Elements
 
     @property
     def is_float(self) -> bool:
@@ -85,11 +65,11 @@ class Header:
 def read_header(data: bytes | memoryview, limits: Limits) -> Header:
     """Raises DecodeError (damaged or without an image), TruncatedError, LimitError, UnsupportedError."""
     limits.check_file(len(data))
-    meta = read_meta(data)
+    meta, most = read_meta(data), limits.elements + len(data) // 64
     syntax, start = meta.syntax, meta.start
     if syntax.deflated:
         data, start = inflate(memoryview(data)[start:], syntax, limits), 0
-    dataset, at = _read_elements(data, start, syntax)
+    dataset, at = _read_elements(data, start, syntax, most)
     tag, vr, value, length = _pixel_element(data, at, syntax)
     return _checked(syntax, dataset, tag, vr, value, length, data, limits)
 
@@ -100,7 +80,7 @@ def inflate(packed: memoryview, syntax: Syntax, limits: Limits) -> memoryview:
     So a bomb of zeros behind a small image costs nothing; pydicom would inflate it all. Raises LimitError, DecodeError.
     """
     machine, plain, want = zlib.decompressobj(-zlib.MAX_WBITS), bytearray(), 1 << 16
-    at, end = 0, None
+    at, end, most = 0, None, limits.elements + len(packed) // 64
     rest: bytes | memoryview = b""
     done = False
     while True:
@@ -117,7 +97,7 @@ def inflate(packed: memoryview, syntax: Syntax, limits: Limits) -> memoryview:
             plain += part
             rest = machine.unconsumed_tail
         if end is None:
-            end = _end_of_pixels(bytes(plain), syntax)
+            end = _end_of_pixels(bytes(plain), syntax, most)
         if max(len(plain), end or 0) > limits.inflate_bytes:
             raise LimitError(f"the deflated data set needs over {limits.inflate_bytes} bytes (Limits.inflate_bytes)")
         if done or (end is not None and len(plain) >= end):
@@ -125,42 +105,25 @@ def inflate(packed: memoryview, syntax: Syntax, limits: Limits) -> memoryview:
         want = end if end is not None else want * 4
 
 
-def _end_of_pixels(plain: bytes, syntax: Syntax) -> int | None:
+def _end_of_pixels(plain: bytes, syntax: Syntax, most: int) -> int | None:
     """Where the pixel data ends, or None where the data set, which may be incomplete, does not tell yet."""
     try:
-        _, at = _read_elements(plain, 0, syntax)
+        _, at = _read_elements(plain, 0, syntax, most)
         _, _, value, length = _pixel_element(plain, at, syntax)
+    except LimitError:
+        raise
     except DecodeError:
         return None
     return None if length is None else value + length
 
 
-def _read_elements(data: bytes | memoryview, start: int, syntax: Syntax) -> tuple[Dataset, int]:
-    reader = Reader(data, start)
-    try:
-        dataset = read_dataset(
-            reader,  # type: ignore[arg-type]
-            _implicit(data, start, syntax),
-            syntax.little,
-            stop_when=lambda tag, vr, length: tag in PIXEL_TAGS,
-            specific_tags=list(WANTED),
-        )
-    except MemoryError:
-        raise
-    except RecursionError:
-        raise DecodeError("the DICOM sequences are nested too deeply") from None
-    except Exception as error:  # pydicom raises many kinds on damaged files; none may pass as something else
-        raise DecodeError(
-            f"the DICOM data set is damaged at about byte {reader.tell()}: {type(error).__name__}"
-        ) from None
-    return dataset, reader.tell()
+def _read_elements(data: bytes | memoryview, start: int, syntax: Syntax, most: int) -> tuple[Elements, int]:
+    coding = Coding(_implicit(data, start, syntax), syntax.little)
+    return Elements.read(data, start, coding, most, frozenset(PIXEL_TAGS))
 
 
 def _implicit(data: bytes | memoryview, start: int, syntax: Syntax) -> bool:
-    """Whether the elements leave out their VR: as the first of them shows, for some writers state another syntax.
-
-    pydicom finds out the same way, and warns about it where nobody can tell which file is meant.
-    """
+    """Whether the elements leave out their VR: as the first of them shows, because some writers state another syntax."""
     vr = bytes(data[start + 4 : start + 6])
     return not (vr.isalpha() and vr.isupper()) if len(vr) == 2 else syntax.implicit
 
@@ -187,7 +150,7 @@ def _pixel_element(data: bytes | memoryview, at: int, syntax: Syntax) -> tuple[i
 
 def _checked(
     syntax: Syntax,
-    ds: Dataset,
+    ds: Elements,
     tag: int,
     vr: str,
     value: int,
@@ -219,7 +182,7 @@ def _checked(
     limits.check_frames(frames)
     limits.check_frame(rows, columns, samples * max(allocated, 8) / 8)
     default = "MONOCHROME2" if samples == 1 else "RGB"
-    photometric = str(attribute(ds, "PhotometricInterpretation") or default).strip().upper()
+    photometric = text(ds, "PhotometricInterpretation") or default
     if photometric not in PHOTOMETRIC:
         raise UnsupportedError(
             f"the Photometric Interpretation (0028,0004) is none of those that are read: {', '.join(PHOTOMETRIC)}"

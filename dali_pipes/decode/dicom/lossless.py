@@ -90,6 +90,7 @@ def bits_needed(samples: NDArray[Any], costs: tuple[int, ...], precision: int) -
     first column's are to the sample above (T.81 H.1.1).
     """
     rows, columns = samples.shape
+    total: int
     total, step, above = rows * columns * costs[0], max(1, _PIECE // columns), 1 << (precision - 1)
     for start in range(0, rows, step):
         piece = samples[start : start + step].astype(np.uint16, copy=False)

@@ -5,13 +5,12 @@ data.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
 
-from dali_pipes.decode.dicom.values import attribute, numbers
+from dali_pipes.decode.dicom.elements import Elements
+from dali_pipes.decode.dicom.values import content, is_little, numbers
 from dali_pipes.errors import DecodeError
 
 
@@ -26,18 +25,23 @@ class Lut:
     bits: int
 
 
-def read_lut(dataset: Dataset, descriptor: str, data: str, signed: bool, little: bool = True) -> Lut:
-    """Raises DecodeError where the table is missing, or shorter than its descriptor says. signed: the first input may
-    be negative.
+def has_lut(item: Elements) -> bool:
+    """Return whether an item of a sequence of look-up tables holds any of one; some writers leave an empty item."""
+    return content(item, "LUTDescriptor") is not None or content(item, "LUTData") is not None
 
-    The descriptor's VR (US or SS) is ambiguous, so its numbers are read modulo 65536: 0 entries are 65536; the first
-    input is negative only where the inputs can be.
+
+def read_lut(item: Elements, signed: bool) -> Lut:
+    """Return the table of an item of a Modality or VOI LUT Sequence.
+
+    signed: the first input may be negative. Raises DecodeError where the table is missing, or shorter than its
+    descriptor says. The descriptor's VR (US or SS) is ambiguous, so its numbers are read modulo 65536: 0 entries are
+    65536; the first input is negative only where the inputs can be.
     """
-    count, first, bits = read_descriptor(dataset, descriptor, signed)
-    return Lut(first, *widen(read_words(attribute(dataset, data), count, data, little), bits))
+    count, first, bits = read_descriptor(item, "LUTDescriptor", signed)
+    return Lut(first, *widen(read_words(item, "LUTData", count), bits))
 
 
-def read_descriptor(dataset: Dataset, name: str, signed: bool) -> tuple[int, int, int]:
+def read_descriptor(dataset: Elements, name: str, signed: bool) -> tuple[int, int, int]:
     """(entries, first input, bits) of a descriptor."""
     values = numbers(dataset, name)
     if len(values) != 3:
@@ -46,16 +50,10 @@ def read_descriptor(dataset: Dataset, name: str, signed: bool) -> tuple[int, int
     return count or 65536, first - 65536 if signed and first > 32767 else first, bits
 
 
-def read_words(value: Any, count: int, name: str, little: bool) -> NDArray[np.uint16]:
-    """`count` entries, from 16-bit words, or from bytes where there are only half as many words."""
-    if isinstance(value, bytes):
-        packed = value
-        words = np.frombuffer(value, "<u2" if little else ">u2", len(value) // 2)
-    else:
-        several = [] if value is None else list(value) if hasattr(value, "__iter__") else [value]
-        words = np.array([int(v) & 0xFFFF for v in several], np.uint16)
-        packed = words.astype("<u2").tobytes()
-        little = True
+def read_words(dataset: Elements, name: str, count: int) -> NDArray[np.uint16]:
+    """Return uint16[count] from 16-bit words, or from bytes where there are only half as many words."""
+    packed, little = content(dataset, name) or b"", is_little(dataset, name)
+    words = np.frombuffer(packed, "<u2" if little else ">u2", len(packed) // 2)
     if words.size >= count:
         return words[:count].astype(np.uint16)
     if len(packed) >= count:

@@ -11,19 +11,25 @@ from numpy.typing import NDArray
 
 from dali_pipes.decode.dicom.groups import macro
 from dali_pipes.decode.dicom.header import Header
-from dali_pipes.decode.dicom.lut import Lut, read_lut
-from dali_pipes.decode.dicom.values import attribute, number
+from dali_pipes.decode.dicom.lut import Lut, has_lut, read_lut
+from dali_pipes.decode.dicom.values import number, text
 from dali_pipes.errors import DecodeError
 
 Floats = NDArray[np.float64]
+_TO_INTENSITY = tuple(f"1.2.840.10008.5.1.4.1.1.12.{n}" for n in (1, 2, 3))
+"""SOP classes of X-ray angiography and fluoroscopy, whose modality LUT is not for display: it leads from what is meant
+to be looked at back to X-ray intensity (PS3.3 C.8.7.1.1.2). DCMTK, fo-dicom and dcm4che leave it out too.
+"""
 _LARGEST = 1e300  # of values: windows multiply their differences by 255
 
 
 def modality(header: Header, frame: int) -> Lut | tuple[float, float]:
     """The frame's look-up table, or its (slope, intercept); a slope of 0 is taken for a missing one."""
-    sequence = attribute(header.dataset, "ModalityLUTSequence")
-    if sequence:  # C.11.1: the sequence and the rescale exclude each other; where both are there the sequence wins
-        return read_lut(sequence[0], "LUTDescriptor", "LUTData", header.signed, header.syntax.little)
+    if text(header.dataset, "SOPClassUID") in _TO_INTENSITY:
+        return 1.0, 0.0
+    for item in header.dataset.items("ModalityLUTSequence")[:1]:
+        if has_lut(item):  # C.11.1: it and the rescale exclude each other; where both are there the sequence wins
+            return read_lut(item, header.signed)
     home = macro(header.dataset, frame, "PixelValueTransformationSequence")
     return number(home, "RescaleSlope", 1.0) or 1.0, number(home, "RescaleIntercept", 0.0)
 

@@ -6,12 +6,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydicom.dataset import Dataset
-
+from dali_pipes.decode.dicom.elements import Elements
 from dali_pipes.decode.dicom.groups import macro
 from dali_pipes.decode.dicom.header import Header
-from dali_pipes.decode.dicom.lut import read_lut
-from dali_pipes.decode.dicom.values import attribute, numbers
+from dali_pipes.decode.dicom.lut import has_lut, read_lut
+from dali_pipes.decode.dicom.values import numbers, text
 from dali_pipes.decode.grayscale import VOILUT, Candidates
 from dali_pipes.decode.voi import FUNCTIONS
 from dali_pipes.errors import DecodeError
@@ -28,13 +27,13 @@ def candidates(header: Header, frame: int, lowest: float) -> Candidates:
     except DecodeError as error:
         found["window_problem"] = str(error)
     try:
-        found["luts"] = tuple(_lut(item, header, lowest) for item in attribute(home, "VOILUTSequence") or ())
+        found["luts"] = tuple(_lut(item, lowest) for item in home.items("VOILUTSequence") if has_lut(item))
     except DecodeError as error:
         found["lut_problem"] = str(error)
     return Candidates(**found)
 
 
-def _windows(home: Dataset) -> tuple[tuple[tuple[float, float], ...], str]:
+def _windows(home: Elements) -> tuple[tuple[tuple[float, float], ...], str]:
     """(center, width) pairs and their function; raises DecodeError for what the standard gives no meaning."""
     centers, widths = numbers(home, "WindowCenter"), numbers(home, "WindowWidth")
     if len(centers) != len(widths):
@@ -42,20 +41,25 @@ def _windows(home: Dataset) -> tuple[tuple[tuple[float, float], ...], str]:
             f"the file has {len(centers)} values of Window Center (0028,1050) and {len(widths)} of Window Width "
             "(0028,1051); they belong in pairs"
         )
-    function = str(attribute(home, "VOILUTFunction") or "LINEAR").strip().lower()
+    function = (text(home, "VOILUTFunction") or "LINEAR").lower()
     if function not in FUNCTIONS:
         raise DecodeError("the VOI LUT Function (0028,1056) is none of LINEAR, LINEAR_EXACT and SIGMOID")
     return tuple(zip(centers, widths)), function
 
 
-def _lut(item: Any, header: Header, lowest: float) -> VOILUT:
-    lut = read_lut(item, "LUTDescriptor", "LUTData", lowest < 0, header.syntax.little)
+def _lut(item: Elements, lowest: float) -> VOILUT:
+    lut = read_lut(item, lowest < 0)
     return VOILUT(lut.first, tuple(int(e) for e in lut.entries), (1 << lut.bits) - 1)
 
 
 def inverted(header: Header) -> bool:
-    """Whether the smallest value is white: MONOCHROME1, or Presentation LUT Shape INVERSE. Both say the same: one
-    inversion.
+    """Return whether the smallest value is white.
+
+    MONOCHROME1 (C.7.6.3.1.2) says how the minimum is meant to look "after any VOI gray scale transformations";
+    Presentation LUT Shape (C.11.6) is the step after those, and says what their output is: IDENTITY, that it is
+    P-Values, whose smallest is the darkest, INVERSE, that it is so once it is inverted. As the later and more precise
+    of the two it decides where it is there, so a MONOCHROME1 image with IDENTITY is not inverted, and one with INVERSE
+    is inverted once. dcm4che and DCMTK do the same.
     """
-    shape = str(attribute(header.dataset, "PresentationLUTShape") or "").strip().upper()
-    return header.photometric == "MONOCHROME1" or shape == "INVERSE"
+    shape = text(header.dataset, "PresentationLUTShape")
+    return shape == "INVERSE" if shape in ("INVERSE", "IDENTITY") else header.photometric == "MONOCHROME1"

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from dali_pipes.errors import DecodeError
 
 
-def expand_segments(value: Any, bits: int, count: int, little: bool) -> NDArray[np.uint16]:
+def expand_segments(value: bytes | None, bits: int, count: int, little: bool) -> NDArray[np.uint16]:
     """uint16[count] from segmented data; raises DecodeError where it is missing, damaged, or gives another number of
     entries.
 
     Opcode 0: length, then that many entries. 1: length, end; from the last entry up to `end` in equal steps, rounded
     half up. 2: how many segments to repeat, and their byte offset as two words, low first.
     """
-    if not isinstance(value, bytes) or not value:
+    if not value:
         raise DecodeError("the file is PALETTE COLOR but has no palette")
     wide = bits > 8
     words = np.frombuffer(value, ("<u2" if little else ">u2") if wide else "u1", len(value) // (2 if wide else 1))

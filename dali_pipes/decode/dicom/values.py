@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+import struct
 
-from pydicom.datadict import dictionary_VR
-from pydicom.dataelem import RawDataElement
-from pydicom.dataset import Dataset
-
+from dali_pipes.decode.dicom.elements import Elements, Value
 from dali_pipes.errors import DecodeError
 
+_NUMBERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "UV": "Q", "SV": "q"}
 
-def whole(dataset: Dataset, name: str, default: int | None = None) -> int:
-    """An attribute's first value as int; raises DecodeError where it is not a whole number, or absent without
-    default.
+
+def whole(elements: Elements, name: str, default: int | None = None) -> int:
+    """Return an attribute's first value as int.
+
+    Raises DecodeError where it is not a whole number, or absent without default.
     """
-    number_ = number(dataset, name, None if default is None else float(default))
-    if number_ != int(number_):
+    found = number(elements, name, None if default is None else float(default))
+    if found != int(found):
         raise DecodeError(f"the DICOM attribute {name} is not a whole number")
-    return int(number_)
+    return int(found)
 
 
-def number(dataset: Dataset, name: str, default: float | None = None) -> float:
-    """An attribute's first value as finite float; raises DecodeError where it is not one, or absent without default."""
-    values = numbers(dataset, name)
+def number(elements: Elements, name: str, default: float | None = None) -> float:
+    """Return an attribute's first value as finite float.
+
+    Raises DecodeError where it is not one, or absent without default.
+    """
+    values = numbers(elements, name)
     if not values:
         if default is None:
             raise DecodeError(f"the DICOM file has no {name}")
@@ -32,42 +35,50 @@ def number(dataset: Dataset, name: str, default: float | None = None) -> float:
     return values[0]
 
 
-def numbers(dataset: Dataset, name: str) -> tuple[float, ...]:
-    """All values of an attribute as finite floats; () where it is absent or empty. Raises DecodeError where one is not
-    a number.
+def numbers(elements: Elements, name: str) -> tuple[float, ...]:
+    """Return all values of an attribute as finite floats; () where it is absent or empty.
+
+    Empty values at the end, as in "40\\\\", count as absent. Raises DecodeError where another one is not a number.
     """
-    value: Any = _decimal_strings(dataset, name)
+    value = elements.value(name)
     if value is None:
-        value = attribute(dataset, name)
-    if value is None or value == "":
         return ()
-    many = hasattr(value, "__iter__") and not isinstance(value, (str, bytes))
-    several = value if many else [value]
-    try:
-        out = tuple(float(v) for v in several)
-    except (TypeError, ValueError):
-        raise DecodeError(f"the DICOM attribute {name} does not hold numbers") from None
+    out = _unpacked(value, name) if value.vr in _NUMBERS else _spelt(value, name)
     if not all(math.isfinite(v) for v in out):
         raise DecodeError(f"the DICOM attribute {name} does not hold finite numbers")
     return out
 
 
-def _decimal_strings(dataset: Dataset, name: str) -> list[str] | None:
-    """The parts of a value of VR DS or IS that pydicom has not converted yet, or None: its conversion would log what it
-    rejects.
-    """
-    raw: Any = dataset.get_item(name)
-    if not isinstance(raw, RawDataElement) or not isinstance(raw.value, bytes):
-        return None
-    if (raw.VR or dictionary_VR(raw.tag)) not in ("DS", "IS"):
-        return None
-    text = raw.value.decode("ascii", "replace").strip(" \0")
-    return [part.strip() for part in text.split("\\")] if text else []
+def _unpacked(value: Value, name: str) -> tuple[float, ...]:
+    form = struct.Struct(("<" if value.coding.little else ">") + _NUMBERS[value.vr])
+    if len(value.raw) % form.size:
+        raise DecodeError(f"the DICOM attribute {name} does not hold numbers: it has {len(value.raw)} bytes")
+    return tuple(float(each[0]) for each in form.iter_unpack(value.raw))
 
 
-def attribute(dataset: Dataset, name: str) -> Any:
-    """`dataset.get(name)`, where a value that pydicom can't convert is a DecodeError that does not quote it."""
+def _spelt(value: Value, name: str) -> tuple[float, ...]:
+    parts = [part.strip(" \0") for part in value.raw.decode("ascii", "replace").split("\\")]
+    while parts and not parts[-1]:
+        parts.pop()
     try:
-        return dataset.get(name)
-    except Exception as error:
-        raise DecodeError(f"the DICOM attribute {name} can't be read: {type(error).__name__}") from None
+        return tuple(float(part) for part in parts)
+    except ValueError:
+        raise DecodeError(f"the DICOM attribute {name} does not hold numbers") from None
+
+
+def text(elements: Elements, name: str) -> str:
+    """Return an attribute as upper-case text without padding; "" where it is absent."""
+    value = elements.value(name)
+    return "" if value is None else value.raw.decode("ascii", "replace").strip(" \0").upper()
+
+
+def content(elements: Elements, name: str) -> bytes | None:
+    """Return an attribute's bytes as the file holds them; None where it is absent."""
+    value = elements.value(name)
+    return None if value is None else value.raw
+
+
+def is_little(elements: Elements, name: str) -> bool:
+    """Return whether the words of an attribute begin with their low byte."""
+    value = elements.value(name)
+    return value is None or value.coding.little
