@@ -71,7 +71,9 @@ def decode_distinct(data: bytes | memoryview, kind: Kind, frame: int, policy: De
     except MemoryError:
         raise LimitError("there is not enough memory to decode the file") from None
     except Exception as error:  # whatever a library throws at odd bytes; unquoted, for it may hold what the file says
-        raise DecodeError(f"the file is damaged: {type(error).__name__} in the decoder") from None
+        raise DecodeError(
+            f"{type(error).__name__} in the decoder: the file is damaged, or of a kind that is not read"
+        ) from None
     raise DecodeError(f"no decoder has the tag {kind.tag!r}")
 
 

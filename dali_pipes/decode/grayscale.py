@@ -88,6 +88,11 @@ class Coded:
     limits: tuple[float, float] | None = None
     affine: Affine | None = None
 
+    @property
+    def is_binary(self) -> bool:
+        """Whether pixels have one bit: the image is a mask, which no window is for."""
+        return self.codes is not None and self.values.size == 2
+
     def span(self) -> tuple[float, float]:
         """The smallest and largest value that the bits allow (or, of wide images, that occur outside of padding)."""
         values = self.values
@@ -119,6 +124,8 @@ def choose(window: Window | None, candidates: Candidates) -> tuple[Window | VOIL
             "(0028,1050; 0028,1051). Use VOIWindow(source='auto'), a PercentileWindow or a FixedWindow"
         )
     center, width = candidates.windows[window.index]
+    if window.source == "auto" and width == 0:  # written by devices that had none to write
+        return PercentileWindow(), "percentiles: the file's window has a width of 0"
     check_window(center, width, candidates.function, WindowError)
     return FixedWindow(center, width, candidates.function), f"window {window.index} of the file"  # type: ignore[arg-type]
 
@@ -131,7 +138,7 @@ def render(image: Coded, window: Window | None) -> tuple[Bytes, dict[str, Any]]:
 
 def window_table(image: Coded, window: Window | None) -> tuple[Bytes, dict[str, Any]]:
     """uint8 of the shape of `image.values`: one entry per code, and the numbers that made it."""
-    chosen, why = choose(window, image.candidates)
+    chosen, why = (None, "one bit has no window") if image.is_binary else choose(window, image.candidates)
     told: dict[str, Any] = {"window": "range" if chosen is None else getattr(chosen, "kind", "lut"), "why": why}
     if chosen is None:
         low, high = image.span()

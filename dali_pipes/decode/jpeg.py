@@ -64,11 +64,12 @@ def decode_jpeg(data: bytes | memoryview, tag: str, policy: DecodePolicy) -> NDA
     Raises LimitError, TruncatedError (no end marker, or too little data before it) and DecodeError (damaged data).
     """
     header = read_jpeg_header(data)
-    policy.limits.check_frame(header.height, header.width, 3)
+    turbo = tag in ("jpeg", "jpegturb")
+    policy.limits.check_frame(header.height, header.width, (4 if turbo else 15) + (6 if policy.depth == 16 else 0))
     if not header.ended:
         raise TruncatedError("JPEG has no end marker: the file is cut short")
     gray = header.components == 1
-    pixels = decode_strictly(data, "GRAY" if gray else "RGB") if tag in ("jpeg", "jpegturb") else _by_pillow(data, tag)
+    pixels = decode_strictly(data, "GRAY" if gray else "RGB") if turbo else _by_pillow(data, tag)
     if pixels.shape[:2] != (header.height, header.width):
         raise DecodeError(f"JPEG decoded to {pixels.shape[:2]}, its header says {(header.height, header.width)}")
     return pixels if gray or policy.channels == 3 else luma(pixels)

@@ -32,7 +32,13 @@ RASTER = {"source": "raster"}
 
 logging.getLogger("PIL").setLevel(logging.INFO)  # at DEBUG it logs what each EXIF and TIFF tag holds: names, too
 
+_PEAK, _USUAL_PEAK = (
+    {"webp": 22, "png": 15},
+    18,
+)  # bytes a pixel that Pillow and the conversions here take at their peak
+_ANIMATED = ("gif", "webp", "png")
 _PLANAR_CONFIGURATION = 284
+_ASSOCIATED = 1  # of ExtraSamples: colours are multiplied by alpha
 # What the Orientation of a TIFF asks for: the same moves as in PIL.ImageOps.exif_transpose.
 _UPRIGHT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     2: np.fliplr,
@@ -68,24 +74,38 @@ def narrow(pixels: NDArray[np.uint16], window: Window | None) -> NDArray[np.uint
 def _read(data: bytes | memoryview, tag: str, frame: int, policy: DecodePolicy) -> NDArray[Any]:
     try:
         with Image.open(io.BytesIO(data), formats=[FORMATS[tag]]) as image:
-            policy.limits.check_frame(image.height, image.width, 4)
-            if frame < 0 or frame >= getattr(image, "n_frames", 1):
-                raise DecodeError(f"frame {frame} was asked for; the {tag} image has {getattr(image, 'n_frames', 1)}")
-            image.seek(frame)
+            peak = _PEAK.get(tag, _USUAL_PEAK)
+            policy.limits.check_frame(image.height, image.width, peak)
+            policy.limits.check_page(frame, image.height * image.width, animated=tag in _ANIMATED)
+            _seek(image, tag, frame)
             deep = _is_deep(image, data, frame)
-            policy.limits.check_frame(image.height, image.width, 8 if deep else 4)  # pages may differ in size
+            policy.limits.check_frame(image.height, image.width, peak)  # pages may differ in size
             if not deep:
                 return _pixels(image)
             return _deep_png(data) if tag == "png" else _deep_tiff(data, cast(TiffImageFile, image), frame)
     except Image.DecompressionBombError as error:
         raise LimitError(f"{tag} image: {error}") from None
     except UnidentifiedImageError:
-        raise DecodeError(f"the {tag} image's headers are damaged") from None
+        raise DecodeError(
+            f"Pillow does not know the {tag} image: its headers are damaged, or it is of a kind that is not read"
+        ) from None
     except (OSError, SyntaxError, ValueError, RuntimeError, EOFError) as error:
         text = str(error).lower()
+        if any(word in text for word in ("unsupported", "not supported", "not implemented")):
+            raise UnsupportedError(f"the {tag} image is of a kind that is not read: {error}") from None
         cut = any(word in text for word in ("truncated", "unexpected end", "not enough data", "eof"))
         said = type(error).__name__ if tag == "pnm" else error  # of a PNM's header, which is text, Pillow quotes words
         raise (TruncatedError if cut else DecodeError)(f"could not decode the {tag} image: {said}") from None
+
+
+def _seek(image: Image.Image, tag: str, frame: int) -> None:
+    """Go to a page without counting them all, which walks through a whole TIFF."""
+    try:
+        if frame < 0:
+            raise EOFError
+        image.seek(frame)
+    except EOFError:
+        raise DecodeError(f"frame {frame} was asked for; the {tag} image has fewer, counted from 0") from None
 
 
 def _pixels(image: Image.Image) -> NDArray[Any]:
@@ -131,4 +151,13 @@ def _deep_tiff(data: bytes | memoryview, image: TiffImageFile, page: int) -> NDA
     pixels: NDArray[Any] = _UPRIGHT.get(image.tag_v2.get(ExifTags.Base.Orientation, 1), np.asarray)(stored)
     if pixels.ndim != 3 or pixels.shape[:2] != (image.height, image.width) or pixels.dtype != np.uint16:
         raise DecodeError(f"could not decode the tiff image: its 16-bit colours came as {pixels.dtype} {pixels.shape}")
+    if pixels.shape[2] == 4 and _ASSOCIATED in image.tag_v2.get(ExifTags.Base.ExtraSamples, ()):
+        return _unassociated(pixels)
     return pixels[..., :3]
+
+
+def _unassociated(rgba: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """uint16[H, W, 3] of colours that were multiplied by their alpha, as Pillow does at 8 bits."""
+    alpha = np.maximum(rgba[..., 3:], 1).astype(np.uint32)
+    colours = np.minimum(rgba[..., :3] * np.uint32(65535) // alpha, 65535).astype(np.uint16)
+    return np.where(rgba[..., 3:] == 0, rgba[..., :3], colours)

@@ -81,7 +81,8 @@ class VOIWindow(_Plain):
     """The window that the file itself gives: its `index`-th.
 
     source "window": Window Center and Width; "lut": VOI LUT Sequence; "auto": the sequence where there is one, else the
-    window, else (a file without either, or an image that is not DICOM) the default PercentileWindow.
+    window, else (a file without either, one whose window has a width of 0, or an image that is not DICOM) the default
+    PercentileWindow.
     """
 
     kind: ClassVar[str] = "voi"

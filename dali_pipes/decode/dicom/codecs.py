@@ -66,7 +66,7 @@ CODECS: dict[str, tuple[Codec, ...]] = {
     "jpeg-baseline": (Codec("simplejpeg", "simplejpeg", "MIT", plugins.baseline, in_threads=True),),
     "jpeg-extended": (_TURBO, _GPL_JPEG),
     "jpeg-lossless": (_TURBO, _GPL_JPEG),
-    "jpeg-ls": (Codec("pyjpegls", "jpeg_ls", "MIT", plugins.charls),),
+    "jpeg-ls": (Codec("pyjpegls", "jpeg_ls", "MIT", plugins.charls, library=plugins.fallback_version),),
     "jpeg-2000": (_OPENJPEG,),
     "htj2k": (_OPENJPEG,),
     "rle": (Codec("pylibjpeg-rle", "rle", "MIT", plugins.rle),),

@@ -21,7 +21,7 @@ from dali_pipes.errors import DecodeError, LimitError, TruncatedError
 
 _ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 _HEAD = struct.Struct("<4sI")  # an item's tag and length
-_MAX_FRAGMENTS = 4_000_000
+_MAX_FRAGMENTS = 400_000
 Offsets = NDArray[Any]
 Spans = list[tuple[int, int]]
 """(start, length) of the values of items."""

@@ -123,9 +123,17 @@ def _read_elements(data: bytes | memoryview, start: int, syntax: Syntax, most: i
 
 
 def _implicit(data: bytes | memoryview, start: int, syntax: Syntax) -> bool:
-    """Whether the elements leave out their VR: as the first of them shows, because some writers state another syntax."""
+    """Return whether the elements leave out their VR.
+
+    The first of them shows it, because some writers state another syntax.
+    """
     vr = bytes(data[start + 4 : start + 6])
     return not (vr.isalpha() and vr.isupper()) if len(vr) == 2 else syntax.implicit
+
+
+def _peak(samples: int, allocated: int) -> float:
+    """Return how many bytes a pixel takes at the peak of decoding; wide values are worked out one by one as doubles."""
+    return 60.0 * samples if allocated > 16 else samples * (2 * max(allocated, 8) / 8 + 1) + 2
 
 
 def _pixel_element(data: bytes | memoryview, at: int, syntax: Syntax) -> tuple[int, str, int, int | None]:
@@ -168,9 +176,9 @@ def _checked(
     if rows < 1 or columns < 1:
         raise DecodeError(f"DICOM image of {rows} x {columns}: both must be at least 1 (0028,0010; 0028,0011)")
     if samples not in (1, 3):
-        raise DecodeError(f"DICOM image of {samples} samples per pixel (0028,0002): 1 and 3 are read")
+        raise UnsupportedError(f"DICOM image of {samples} samples per pixel (0028,0002): 1 and 3 are read")
     if allocated not in (1, 8, 16, 32, *([64] if floats else []), *([] if syntax.encapsulated else [12])):
-        raise DecodeError(
+        raise UnsupportedError(
             f"Bits Allocated (0028,0100) is {allocated}: 1, 8, 16 and 32 are read, and 12 in native pixel data"
         )
     if not 1 <= stored <= allocated or not stored - 1 <= high < allocated:
@@ -180,7 +188,7 @@ def _checked(
     if frames < 1:
         raise DecodeError(f"Number of Frames (0028,0008) is {frames}: it must be at least 1")
     limits.check_frames(frames)
-    limits.check_frame(rows, columns, samples * max(allocated, 8) / 8)
+    limits.check_frame(rows, columns, _peak(samples, allocated))
     default = "MONOCHROME2" if samples == 1 else "RGB"
     photometric = text(ds, "PhotometricInterpretation") or default
     if photometric not in PHOTOMETRIC:

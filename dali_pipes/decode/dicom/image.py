@@ -6,6 +6,7 @@ uint8
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,10 +56,17 @@ def decode_dicom(data: bytes | memoryview, frame: int, policy: DecodePolicy) -> 
     """One frame (from 0) under the policy; raises the DecodeError tree."""
     read = read_frame(data, frame, policy)
     if read.coded is not None:
-        if policy.depth == 16 and read.supplement is None:
+        if policy.depth == 16 and read.supplement is not None:
+            raise UnsupportedError(
+                "a supplemental palette (0008,9205) colours a part of this image, and at depth 16 the window of the "
+                "other part can't be applied later: read it at depth 8"
+            )
+        gray = render(read.coded, policy.window)[0] if policy.depth == 8 or read.coded.is_binary else None
+        if gray is None:
             pixels, attributes = deepen(read.coded)
             return Decoded(pixels, attributes, read.facts)
-        gray = render(read.coded, policy.window)[0]
+        if policy.depth == 16:
+            return Decoded(gray * np.uint16(257), {"source": "dicom", "windowed": False}, read.facts)
         if read.supplement is not None:
             return Decoded(*_coloured(overlay(gray, *read.supplement), policy), read.facts)
         return Decoded(gray, {}, read.facts)
@@ -102,9 +110,11 @@ def _samples(header: Header, frame: int, policy: DecodePolicy) -> tuple[Samples,
         told = read_j2k_header(encoded)
         told.check(header.rows, header.columns, header.samples)
         level = told.reduction(*policy.reduce)
-        if level and (header.samples == 1 or told.precision <= 8):
-            array = decode_reduced(encoded, told, level, header)
-            return Samples(array, told.precision, told.signed, told.transformed), [*warnings, f"reduced {level} times"]
+        if level and (header.samples == 1 or told.precision <= 8) and told.signed == header.signed:
+            with contextlib.suppress(DecodeError):  # what only the full decoder reads, and what is damaged, goes there
+                array = decode_reduced(encoded, told, level, header)
+                noticed = [*warnings, f"reduced {level} times"]
+                return Samples(array, told.precision, told.signed, told.transformed), noticed
     if codec.use is None:
         raise UnsupportedError(codec.why)
     return codec.use(encoded, header), warnings

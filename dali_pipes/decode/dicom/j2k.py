@@ -87,7 +87,8 @@ def decode_reduced(frame: bytes, told: J2kHeader, level: int, header: Header) ->
     """[rows, columns, samples] of two's complement codes at 1 / 2**level of the size, by Pillow's OpenJPEG.
 
     Pillow moves signed values up by half the range and shifts values to the top of 8 or 16 bits (Jpeg2KDecode.c); both
-    are undone.
+    are undone. The sign must be the header's: averages of values that wrap round are none of the image's. Damage beyond
+    what these levels hold is not noticed.
     """
     try:
         with Image.open(io.BytesIO(frame), formats=["JPEG2000"]) as image:

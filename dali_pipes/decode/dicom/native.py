@@ -24,12 +24,27 @@ from dali_pipes.errors import DecodeError, TruncatedError
 _SUBSAMPLED = ("YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420")
 
 
+def check_subsampled(header: Header, available: int) -> None:
+    """Raise DecodeError where a frame or frames said to be subsampled have the length of full ones.
+
+    Read as they say, they would give a picture of nothing.
+    """
+    full = header.rows * header.columns * header.samples * header.allocated // 8 * header.frames
+    if header.photometric in _SUBSAMPLED and header.samples == 3 and available >= full:
+        raise DecodeError(
+            f"the header says {header.photometric}, but there are {available} bytes of pixel data, and {full} are what "
+            "the image has without subsampling: one of the two is wrong. Correct the Photometric Interpretation "
+            "(0028,0004), for example to YBR_FULL"
+        )
+
+
 def native_samples(header: Header, frame: int) -> NDArray[Any]:
     """One frame of the file as [rows, columns, samples] of its own dtype, native byte order; raises TruncatedError."""
     bits = frame_bits(header)
     first, last = frame * bits, (frame + 1) * bits
     if header.pixels_length is None:
         raise DecodeError("native pixel data of undefined length")
+    check_subsampled(header, header.pixels_length)
     available = min(header.pixels_length, len(header.data) - header.pixels_at)
     if (last + 7) // 8 > available:
         raise TruncatedError(f"frame {frame} needs {(last + 7) // 8} bytes of pixel data; {available} are there")

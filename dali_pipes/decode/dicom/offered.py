@@ -13,7 +13,9 @@ from dali_pipes.decode.dicom.lut import has_lut, read_lut
 from dali_pipes.decode.dicom.values import numbers, text
 from dali_pipes.decode.grayscale import VOILUT, Candidates
 from dali_pipes.decode.voi import FUNCTIONS
-from dali_pipes.errors import DecodeError
+from dali_pipes.errors import DecodeError, LimitError
+
+_MOST_LUTS = 32
 
 
 def candidates(header: Header, frame: int, lowest: float) -> Candidates:
@@ -27,7 +29,9 @@ def candidates(header: Header, frame: int, lowest: float) -> Candidates:
     except DecodeError as error:
         found["window_problem"] = str(error)
     try:
-        found["luts"] = tuple(_lut(item, lowest) for item in home.items("VOILUTSequence") if has_lut(item))
+        found["luts"] = tuple(_lut(item, lowest) for item in home.items("VOILUTSequence")[:_MOST_LUTS] if has_lut(item))
+    except LimitError:
+        raise
     except DecodeError as error:
         found["lut_problem"] = str(error)
     return Candidates(**found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any
 
@@ -16,7 +16,7 @@ from dali_pipes.decode.dicom.header import Header
 from dali_pipes.decode.dicom.j2k import read_j2k_header
 from dali_pipes.decode.dicom.jxl import read_jxl_size
 from dali_pipes.decode.dicom.lossless import check_amount, plain_scan
-from dali_pipes.decode.dicom.native import frame_bits, shape_samples
+from dali_pipes.decode.dicom.native import check_subsampled, frame_bits, shape_samples
 from dali_pipes.decode.jpeg import pillow_rgb
 from dali_pipes.decode.jpegheader import JpegHeader, read_jpeg_header
 from dali_pipes.decode.jpegstrict import cleaned, decode_strictly
@@ -72,6 +72,7 @@ def never(frame: bytes, header: Header) -> Samples:
 def uncompressed(frame: bytes, header: Header) -> Samples:
     """PS3.5 A.4.11: native frames in fragments."""
     need = _native_bytes(header)
+    check_subsampled(replace(header, frames=1), len(frame))
     if len(frame) < need:
         raise TruncatedError(f"the frame has {len(frame)} bytes, it needs {need}")
     return Samples(shape_samples(frame[:need], header))
@@ -126,7 +127,7 @@ def _eight_bits(frame: bytes, found: JpegHeader, header: Header) -> Samples:
 def _ended(frame: bytes, header: Header) -> JpegHeader:
     found = _jpeg_header(frame, header)
     if not found.ended:
-        raise TruncatedError("the JPEG frame has no end marker")
+        raise TruncatedError(f"the {'JPEG-LS' if found.sof == 0xF7 else 'JPEG'} frame has no end marker")
     return found
 
 
@@ -187,13 +188,35 @@ def jpegxl(frame: bytes, header: Header) -> Samples:
     return Samples(_as_frame(array, header), None, False, rgb=True)
 
 
-@named("pyjpegls (CharLS)")
+@named("CharLS")
 def charls(frame: bytes, header: Header) -> Samples:
-    """JPEG-LS; planes come one after the other where the stream is not interleaved."""
+    """JPEG-LS by pyjpegls; what it refuses of one component by imagecodecs, which takes padding before the end marker.
+
+    Both refuse data that is damaged.
+    """
+    found = _ended(frame, header)  # CharLS would look for an end marker without end
+    try:
+        return _by_pyjpegls(frame, header)
+    except MemoryError:
+        raise
+    except Exception as refused:
+        if found.components != 1:
+            raise
+        try:
+            import imagecodecs
+
+            array = np.asarray(imagecodecs.jpegls_decode(frame))
+        except MemoryError:
+            raise
+        except Exception:
+            raise refused from None
+        return Samples(_as_frame(array, header), found.precision, None)
+
+
+def _by_pyjpegls(frame: bytes, header: Header) -> Samples:
+    """Planes come one after the other where the stream is not interleaved."""
     from jpeg_ls.CharLS import decode_pixel_data
 
-    if not _jpeg_header(frame, header).ended:  # CharLS would look for one without end
-        raise TruncatedError("the JPEG-LS frame has no end marker")
     plain, info = decode_pixel_data(frame)
     dtype = np.uint8 if info["bits_per_sample"] <= 8 else np.uint16
     flat, count = np.frombuffer(plain, dtype), info["components"]
@@ -204,6 +227,14 @@ def charls(frame: bytes, header: Header) -> Samples:
         else flat.reshape(*size, count)
     )
     return Samples(_as_frame(np.ascontiguousarray(array), header), info["bits_per_sample"], None)
+
+
+def fallback_version() -> str:
+    try:
+        import imagecodecs
+    except ImportError:
+        return ""
+    return f"or imagecodecs {imagecodecs.__version__} {imagecodecs.jpegls_version()}"
 
 
 @named("pylibjpeg-openjpeg")

@@ -9,6 +9,7 @@ from dali_pipes.decode.dicom.elements import Elements, Value
 from dali_pipes.errors import DecodeError
 
 _NUMBERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "UV": "Q", "SV": "q"}
+_MOST_BYTES = 1 << 16  # of numbers or of text
 
 
 def whole(elements: Elements, name: str, default: int | None = None) -> int:
@@ -43,6 +44,8 @@ def numbers(elements: Elements, name: str) -> tuple[float, ...]:
     value = elements.value(name)
     if value is None:
         return ()
+    if len(value.raw) > _MOST_BYTES:
+        raise DecodeError(f"the DICOM attribute {name} has {len(value.raw)} bytes; at most {_MOST_BYTES} are read")
     out = _unpacked(value, name) if value.vr in _NUMBERS else _spelt(value, name)
     if not all(math.isfinite(v) for v in out):
         raise DecodeError(f"the DICOM attribute {name} does not hold finite numbers")
@@ -69,7 +72,7 @@ def _spelt(value: Value, name: str) -> tuple[float, ...]:
 def text(elements: Elements, name: str) -> str:
     """Return an attribute as upper-case text without padding; "" where it is absent."""
     value = elements.value(name)
-    return "" if value is None else value.raw.decode("ascii", "replace").strip(" \0").upper()
+    return "" if value is None else value.raw[:_MOST_BYTES].decode("ascii", "replace").strip(" \0").upper()
 
 
 def content(elements: Elements, name: str) -> bytes | None:
