@@ -100,9 +100,9 @@ def _read(data: bytes | memoryview, tag: str, frame: int, policy: DecodePolicy) 
 
 def _seek(image: Image.Image, tag: str, frame: int) -> None:
     """Go to a page without counting them all, which walks through a whole TIFF."""
+    if frame < 0:
+        raise DecodeError(f"frame {frame} was asked for; frames count from 0")
     try:
-        if frame < 0:
-            raise EOFError
         image.seek(frame)
     except EOFError:
         raise DecodeError(f"frame {frame} was asked for; the {tag} image has fewer, counted from 0") from None

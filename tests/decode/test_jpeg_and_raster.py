@@ -236,8 +236,10 @@ def test_pages_of_a_deep_tiff():
     larger = deep_tiff([DEEP[:5, :4, :3], np.tile(DEEP[..., :3], (2, 1, 1))])
     with pytest.raises(LimitError, match=r"Limits.pixels"):
         decode(larger, identify("", larger), 1, small)
+    cut = data[:-200]
+    assert np.array_equal(through(cut, depth=16), DEEP[..., :3])  # a page is read without those behind it
     with pytest.raises(DecodeError):
-        through(data[:-200])
+        decode(cut, identify("", cut), 1, DecodePolicy(depth=16))
 
 
 def test_pages_and_frames():
@@ -247,7 +249,7 @@ def test_pages_and_frames():
     data = out.getvalue()
     kind = identify("", data)
     assert [int(decode(data, kind, n).pixels[0, 0, 0]) for n in range(3)] == [1, 2, 3]
-    with pytest.raises(DecodeError, match="frame 3 was asked for; the tiff image has 3"):
+    with pytest.raises(DecodeError, match="frame 3 was asked for; the tiff image has fewer"):
         decode(data, kind, 3)
     with pytest.raises(DecodeError, match="a JPEG file has one"):
         decode(make.jpeg(GRAY), identify("", make.jpeg(GRAY)), 1)
