@@ -11,6 +11,7 @@ sample by sample.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from dali_pipes.arithmetic import copy_into, dali_cpu, dali_gpu, normalisation, 
 from dali_pipes.arithmetic.affine import matrices, quantise, warp
 from dali_pipes.arithmetic.colour import colour_maps, recolour
 from dali_pipes.arithmetic.plan import Plan, as_plan, varied
+from dali_pipes.compiled import copy_pictures, library, normalise_pictures, takes
 from dali_pipes.draws import Augment, Draws
 from dali_pipes.plans import Plans
 from dali_pipes.recipe import Recipe
@@ -47,6 +49,11 @@ class Changes:
     warp: Pixels | None = None
     colour: Pixels | None = None
     plan: Plan | None = None
+
+    @property
+    def varies(self) -> bool:
+        """Whether more than flips is to be done."""
+        return not (self.warp is None and self.colour is None and self.plan is None)
 
 
 class Finish:
@@ -88,6 +95,30 @@ class Finish:
                 else np.stack(factors, axis=1).astype(np.float32)
             )
         return Changes(draws.hflip, draws.vflip, warps, colours)
+
+    def write_all(self, out: Pixels, images: Sequence[Pixels], changes: Changes, part: Sequence[int]) -> None:
+        """Write some samples of a batch: in one compiled pass where nothing but flips varies and the pass was built.
+
+        Args:
+            out: `dtype`[N, C, H, W]. images: all base images of the batch. changes: the batch's.
+            part: numbers of the samples.
+        """
+        compiled = library()
+        chosen = [images[i] for i in part]
+        if (
+            compiled is None
+            or changes.varies
+            or (self._constants is not None and self._recipe.emulate != "dali-cpu")
+            or not takes(out, chosen)
+        ):
+            for i in part:
+                self.write(out[i], images[i], changes, i)
+            return
+        flips = (changes.hflip[part] + 2 * changes.vflip[part]).astype(np.uint8)
+        if self._constants is None:
+            copy_pictures(compiled, out, part, chosen, flips)
+        else:
+            normalise_pictures(compiled, out, part, chosen, flips, *self._constants)
 
     def write(self, out: Pixels, image: Pixels, changes: Changes, i: int) -> None:
         """Writes sample `i` of a batch.

@@ -11,6 +11,7 @@ MODULES = sorted([*ROOT.glob("dali_pipes/**/*.py"), *ROOT.glob("cache/**/*.py")]
 
 ALLOWED = {
     "dali_pipes.cache": set(),
+    "dali_pipes.compiled": set(),
     "dali_pipes.errors": set(),
     "dali_pipes.names": set(),
     "dali_pipes.columns": set(),
@@ -18,7 +19,7 @@ ALLOWED = {
     "dali_pipes.manifest": {"errors", "columns", "rows", "decode"},
     "dali_pipes.draws": {"errors"},
     "dali_pipes.sampling": {"errors", "draws"},
-    "dali_pipes.decode": {"errors"},
+    "dali_pipes.decode": {"compiled", "errors"},
     "dali_pipes.arithmetic": {"errors"},
     "dali_pipes.recipe": {"errors", "names", "draws", "decode"},
     "dali_pipes.buffers": set(),
@@ -37,7 +38,7 @@ ALLOWED = {
     "dali_pipes.fetch": {
         *("extents", "errors", "notices", "manifest", "recipe", "decode", "arithmetic", "cache", "bookkeeping"),
     },
-    "dali_pipes.finish": {"errors", "recipe", "draws", "plans", "arithmetic"},
+    "dali_pipes.finish": {"compiled", "errors", "recipe", "draws", "plans", "arithmetic"},
     "dali_pipes.backends": {"errors", "names", "recipe", "draws", "fetch", "finish", "buffers", "arithmetic", "decode"},
     "dali_pipes.epoch": {
         *("errors", "manifest", "recipe", "draws", "plans", "fetch", "notices", "prefetch", "batch", "backends"),

@@ -53,7 +53,7 @@ class TorchBackend:
             if isinstance(image, Encoded) or image.shape != self._finish.base_shape:
                 found = getattr(image, "shape", "encoded")
                 raise BackendError(f"torch: base image {i} is {found}, expected {self._finish.base_shape}.")
-            self._finish.write(out[i], image, changes, i)
+        self._finish.write_all(out, items, changes, part)
 
     def beside(self, values: torch.Tensor) -> torch.Tensor:
         """See `Backend.beside`."""

@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
         "",
         common.table(["backend", "runs here"], rows),
         f'backend="auto" takes {document["auto"]}.',
+        f"Passes over memory: {document['passes']}.",
         *([document["warning"]] if document["warning"] else []),
         "",
         common.table(["package", "version"], versions),
@@ -114,7 +115,7 @@ def examine() -> dict[str, Any]:
     """Facts about this machine, as plain values."""
     import torch
 
-    from dali_pipes import backends
+    from dali_pipes import backends, compiled
 
     packages = {name: _version(name) for name in PACKAGES}
     both = packages["nvidia-dali-cuda120"] and packages["nvidia-dali-cuda130"]
@@ -125,6 +126,7 @@ def examine() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "backends": {name: backends.missing(name) for name in backends.BACKENDS},
         "auto": backends.resolve("auto"),
+        "passes": "compiled" if compiled.library() else "NumPy's (slower; a C compiler builds faster ones at install)",
         "packages": packages,
         "warning": "both DALI builds are installed, into the same folder: uninstall both, then install one."
         if both

@@ -12,13 +12,23 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from dali_pipes.compiled import count_codes, library, look_up_codes
+
 Codes = NDArray[np.uint8] | NDArray[np.uint16]
 Entry = TypeVar("Entry", np.uint8, np.uint16)
 _PIECE = 1 << 16
+WORTH_IT = 1 << 14
+"""Codes from which on the compiled look-up pays, which fills a table of the codes' whole type first."""
 
 
 def counts_of(codes: Codes, size: int) -> NDArray[np.int64]:
     """int64[size]: how often each code 0..size-1 occurs; codes must be below `size`."""
+    compiled = library()
+    if compiled is not None and codes.flags.c_contiguous and codes.size < 2**32:
+        counted = count_codes(compiled, codes)
+        if counted[size:].any():
+            raise ValueError(f"codes of {size} and more are there")
+        return counted[:size] if size <= len(counted) else np.pad(counted, (0, size - len(counted)))
     flat = codes.reshape(-1)
     total = np.zeros(size, np.int64)
     for start in range(0, flat.size, _PIECE):
@@ -30,6 +40,10 @@ def look_up(table: NDArray[Entry], codes: Codes) -> NDArray[Entry]:
     """table[code], of the codes' shape and the table's dtype; codes must be below the table's length."""
     flat = np.ascontiguousarray(codes).reshape(-1)
     out = np.empty(flat.size, table.dtype)
+    compiled = library()
+    if compiled is not None and flat.size >= WORTH_IT:
+        look_up_codes(compiled, table, flat, out)
+        return out.reshape(codes.shape)
     index = np.empty(min(_PIECE, flat.size), np.intp)  # np.take would convert the whole image to 8-byte indices
     for start in range(0, flat.size, _PIECE):
         piece = flat[start : start + _PIECE]
