@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from dali_pipes.backends import Backend
+from dali_pipes.backends import Backend, Keeper, Named
 from dali_pipes.batch import Batch
 from dali_pipes.draws import Draws, draw
 from dali_pipes.errors import BackendError, DecodeError
@@ -27,7 +27,7 @@ from dali_pipes.recipe import Recipe
 log = logging.getLogger(__name__)
 
 Samples = npt.NDArray[np.int64]
-Good = list[tuple[int, Pixels | Encoded, bool]]
+Good = list[tuple[int, Pixels | Encoded | Named, bool]]
 """(sample, item, whether it is no repetition): what a batch will hold."""
 
 ON_ERROR = ("raise", "skip", "substitute")
@@ -134,15 +134,22 @@ class Epoch:
         """
         requests = ((places, self._request(places)) for places in plan)
         for places, requested in lookahead(requests, ahead):
-            yield self.batch(places, [ready(item) for item in requested])
+            yield self.batch(places, [item if isinstance(item, Named) else ready(item) for item in requested])
 
-    def _request(self, places: Samples) -> list[Item | Future[Item]]:
-        return [self.fetcher.request(sample) for sample in self._samples(places).tolist()]
+    def _request(self, places: Samples) -> list[Item | Named | Future[Item]]:
+        samples, keeper = self._samples(places).tolist(), self._keeper
+        if keeper is None:
+            return [self.fetcher.request(sample) for sample in samples]
+        return [Named(sample, None) if keeper.holds(sample) else self.fetcher.request(sample) for sample in samples]
+
+    @property
+    def _keeper(self) -> Keeper | None:
+        return self.backend if isinstance(self.backend, Keeper) and self.backend.keeps else None
 
     def _samples(self, places: Samples) -> Samples:
         return self.order[places % max(1, len(self.order))]
 
-    def batch(self, places: Samples, items: list[Item]) -> Batch | None:
+    def batch(self, places: Samples, items: Sequence[Item | Named]) -> Batch | None:
         """Return the batch of samples that are here, or None where all were skipped.
 
         Args:
@@ -178,7 +185,10 @@ class Epoch:
             return None
         samples = np.array([sample for sample, _, _ in good], np.int64)
         views = self.recipe.views
-        image = self.backend.run([item for _, item, _ in good for _ in range(views)], self._draws(samples))
+        items = [(sample, item) for sample, item, _ in good]
+        if self._keeper is not None:
+            items = [(sample, Named(sample, item) if isinstance(item, np.ndarray) else item) for sample, item in items]
+        image = self.backend.run([item for _, item in items for _ in range(views)], self._draws(samples))
         return image if views == 1 else image.unflatten(0, (len(good), views))
 
     def _draws(self, samples: Samples) -> Draws:
@@ -192,11 +202,11 @@ class Epoch:
         found = torch.from_numpy(Plans(self.recipe, self._draws(samples)).matrix)
         return found if self.recipe.views == 1 else found.unflatten(0, (len(samples), self.recipe.views))
 
-    def _decoded(self, place: int, item: Item) -> Item:
+    def _decoded(self, place: int, item: Item | Named) -> Item | Named:
         sample = int(self.order[place % len(self.order)])
         return self.fetcher.decoded(sample) if isinstance(item, Encoded) else item
 
-    def _settle(self, places: Samples, items: list[Item]) -> Good:
+    def _settle(self, places: Samples, items: Sequence[Item | Named]) -> Good:
         """What the batch will hold, after the policy for samples that cannot be decoded."""
         good: Good = []
         for place, sample, item in zip(places.tolist(), self._samples(places).tolist(), items):

@@ -73,6 +73,8 @@ class Loader:
             random numbers in it are a function of seed, epoch, batch and rank, and the same after resuming.
         prefetch: finished batches that may wait for the loop.
         sandbox: decode every file in a child process with limits of time and memory, for files from strangers.
+        gpu_bytes: memory of the GPU in which base images may stay, so that later epochs copy nothing; for "dali-gpu"
+            and exact parity. What does not fit is copied anew.
         cache_options: further arguments of `cache.open_store` (budgets, `verify`, `read_only`...).
         decode_options: fields of `DecodePolicy` that do not change pixels: `limits`, `burned_in`, `processing`. With
             `{"burned_in": "error"}` and `on_error="skip"` files whose pixels name the patient are left out.
@@ -107,6 +109,7 @@ class Loader:
         batch_transform: Callable[[Batch], Any] | None = None,
         prefetch: int = 2,
         sandbox: bool = False,
+        gpu_bytes: int = 0,
         cache_options: dict[str, Any] | None = None,
         decode_options: dict[str, Any] | None = None,
     ) -> None:
@@ -137,9 +140,10 @@ class Loader:
         self._process = os.getpid()
         # A thread has a current device of its own, so that of the thread that makes the loader is noted here.
         self._device_id = torch.cuda.current_device() if self.backend == "dali-gpu" else None
-        self._decode = (
-            cache_mode == "none" and self.backend.startswith("dali") and not sandbox and backends.decodes(recipe)
-        )
+        if whole("gpu_bytes", gpu_bytes, 0) and self.backend != "dali-gpu":
+            self._notices.add(f"gpu_bytes is not used: the backend is {self.backend!r}.")
+        undecoded = cache_mode == "none" and not sandbox and not gpu_bytes  # what stays on a GPU is not decoded there
+        self._decode = undecoded and self.backend.startswith("dali") and backends.decodes(recipe)
         try:
             policy = replace(recipe.decode_policy, **(decode_options or {}))
             self._store = cache.open_store(cache_mode, cache_dir, **(cache_options or {}))
@@ -159,9 +163,19 @@ class Loader:
             notices=self._notices,
         )
         self._accounts = Accounts(self._fetcher.counts)
-        self._idle: list[backends.Backend] = []
+        self._backends = backends.Pool(
+            self.backend,
+            recipe,
+            batch_size=self.batch_size * recipe.views,
+            threads=self._workers,
+            decode=self._decode,
+            device_id=self._device_id,
+            gpu_bytes=gpu_bytes,
+        )
         self._runs: weakref.WeakSet[Prefetch[Any]] = weakref.WeakSet()
-        self._close = weakref.finalize(self, _close, self._process, self._runs, self._idle, self._fetcher, self._store)
+        self._close = weakref.finalize(
+            self, _close, self._process, self._runs, self._backends, self._fetcher, self._store
+        )
 
     def __len__(self) -> int:
         """Return the batches of an epoch on this rank, as far as the rank is known now."""
@@ -245,14 +259,14 @@ class Loader:
     def _produce(
         self, turn: Turn, shares: sampling.Shares, losses: Losses
     ) -> Iterator[tuple[Batch | None, torch.cuda.Event | None]]:
-        if self._device_id is not None and hasattr(self._store, "page_lock"):
-            self._store.page_lock()  # what is cached so far is copied to the GPU from where it lies
-        backend = self._take_backend()
+        backend = self._backends.take()
         try:
+            if getattr(backend, "reads_in_place", False) and hasattr(self._store, "page_lock"):
+                self._store.page_lock()  # what is cached so far is copied to the GPU from where it lies
             for batch in self._work(backend, turn.epoch, turn.start, shares, losses):
                 yield batch, backend.mark()
         finally:
-            self._idle.append(backend)
+            self._backends.give_back(backend)
 
     def work(self, backend: backends.Backend, epoch: int, steps: int = 0) -> Iterator[Batch | None]:
         """Do the work of an epoch in the calling thread: for those who bring a backend of their own.
@@ -278,19 +292,6 @@ class Loader:
         fixed = (self.manifest, self.recipe, self._fetcher, backend, self._on_error, self._seed)
         work = Epoch(*fixed, epoch, self._order(shares, epoch), losses, self._matrix)
         return work.batches(plan, ahead=max(1, -(-2 * self._workers // shares.batch_size)))
-
-    def _take_backend(self) -> backends.Backend:
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return backends.create(
-                self.backend,
-                self.recipe,
-                batch_size=self.batch_size * self.recipe.views,
-                threads=self._workers,
-                decode=self._decode,
-                device_id=self._device_id,
-            )
 
     def warm(self, samples: Iterable[int] | None = None) -> Iterator[int]:
         """Decode into the cache whatever is not there yet; yield each sample's number when it is done.
@@ -382,17 +383,15 @@ class Loader:
 def _close(
     process: int,
     runs: weakref.WeakSet[Prefetch[Any]],
-    idle: list[backends.Backend],
+    idle: backends.Pool,
     fetcher: Fetcher,
     store: cache.Store,
 ) -> None:
     if os.getpid() != process:  # in a forked child there are no threads to end, and the files are the parent's
-        for backend in idle:
-            backend.close()
+        idle.close()
         return
     for run in list(runs):
         run.close()
     fetcher.close()
-    for backend in idle:
-        backend.close()
+    idle.close()
     store.close()

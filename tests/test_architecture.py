@@ -69,7 +69,7 @@ ALLOWED = {
 
 THIRD_PARTY = {
     "nvidia": {"dali_pipes.backends.graphs", "dali_pipes.backends.dali", "dali_pipes.dali"},
-    "cupy": {"dali_pipes.arithmetic.kernels", "dali_pipes.cache.pin"},
+    "cupy": {"dali_pipes.arithmetic.kernels", "dali_pipes.backends.cuda", "dali_pipes.cache.pin"},
     "torch": {"dali_pipes", "dali_pipes.cache.tensor"},
     "pydicom": {"dali_pipes.decode", "dali_pipes.tools.demo"},
 }

@@ -135,6 +135,17 @@ def finish_batch(
     return out
 
 
+def launch_finish(kernel: str, jobs: int, m: int, inv: int, out: int, shape: Sequence[int]) -> None:
+    """Queue a kernel `finish_*` over what lies on the current device, on CuPy's current stream.
+
+    kernel: its name. jobs, m, inv: addresses of the parts of `packing.pack_finish`'s buffer. out: address of the batch,
+    of `shape` [N, C, h, w].
+    """
+    count, planes, height, width = shape
+    first, last = (np.uint64(address) for address in (jobs, out)), (np.uint64(address) for address in (m, inv))
+    _launch(kernel, width, height, count, (*first, *_ints(planes, height, width), *last))
+
+
 def varied_images(
     images: Sequence[Any], warps: Sequence[Any] | None = None, maps: Sequence[Any] | None = None
 ) -> list[Any]:

@@ -3,13 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import numpy.typing as npt
 import torch
 
 from dali_pipes.draws import Draws
 from dali_pipes.fetch import Encoded
+
+
+@dataclass(frozen=True)
+class Named:
+    """A sample's base image with the sample's number, by which a `Keeper` may keep it.
+
+    Attributes:
+        sample: position in the manifest; -1 for one that is not to be kept.
+        image: None where the backend holds it already.
+    """
+
+    sample: int
+    image: npt.NDArray[Any] | None
+
+
+@runtime_checkable
+class Keeper(Protocol):
+    """A backend that may keep base images, so that they need not be given again.
+
+    Attributes:
+        keeps: whether it does; it is then given `Named` items.
+    """
+
+    keeps: bool
+
+    def holds(self, sample: int) -> bool:
+        """Whether a sample's base image is kept, from now on until `Backend.close`."""
+        ...
 
 
 class Backend(Protocol):
@@ -23,11 +52,12 @@ class Backend(Protocol):
     name: str
     takes_encoded: bool
 
-    def run(self, items: Sequence[npt.NDArray[Any] | Encoded], draws: Draws) -> torch.Tensor:
+    def run(self, items: Sequence[npt.NDArray[Any] | Encoded | Named], draws: Draws) -> torch.Tensor:
         """One batch.
 
         Args:
-            items: N base images, uint8 or uint16 [C, H, W], or JPEGs if `takes_encoded`.
+            items: N base images, uint8 or uint16 [C, H, W], or JPEGs if `takes_encoded`; a `Keeper` that keeps is given
+                the images as `Named`.
             draws: the random decisions of these N samples.
 
         Returns:

@@ -1,5 +1,8 @@
 """DALI as a backend, on the CPU or on a GPU.
 
+On a GPU a batch without JPEGs has nothing in it that DALI is needed for, and DALI would copy it once more: under exact
+parity it goes through `ring`. DALI keeps what is encoded.
+
 One batch is fed, run and taken at a time, by a thread that works ahead of the training loop; so each output is the
 answer to the inputs just fed, an error belongs to one batch, and nothing is left in a queue when an epoch ends early.
 The number of each sample travels through the graph and is compared at the end.
@@ -8,8 +11,9 @@ The number of each sample travels through the graph and is compared at the end.
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -17,13 +21,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dali_pipes.arithmetic.kernels import problem
 from dali_pipes.backends import dali_check
+from dali_pipes.backends.base import Named
 from dali_pipes.backends.graphs import Graph, decodes
+from dali_pipes.backends.ring import Ring
 from dali_pipes.draws import Draws
 from dali_pipes.errors import BackendError, DaliPipesError
 from dali_pipes.fetch import Encoded
 from dali_pipes.finish import Finish
 from dali_pipes.recipe import Recipe
+
+log = logging.getLogger(__name__)
 
 
 class DaliBackend:
@@ -36,10 +45,23 @@ class DaliBackend:
         threads: DALI's CPU threads.
         decode: decode plain JPEGs in the graph.
         device_id: the CUDA device, for "gpu".
+        gpu_bytes: memory of the GPU in which base images may stay; none of it without the ring.
+
+    Attributes:
+        keeps: see `Keeper`.
+        reads_in_place: whether it copies base images from where they lie, so that page-locking them pays.
     """
 
     def __init__(
-        self, recipe: Recipe, *, device: str, batch_size: int, threads: int, decode: bool, device_id: int | None = None
+        self,
+        recipe: Recipe,
+        *,
+        device: str,
+        batch_size: int,
+        threads: int,
+        decode: bool,
+        device_id: int | None = None,
+        gpu_bytes: int = 0,
     ) -> None:
         # DALI leaves host memory below 32 MiB to malloc unless told otherwise, which maps fresh pages for a batch and
         # gives them back after it; larger blocks it keeps in a pool of its own. It reads this when it first allocates.
@@ -52,8 +74,17 @@ class DaliBackend:
         self._finish = Finish(recipe)
         self._pipeline: Any = None
         self._process = os.getpid()
+        with self._there():
+            self._ring = None if self._stream is None else ring_of(recipe, self._stream, threads, gpu_bytes)
+        self._ring_checked = False
+        self.reads_in_place = self._ring is not None
+        self.keeps = self._ring is not None and self._ring.keeps
 
-    def run(self, items: Sequence[npt.NDArray[Any] | Encoded], draws: Draws) -> torch.Tensor:
+    def holds(self, sample: int) -> bool:
+        """See `Keeper.holds`."""
+        return self._ring is not None and self._ring.holds(sample)
+
+    def run(self, items: Sequence[npt.NDArray[Any] | Encoded | Named], draws: Draws) -> torch.Tensor:
         """See `Backend.run`."""
         if os.getpid() != self._process:
             raise BackendError(f"{self.name}: a DALI pipeline cannot be used in a forked child; make the Loader there.")
@@ -64,10 +95,29 @@ class DaliBackend:
         """Makes the GPU the calling thread's own: whatever looks for a current device finds no other."""
         return nullcontext() if self._stream is None else torch.cuda.device(self._device_id)
 
-    def _run(self, items: Sequence[npt.NDArray[Any] | Encoded], draws: Draws) -> torch.Tensor:
+    def _run(self, items: Sequence[npt.NDArray[Any] | Encoded | Named], draws: Draws) -> torch.Tensor:
+        warm = [item for item in items if not isinstance(item, Encoded)]
+        if self._ring is not None and len(warm) == len(items):
+            return self._through_ring(self._ring, warm, draws)
+        given = [item.image if isinstance(item, Named) else item for item in items]
+        return self._through_dali(given, draws)
+
+    def _through_ring(self, ring: Ring, items: list[npt.NDArray[Any] | Named], draws: Draws) -> torch.Tensor:
+        if not self._ring_checked:
+            self._check(lambda: dali_check.check_ring(self._device_id))
+            self._ring_checked = True
+        try:
+            return ring.run(items, draws)
+        except DaliPipesError as error:
+            raise BackendError(f"{self.name}: {error}") from error
+        except Exception as error:
+            raise BackendError(f"{self.name}: a batch of {len(items)} did not get to the GPU: {error}") from error
+
+    def _through_dali(self, items: Sequence[npt.NDArray[Any] | Encoded | None], draws: Draws) -> torch.Tensor:
         inputs = self._inputs(items, draws)
         if self._pipeline is None:  # outside of the handler below: what is found is not a batch's failure
-            self._check()
+            recipe, graph = self._graph.recipe, self._graph
+            self._check(lambda: dali_check.check(recipe.parity, graph.device, graph.device_id))
         try:
             if self._pipeline is None:
                 self._pipeline = self._graph.pipeline()
@@ -79,10 +129,10 @@ class DaliBackend:
             self._pipeline = None  # what was fed in part would meet the wrong batch: start clean
             raise BackendError(f"{self.name}: DALI could not compute a batch of {len(items)}: {error}") from error
 
-    def _check(self) -> None:
+    def _check(self, check: Callable[[], None]) -> None:
         """The guard against drift, whose failure to run at all is told in words too."""
         try:
-            dali_check.check(self._graph.recipe.parity, self._graph.device, self._graph.device_id)
+            check()
         except DaliPipesError:
             raise
         except Exception as error:
@@ -91,18 +141,21 @@ class DaliBackend:
                 "`dali-pipes doctor` shows what is installed; backend='torch' needs neither DALI nor a GPU."
             ) from error
 
-    def _inputs(self, items: Sequence[npt.NDArray[Any] | Encoded], draws: Draws) -> dict[str, Any]:
+    def _inputs(self, items: Sequence[npt.NDArray[Any] | Encoded | None], draws: Draws) -> dict[str, Any]:
         """Everything that the graph is fed, checked as a whole before any of it is."""
-        if not self.takes_encoded and any(isinstance(item, Encoded) for item in items):
+        there = [item for item in items if item is not None]
+        if len(there) < len(items):
+            raise BackendError(f"{self.name}: images that stay on the GPU came in one batch with a JPEG.")
+        if not self.takes_encoded and any(isinstance(item, Encoded) for item in there):
             raise BackendError(f"{self.name}: this graph takes base images, and was given a JPEG.")
-        given = [item for item in items if not isinstance(item, Encoded)]
+        given = [item for item in there if not isinstance(item, Encoded)]
         for image in given:
             if image.shape != self._finish.base_shape or image.dtype != given[0].dtype or not image.flags.c_contiguous:
                 raise BackendError(
                     f"{self.name}: a base image is {image.dtype}{list(image.shape)}; expected contiguous "
                     f"{given[0].dtype}{list(self._finish.base_shape)}, one dtype in a batch."
                 )
-        return self._graph.values(items, self._finish.changes(draws))
+        return self._graph.values(there, self._finish.changes(draws))
 
     def _take(self, count: int) -> torch.Tensor:
         if self._stream is None:
@@ -138,7 +191,22 @@ class DaliBackend:
         """See `Backend.close`."""
         if os.getpid() == self._process:
             self._graph.close()
+            if self._ring is not None:
+                with self._there():
+                    self._ring.close()
         elif self._pipeline is not None:
             # Its threads did not come along through the fork, and its destructor would wait for them for ever.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._pipeline))
         self._pipeline = None
+
+
+def ring_of(recipe: Recipe, stream: torch.cuda.Stream, threads: int, gpu_bytes: int = 0) -> Ring | None:
+    """A ring on a CUDA stream, or None where DALI has to do the recipe's work, or there are no kernels."""
+    if recipe.parity != "exact" or recipe.planned:
+        return None
+    if lack := problem():
+        log.info("batches reach the GPU through DALI, which copies them once more: %s", lack)
+        return None
+    from dali_pipes.backends.cuda import CudaDevice
+
+    return Ring(recipe, CudaDevice(stream), threads=threads, keep_bytes=gpu_bytes)

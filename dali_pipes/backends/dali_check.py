@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import io
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,12 @@ from dali_pipes.arithmetic.dali.selfcheck import VERIFIED_VERSIONS, selfcheck
 from dali_pipes.arithmetic.dali_base import dali_base_image
 from dali_pipes.backends import dali_operators
 from dali_pipes.backends.graphs import Graph
+from dali_pipes.backends.ring import Ring
 from dali_pipes.decode import DecodePolicy, decode, identify
 from dali_pipes.draws import Augment, draw
 from dali_pipes.errors import ParityError
 from dali_pipes.fetch import Encoded
-from dali_pipes.finish import Finish
+from dali_pipes.finish import Changes, Finish
 from dali_pipes.recipe import Recipe
 
 Array = npt.NDArray[Any]
@@ -71,14 +73,49 @@ def _check_finish(version: str, device: str, device_id: int | None) -> None:
     for operator, parts in operators.items():
         for depth in (8, 16):
             recipe = Recipe(size=_SIZE, window=None, depth=depth, **parts)
-            images = [_noise((3, *_SIZE), depth, seed) for seed in range(_COUNT)]
-            finish = Finish(recipe)
-            changes = finish.changes(draw(recipe.augment, 0, 0, np.arange(_COUNT)))
-            expected = torch.empty((_COUNT, *finish.shape), dtype=finish.dtype).numpy()
-            for i, image in enumerate(images):
-                finish.write(expected[i], image, changes, i)
+            images, changes, expected = _finished(recipe)
             graph = Graph(recipe, device, False, _COUNT, 1, device_id)
-            _compare(version, operator, _run(graph, graph.values(images, changes)), list(expected))
+            _compare(f"DALI {version}", operator, _run(graph, graph.values(images, changes)), expected)
+
+
+def check_rings(make: Callable[[Recipe], Ring]) -> None:
+    """Compares what rings compute with the pixel contract, on bytes and 16-bit values; `make` makes one of a recipe.
+
+    Raises:
+        ParityError: an output differs.
+    """
+    for depth in (8, 16):
+        for parts in ({"augment": _VARIED, "mean": _MEAN, "std": _STD}, {"augment": Augment(0.5, 0.5)}):
+            recipe = Recipe(size=_SIZE, window=None, depth=depth, **parts)
+            images, _, expected = _finished(recipe)
+            ring = make(recipe)
+            try:
+                for part in (slice(0, _COUNT), slice(1, 3)):  # a last batch that is smaller
+                    made = ring.run(images[part], draw(recipe.augment, 0, 0, np.arange(_COUNT)[part]))
+                    ring.wait()
+                    _compare("the ring of batches", "finish", list(made.cpu().numpy()), expected[part])
+            finally:
+                ring.close()
+
+
+@functools.lru_cache(maxsize=8)
+def check_ring(device_id: int) -> None:
+    """`check_rings` on a CUDA device; remembers a good outcome."""
+    from dali_pipes.backends.cuda import CudaDevice
+
+    stream = torch.cuda.Stream(device_id)
+    check_rings(lambda recipe: Ring(recipe, CudaDevice(stream), threads=1, slots=2))
+
+
+def _finished(recipe: Recipe) -> tuple[list[Array], Changes, list[Array]]:
+    """Some base images, what is done to them, and what comes out by the pixel contract."""
+    images = [_noise((3, *_SIZE), recipe.depth, seed) for seed in range(_COUNT)]
+    finish = Finish(recipe)
+    changes = finish.changes(draw(recipe.augment, 0, 0, np.arange(_COUNT)))
+    expected = torch.empty((_COUNT, *finish.shape), dtype=finish.dtype).numpy()
+    for i, image in enumerate(images):
+        finish.write(expected[i], image, changes, i)
+    return images, changes, list(expected)
 
 
 def _check_decoding(version: str, parity: str, device: str, device_id: int | None) -> None:
@@ -91,7 +128,7 @@ def _check_decoding(version: str, parity: str, device: str, device_id: int | Non
     graph = Graph(recipe, device, True, len(files), 1, device_id)
     still = Finish(recipe).changes(draw(None, 0, 0, np.arange(len(files))))
     found = _run(graph, graph.values([Encoded(np.frombuffer(file, np.uint8)) for file in files], still))
-    _compare(version, "decoders.image", found, expected)
+    _compare(f"DALI {version}", "decoders.image", found, expected)
 
 
 def _run(graph: Graph, inputs: dict[str, Any]) -> list[Array]:
@@ -105,7 +142,7 @@ def _run(graph: Graph, inputs: dict[str, Any]) -> list[Array]:
     return [np.array(batch.at(i)) for i in range(len(inputs["image"]))]
 
 
-def _compare(version: str, operator: str, found: list[Array], expected: list[Array]) -> None:
+def _compare(what_computes: str, operator: str, found: list[Array], expected: list[Array]) -> None:
     for one, other in zip(found, expected, strict=True):
         if one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes():
             continue
@@ -115,7 +152,7 @@ def _compare(version: str, operator: str, found: list[Array], expected: list[Arr
         else:
             what = f"{one.dtype}{list(one.shape)} instead of {other.dtype}{list(other.shape)}"
         raise ParityError(
-            f"DALI {version} computes {operator} otherwise than the pixel contract, which was verified with DALI "
+            f"{what_computes} computes {operator} otherwise than the pixel contract, which was verified with DALI "
             f"{', '.join(VERIFIED_VERSIONS)}: {what}. Install a verified version, or use backend='torch'."
         )
 

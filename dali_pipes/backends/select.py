@@ -85,7 +85,14 @@ def _installed(module: str) -> bool:
 
 
 def create(
-    name: str, recipe: Recipe, *, batch_size: int, threads: int, decode: bool, device_id: int | None = None
+    name: str,
+    recipe: Recipe,
+    *,
+    batch_size: int,
+    threads: int,
+    decode: bool,
+    device_id: int | None = None,
+    gpu_bytes: int = 0,
 ) -> Backend:
     """A backend of a resolved name.
 
@@ -96,6 +103,7 @@ def create(
         threads: CPU threads it may use.
         decode: whether it is to decode plain JPEGs itself, if it can.
         device_id: the CUDA device of "dali-gpu".
+        gpu_bytes: memory of that device in which base images may stay.
     """
     if name == "torch":
         from dali_pipes.backends.torch import TorchBackend
@@ -105,5 +113,11 @@ def create(
 
     device = name.removeprefix("dali-")
     return DaliBackend(
-        recipe, device=device, batch_size=batch_size, threads=threads, decode=decode, device_id=device_id
+        recipe,
+        device=device,
+        batch_size=batch_size,
+        threads=threads,
+        decode=decode,
+        device_id=device_id,
+        gpu_bytes=gpu_bytes,
     )

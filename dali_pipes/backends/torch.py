@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dali_pipes.backends.base import Named
 from dali_pipes.buffers import BufferPool
 from dali_pipes.draws import Draws
 from dali_pipes.errors import BackendError
@@ -38,7 +39,7 @@ class TorchBackend:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="dali-pipes-torch")
         self._share = threads
 
-    def run(self, items: Sequence[npt.NDArray[Any] | Encoded], draws: Draws) -> torch.Tensor:
+    def run(self, items: Sequence[npt.NDArray[Any] | Encoded | Named], draws: Draws) -> torch.Tensor:
         """See `Backend.run`."""
         batch = self._buffers.take((len(items), *self._finish.shape), self._finish.dtype)
         out, changes = batch.numpy(), self._finish.changes(draws)  # a tensor's items cost more than a small copy
@@ -50,7 +51,7 @@ class TorchBackend:
     def _write(self, out: npt.NDArray[Any], items: Sequence[Any], changes: Changes, part: list[int]) -> None:
         for i in part:
             image = items[i]
-            if isinstance(image, Encoded) or image.shape != self._finish.base_shape:
+            if isinstance(image, (Encoded, Named)) or image.shape != self._finish.base_shape:
                 found = getattr(image, "shape", "encoded")
                 raise BackendError(f"torch: base image {i} is {found}, expected {self._finish.base_shape}.")
         self._finish.write_all(out, items, changes, part)

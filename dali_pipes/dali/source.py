@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dali_pipes.backends.base import Named
 from dali_pipes.backends.graphs import Graph
 from dali_pipes.batch import Batch
 from dali_pipes.draws import Draws
@@ -179,13 +180,13 @@ class _Items:
         self._values: tuple[Any, ...] = ()
         self.changes = tuple(name for name in self._graph.inputs if name not in ("image", "sample"))
 
-    def run(self, items: Sequence[Array | Encoded], draws: Draws) -> torch.Tensor:
+    def run(self, items: Sequence[Array | Encoded | Named], draws: Draws) -> torch.Tensor:
+        shape, dtype = self._finish.base_shape, getattr(items[0], "dtype", None)
         for image in items:
-            first: Any = items[0]
-            if isinstance(image, Encoded) or image.shape != self._finish.base_shape or image.dtype != first.dtype:
+            if isinstance(image, (Encoded, Named)) or image.shape != shape or image.dtype != dtype:
                 raise BackendError(
                     f"a base image is {getattr(image, 'dtype', 'encoded')}{list(getattr(image, 'shape', ()))}; "
-                    f"expected {list(self._finish.base_shape)}, one type in a batch."
+                    f"expected {list(shape)}, one type in a batch."
                 )
         values = self._graph.values([np.ascontiguousarray(image) for image in items], self._finish.changes(draws))
         self._values = tuple(values[name] for name in ("image", *self.changes))

@@ -193,7 +193,14 @@ class HostCuPy:
     def get_function(self, name: str) -> Any:
         def launch(blocks: tuple[int, int, int], threads: tuple[int, int], arguments: tuple[Any, ...]) -> None:
             self.launches.append((name, HostDevice.current))
-            converted = [ctypes.c_int(int(a)) if isinstance(a, np.int32) else pointer(a) for a in arguments]
+            converted = [
+                ctypes.c_int(int(a))
+                if isinstance(a, np.int32)
+                else ctypes.c_void_p(int(a))
+                if isinstance(a, np.uint64)
+                else pointer(a)
+                for a in arguments
+            ]
             getattr(self.library, f"run_{name}")((ctypes.c_uint * 5)(*blocks, *threads), *converted)
 
         return launch

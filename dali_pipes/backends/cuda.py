@@ -1,0 +1,100 @@
+"""A CUDA device for the ring of batches: PyTorch's memory, streams and events, CuPy's copies and kernels.
+
+Not run on a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dali_pipes.arithmetic import kernels
+from dali_pipes.backends.device import Bytes, Pixels
+
+_LOCKED = 1
+"""cudaMemoryTypeHost: what cudaHostAlloc gave, or cudaHostRegister registered."""
+
+
+@dataclass
+class _Tensor:
+    """Memory of PyTorch's allocator, which gives it to others only after what its stream has queued."""
+
+    tensor: torch.Tensor
+
+    @property
+    def address(self) -> int:
+        return self.tensor.data_ptr()
+
+
+class CudaDevice:
+    """One CUDA device and one stream of it; see `device.Device`.
+
+    Args:
+        stream: where everything is queued; decides the device.
+    """
+
+    def __init__(self, stream: torch.cuda.Stream) -> None:
+        import cupy
+
+        self._cupy = cupy
+        self._runtime: Any = cupy.cuda.runtime
+        self._stream = stream
+        self._device = stream.device
+        self._number: int = stream.device.index
+        with self.current():
+            self._external = cupy.cuda.ExternalStream(stream.cuda_stream, self._number)
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Make device and stream those of the calling thread, for PyTorch and for CuPy."""
+        with torch.cuda.stream(self._stream), self._cupy.cuda.Device(self._number):
+            yield
+
+    def memory(self, size: int) -> _Tensor:
+        """See `Device.memory`."""
+        return _Tensor(self.empty((size,), torch.uint8))
+
+    def host(self, size: int) -> Bytes:
+        """See `Device.host`."""
+        with self.current():
+            found: Bytes = torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
+        return found
+
+    def is_locked(self, image: Pixels) -> bool:
+        """See `Device.is_locked`: both ends are, and an entry of a cache never reaches over two registered ranges."""
+        first = image.__array_interface__["data"][0]
+        with self.current():
+            return all(self._locked_at(address) for address in (first, first + image.nbytes - 1))
+
+    def _locked_at(self, address: int) -> bool:
+        try:
+            return int(self._runtime.pointerGetAttributes(address).type) == _LOCKED
+        except self._runtime.CUDARuntimeError:  # CUDA before 11 refuses what it does not know
+            return False
+
+    def copy(self, target: int, source: Pixels) -> None:
+        """See `Device.copy`."""
+        address = source.__array_interface__["data"][0]
+        with self.current():
+            kind = self._runtime.memcpyHostToDevice
+            self._runtime.memcpyAsync(target, address, source.nbytes, kind, self._stream.cuda_stream)
+
+    def finish(self, kernel: str, jobs: int, m: int, inv: int, out: torch.Tensor) -> None:
+        """See `Device.finish`."""
+        with self.current(), self._external:
+            kernels.launch_finish(kernel, jobs, m, inv, out.data_ptr(), out.shape)
+
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """See `Device.empty`."""
+        with self.current():
+            return torch.empty(shape, dtype=dtype, device=self._device)
+
+    def mark(self) -> torch.cuda.Event:
+        """See `Device.mark`."""
+        with self.current():
+            event: torch.cuda.Event = self._stream.record_event()
+        return event

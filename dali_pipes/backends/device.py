@@ -1,0 +1,58 @@
+"""What the ring of batches needs of a GPU, so that its logic is tested without one; the real one is in `cuda`."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+Pixels = npt.NDArray[Any]
+Bytes = npt.NDArray[np.uint8]
+
+
+class Mark(Protocol):
+    """A point in a device's queue."""
+
+    def synchronize(self) -> None:
+        """Wait, on the host, until all that was queued before is done."""
+
+
+class Memory(Protocol):
+    """Memory of a device, free again when the object goes away and what was queued before that is done."""
+
+    @property
+    def address(self) -> int:
+        """Where it begins."""
+
+
+class Device(Protocol):
+    """A GPU with one queue. One thread calls; what is queued is done later, in order."""
+
+    def memory(self, size: int) -> Memory:
+        """Return `size` bytes on the device."""
+
+    def host(self, size: int) -> Bytes:
+        """Return `size` bytes of page-locked main memory."""
+
+    def is_locked(self, image: Pixels) -> bool:
+        """Return whether all of a contiguous array lies in page-locked memory."""
+
+    def copy(self, target: int, source: Pixels) -> None:
+        """Queue a copy of a contiguous array in page-locked memory to an address on the device."""
+
+    def finish(self, kernel: str, jobs: int, m: int, inv: int, out: torch.Tensor) -> None:
+        """Queue one of the kernels `finish_*`.
+
+        Args:
+            kernel: its name.
+            jobs, m, inv: addresses on the device of what `packing.pack_finish` packed.
+            out: [N, C, H, W] on the device: one picture a job.
+        """
+
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """Return a tensor on the device, of memory that is free for what is queued from now on."""
+
+    def mark(self) -> Mark:
+        """Return the queue's end, as it is now."""
