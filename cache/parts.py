@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -64,14 +64,21 @@ class PartsLedger:
         self._lock = ProcessLock()
 
     def note(self, key: Key, parts: Mapping[str, Part]) -> None:
-        """Remembers what ``key`` was made of. Never fails: what cannot be written is not remembered."""
-        if self._read_only:
+        """Remember what ``key`` was made of. Never fails: what cannot be written is not remembered."""
+        self.note_all([(key, parts)])
+
+    def note_all(self, entries: Sequence[tuple[Key, Mapping[str, Part]]]) -> None:
+        """Remember what many keys were made of, in one write; parts that they share are digested once."""
+        if self._read_only or not entries:
             return
-        source, names, others = self._digests(parts)
-        body = key.digest + source + names + b"".join(others).ljust(3 * SLOTS, b"\0")
-        record = seal_signed(body, self._secret)
+        known: dict[tuple[str, Part], bytes] = {}
+        records = []
+        for key, parts in entries:
+            source, names, others = self._digests(parts, known)
+            body = key.digest + source + names + b"".join(others).ljust(3 * SLOTS, b"\0")
+            records.append(seal_signed(body, self._secret))
         with self._lock:
-            self._append(record)
+            self._append(b"".join(records))
 
     def _append(self, record: bytes) -> None:
         try:
@@ -129,13 +136,28 @@ class PartsLedger:
         except (OSError, IntegrityError):
             return []
 
-    def _digests(self, parts: Mapping[str, Part]) -> tuple[bytes, bytes, list[bytes]]:
+    def _digests(
+        self, parts: Mapping[str, Part], known: dict[tuple[str, Part], bytes] | None = None
+    ) -> tuple[bytes, bytes, list[bytes]]:
+        """Digests of the source, the names and the others; ``known`` are those of single parts, and gets more."""
         ordered = sorted(parts.keys() - {self._source})
         if self._source not in parts or not ordered:
             raise EntryError(f"an entry has a part {self._source!r} and others; got {', '.join(sorted(parts))}")
-        names = Key.of(self._secret, names="\0".join(ordered)).digest[:8]
-        others = [Key.of(self._secret, **{name: parts[name] for name in slot}).digest[:3] for slot in _slots(ordered)]
-        return self._source_digest(parts[self._source]), names, others
+        known = {} if known is None else known
+
+        def of(name: str, value: Part) -> bytes:
+            if (name, value) not in known:
+                known[name, value] = Key.of(self._secret, **{name: value}).digest
+            return known[name, value]
+
+        others = [
+            of(slot[0], parts[slot[0]])
+            if len(slot) == 1
+            else Key.of(self._secret, **{n: parts[n] for n in slot}).digest
+            for slot in _slots(ordered)
+        ]
+        names = of("names", "\0".join(ordered))[:8]
+        return of("source", parts[self._source])[:8], names, [other[:3] for other in others]
 
     def _source_digest(self, source: Part) -> bytes:
         return Key.of(self._secret, source=source).digest[:8]

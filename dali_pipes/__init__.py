@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from dali_pipes.errors import UnsteadyError as UnsteadyError
     from dali_pipes.errors import UnsupportedError as UnsupportedError
     from dali_pipes.errors import WorkerError as WorkerError
+    from dali_pipes.features.module import CachedModule as CachedModule
     from dali_pipes.items.cached_dataset import CachedDataset as CachedDataset
     from dali_pipes.loader import Loader as Loader
     from dali_pipes.manifest import Manifest as Manifest
@@ -56,6 +57,7 @@ _HOMES = {
         "ManifestError",
         *("ParityError", "StateError", "TruncatedError", "UnsteadyError", "UnsupportedError", "WorkerError"),
     ),
+    "features.module": ("CachedModule",),
     "items.cached_dataset": ("CachedDataset",),
     "loader": ("Loader",),
     "manifest": ("Manifest", "Sample"),
@@ -65,7 +67,7 @@ _HOMES = {
 }
 """The modules of the public names."""
 
-_ROOMS = ("arithmetic", "backends", "cache", "decode", "items", "parity", "tools")
+_ROOMS = ("arithmetic", "backends", "cache", "decode", "features", "items", "parity", "tools")
 """Packages that are there as attributes without an import of their own, as `dp.cache.open_store`."""
 
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -37,6 +37,9 @@ class Batch:
         matrix: float64[N, 2, 3], where source pixels went, with `Loader(matrix=True)`: (x, y, 1) in pixels of the
             decoded source, centres at halves, to (x, y) of the output; see `transform_points`. With K views
             [N, K, 2, 3], as `image` is [N, K, C, H, W] then.
+        digest: N times 32 bytes that change whenever a sample's pixels may: the first 16 name the content of its
+            source file, the others the frame, the recipe and the draws that took effect. An attribute only, not one of
+            the mapping's keys. If you change the image yourself, they do not name it any more.
     """
 
     image: torch.Tensor
@@ -45,6 +48,7 @@ class Batch:
     id: list[str]
     valid: torch.Tensor | None = None
     matrix: torch.Tensor | None = None
+    digest: list[bytes] | None = None
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         return iter((self.image, self.label))
@@ -54,7 +58,8 @@ class Batch:
 
     def keys(self) -> tuple[str, ...]:
         """Return the names of the fields that are there."""
-        return tuple(field.name for field in fields(self) if getattr(self, field.name) is not None)
+        names = (field.name for field in fields(self) if field.name != "digest")
+        return tuple(name for name in names if getattr(self, name) is not None)
 
     def values(self) -> tuple[Any, ...]:
         """Return the fields that are there, in the order of `keys`."""
@@ -147,17 +152,21 @@ class Batch:
         return f"Batch(image={kind}{list(self.image.shape)} on {self.image.device}, label={self.label.tolist()})"
 
 
-def _flatten(batch: Batch) -> tuple[list[Any], tuple[tuple[str, ...], tuple[str, ...]]]:
+Context = tuple[tuple[str, ...], tuple[str, ...], tuple[bytes, ...] | None]
+"""Names of the fields that hold tensors; `id` and `digest`, which hold none."""
+
+
+def _flatten(batch: Batch) -> tuple[list[Any], Context]:
     there = {name: value for name, value in batch.items() if name != "id"}
-    return list(there.values()), (tuple(there), tuple(batch.id))
+    return list(there.values()), (tuple(there), tuple(batch.id), None if batch.digest is None else tuple(batch.digest))
 
 
-def _unflatten(values: Any, context: Any) -> Batch:
-    names, ids = context
-    return Batch(**dict(zip(names, values)), id=list(ids))
+def _unflatten(values: Any, context: Context) -> Batch:
+    names, ids, digest = context
+    return Batch(**dict(zip(names, values)), id=list(ids), digest=None if digest is None else list(digest))
 
 
-def _flatten_with_keys(batch: Batch) -> tuple[list[tuple[Any, Any]], tuple[tuple[str, ...], tuple[str, ...]]]:
+def _flatten_with_keys(batch: Batch) -> tuple[list[tuple[Any, Any]], Context]:
     values, context = _flatten(batch)
     return [(_pytree.GetAttrKey(name), value) for name, value in zip(context[0], values)], context
 

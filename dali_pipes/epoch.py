@@ -18,6 +18,7 @@ from dali_pipes.batch import Batch
 from dali_pipes.draws import Draws, draw
 from dali_pipes.errors import BackendError, DecodeError
 from dali_pipes.fetch import Encoded, Failure, Fetcher, Item, Pixels, ready, stand_in
+from dali_pipes.made import digests
 from dali_pipes.manifest import Manifest
 from dali_pipes.notices import Notices
 from dali_pipes.plans import Plans
@@ -173,9 +174,14 @@ class Epoch:
         label = torch.from_numpy(self.manifest.labels[index])
         valid = torch.tensor([first for _, _, first in good])
         names = [self.manifest.ids[i] for i in index.tolist()]
-        batch = Batch(image, label, torch.from_numpy(index), names, valid, self._matrix(index))
+        matrix, digest = self._matrix(index), self._digest(index)
+        batch = Batch(image, label, torch.from_numpy(index), names, valid, matrix, digest)
         there: Batch = tree_map_only(torch.Tensor, self._beside, batch)  # all of its tensors on one device
         return there
+
+    def _digest(self, samples: Samples) -> list[bytes]:
+        made = self.fetcher.made(samples)
+        return digests(made, self.recipe, self.backend.name, self._draws(samples))
 
     def _beside(self, values: torch.Tensor) -> torch.Tensor:
         return values if values.is_cuda else self.backend.beside(values)

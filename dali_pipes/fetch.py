@@ -141,6 +141,7 @@ class Fetcher:
             self._extents = Extents(len(manifest), self._store, self._secret, self._ledger, self._policy)
         self._flight = cache.SingleFlight(self._store)
         self._keys: dict[int, cache.Key] = {}
+        self._made = np.zeros((len(manifest), 32), np.uint8)  # pages of it exist when they are written
         self._attributes: dict[int, str] = {}
         self._refused: set[int] = set()
         self._sound: set[bytes] = set()
@@ -175,6 +176,12 @@ class Fetcher:
         parts = key_parts(self._recipe, self._policy, content, kind, frame)
         needed = [parts, {**parts, "attributes": 1}] if self._recipe.depth == 16 else [parts]
         return all(self._store.contains(cache.Key.of(self._secret, **each)) for each in needed)
+
+    def made(self, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        """Return uint8[N, 32]: of each sample that was fetched, 16 bytes that name its source file's content, and 16
+        that name everything else which decides its base image.
+        """
+        return self._made[samples]
 
     def decoded(self, sample: int) -> Pixels | Failure:
         """The base image of a sample, never undecoded; waits for it. Later requests for the sample are decoded here
@@ -230,7 +237,13 @@ class Fetcher:
         frame = int(self._manifest.frames[sample])
         stamp = _stamp(path)
         content, kind, data = self._identify(path, stamp)
-        if self._encoded and kind.dali and frame == 0 and sample not in self._refused:
+        parts = key_parts(self._recipe, self._policy, content, kind, frame)
+        as_it_is = self._encoded and kind.dali and frame == 0 and sample not in self._refused
+        by_dali = self._recipe.dali_base_image and kind.dali and not self._cached
+        # Whose arithmetic makes the base image; the bits are the same under exact parity.
+        made_by = 2 * as_it_is + by_dali if self._recipe.parity == "fast" else 0
+        self._made[sample] = np.frombuffer(content + cache.Key.of(b"", **parts, made_by=made_by).digest, np.uint8)
+        if as_it_is:
             encoded = self._read(path) if data is None else data
             if content not in self._sound:  # once a run: DALI makes gray areas of damage, and knows no limits
                 check_jpeg(encoded, self._policy)
@@ -239,7 +252,6 @@ class Fetcher:
                 self._extents.read(sample, encoded, kind)
             self._books.count(decoded=1, misses=1)
             return Encoded(np.frombuffer(encoded, np.uint8))
-        parts = key_parts(self._recipe, self._policy, content, kind, frame)
         key = cache.Key.of(self._secret, **parts)
         note = cache.Key.of(self._secret, **parts, attributes=1)
         made: list[str] = []

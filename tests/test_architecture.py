@@ -38,10 +38,23 @@ ALLOWED = {
     "dali_pipes.fetch": {
         *("extents", "errors", "notices", "manifest", "recipe", "decode", "arithmetic", "cache", "bookkeeping"),
     },
+    "dali_pipes.made": {"draws", "recipe"},
     "dali_pipes.finish": {"compiled", "errors", "recipe", "draws", "plans", "arithmetic"},
     "dali_pipes.backends": {"errors", "names", "recipe", "draws", "fetch", "finish", "buffers", "arithmetic", "decode"},
     "dali_pipes.epoch": {
-        *("errors", "manifest", "recipe", "draws", "plans", "fetch", "notices", "prefetch", "batch", "backends"),
+        *(
+            "errors",
+            "manifest",
+            "recipe",
+            "draws",
+            "plans",
+            "fetch",
+            "made",
+            "notices",
+            "prefetch",
+            "batch",
+            "backends",
+        ),
     },
     "dali_pipes.loader": {
         *(

@@ -27,7 +27,7 @@ _MAGIC = b"dp-nest1"
 _ALIGN = 64
 _DEEPEST = 64
 _NUMPY_KINDS = "biufcmMSU"
-_TENSORS = {
+TENSOR_TYPES = {
     name: getattr(torch, name)
     for name in (
         *("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"),
@@ -133,7 +133,7 @@ def _node(value: Any, path: str, blobs: list[memoryview], depth: int) -> Any:
 
 def _tensor_node(tensor: torch.Tensor, path: str, blobs: list[memoryview]) -> Any:
     name = str(tensor.dtype).removeprefix("torch.")
-    if tensor.layout is not torch.strided or name not in _TENSORS:
+    if tensor.layout is not torch.strided or name not in TENSOR_TYPES:
         raise ConfigError(
             f"{path} is a {tensor.layout} tensor of {tensor.dtype}: kept are dense ones of plain numbers."
         )
@@ -186,8 +186,8 @@ def _value(node: Any, data: Bytes | _Reader) -> Any:
     if not all(type(side) is int and side >= 0 for side in shape):
         raise ValueError(f"a packed item holds an array of shape {shape}")
     if tag == "T":
-        content = reader.take(math.prod(shape) * _TENSORS[name].itemsize)
-        tensor = torch.empty(shape, dtype=_TENSORS[name])
+        content = reader.take(math.prod(shape) * TENSOR_TYPES[name].itemsize)
+        tensor = torch.empty(shape, dtype=TENSOR_TYPES[name])
         if tensor.numel():
             tensor.reshape(-1).view(torch.uint8).numpy()[:] = content
         return tensor

@@ -1,0 +1,404 @@
+"""A frozen module whose outputs are computed once a sample, in one `nn.Module`: keys, look-up, computing, keeping.
+
+    inputs, ids ──> keys ──> store ──> hits ───────────────┐
+     module ──> digest ─┘      └─────> misses ──> module ──┴─> output, in order
+                                                   └─────> writer ──> store
+
+- A sample's key is made of the module's digest (`digest`, `watch`), the state of autocast and default types, what the
+  module is called with beside the samples (`inputs`), and the sample's name (`identity`).
+- An output is taken apart into columns of one row a sample (`layout`), and each row is one entry of the store that
+  images are kept in, too (`kept`). There is no other format, and nothing is unpickled.
+- Hits are gathered a segment at a time; misses are computed together, each sample once, and written by a thread
+  (`writer`).
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+import weakref
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+
+from dali_pipes import cache
+from dali_pipes.batch import Batch
+from dali_pipes.dataset import open_for_workers
+from dali_pipes.errors import ConfigError, DaliPipesWarning
+from dali_pipes.features import checks, inputs, kept
+from dali_pipes.features.compute import Call, Computer, Made, warn_of_structure
+from dali_pipes.features.identity import Names, keys_of, names_of
+from dali_pipes.features.layout import has_types, join
+from dali_pipes.features.merge import merged
+from dali_pipes.features.state import digest_of_state
+from dali_pipes.features.watch import ModuleWatch
+from dali_pipes.features.writer import Writer
+from dali_pipes.fetch import with_secret
+
+PENDING = 256 << 20
+"""Bytes of features that may wait to be written before a call waits for the writer."""
+
+FORMAT = 1
+"""Belongs into the keys; another one makes all that was kept before unreachable."""
+
+_PREFIX = "module."
+
+
+class CachedModule(nn.Module):
+    """A frozen module that computes the output of each sample once, for all epochs, folds, seeds and heads.
+
+    >>> backbone = nn.Sequential(nn.Flatten(), nn.Linear(12, 4)).requires_grad_(False)
+    >>> cached = CachedModule(backbone, cache_mode="memory")
+    >>> x = torch.rand(2, 3, 2, 2)
+    >>> torch.equal(cached(x, cache_ids=["a", "b"]), cached(x.flip(0), cache_ids=["b", "a"]).flip(0))
+    True
+    >>> cached.stats()["computed"]
+    2
+    >>> cached.close()
+
+    Call it with a `dp.Batch` alone, or as the module itself and with `cache_ids`. The ids are a text, a whole number or
+    bytes for each sample. With a `Batch` everything that decides the pixels is in the keys: the source file's content,
+    the recipe, and the draws of this epoch. With ids of your own it is your job that an id means the same data forever:
+    put into it whatever changes the input (a version of the preprocessing, say). A `Batch` whose image you changed
+    yourself needs ids of your own, too.
+
+    The module is applied without gradients. Its results are tensors of their own on the device of the inputs. The mode
+    of the module is left alone by `train()` of a model that contains this one; call `cached.module.train()` if you mean
+    that. `state_dict()` is the module's own.
+
+    Args:
+        module: frozen: no parameter wants a gradient, and what behaves differently in training is in `eval()` mode.
+        cache_dir: folder of the modes that persist; may be that of the images.
+        cache_mode: one of `cache.MODES`.
+        module_id: "auto" names the module by its weights, buffers, structure, code and settings, so that a changed one
+            never gets old features. Any other text is taken for its name, and then you must change it with the module.
+        key_from_batch: called with the first argument, gives the ids.
+        enabled: False computes everything, as the module itself would; may be changed at any time.
+        enforce_stateless: False allows trainable parameters (which get no gradients) and modules in training mode.
+        async_write: write in a thread; False writes before a call returns.
+        writer_rank: the only rank of a distributed run that writes; by default all do.
+        check_batch: compute the first batch twice, once in two parts, to find modules that mix the samples of a batch.
+        cache_options: further arguments of `cache.open_store`.
+
+    Raises:
+        ConfigError: an argument that cannot work, or a module that must not be cached; the message names what and why.
+    """
+
+    module: nn.Module
+
+    def __init__(
+        self,
+        module: nn.Module,
+        cache_dir: str | os.PathLike[str] | None = None,
+        cache_mode: str = "pinned",
+        *,
+        module_id: str = "auto",
+        key_from_batch: Callable[[Any], Any] | None = None,
+        enabled: bool = True,
+        enforce_stateless: bool = True,
+        async_write: bool = True,
+        writer_rank: int | None = None,
+        check_batch: bool = True,
+        cache_options: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(module, nn.Module):
+            raise ConfigError(f"CachedModule({type(module).__name__}): give an nn.Module.")
+        if not isinstance(module_id, str) or not module_id:
+            raise ConfigError(f'CachedModule(module_id={module_id!r}): give "auto" or a text that names the module.')
+        if enforce_stateless:
+            checks.check_stateless(module)
+        self.enabled = enabled
+        self._module_id, self._key_from_batch = module_id, key_from_batch
+        self._enforce, self._async, self._writer_rank = enforce_stateless, async_write, writer_rank
+        self._check_batch = check_batch
+        self._store = open_for_workers(cache_mode, cache_dir, cache_options)
+        self.module = module
+        self.training = module.training
+        self._register_state_dict_hook(_own_names)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_inner_names)  # type: ignore[no-untyped-call]
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make what belongs to this process."""
+        store, secret = self._store, b""
+        if store.persistent:
+            store, secret = with_secret(store)
+        options = getattr(store, "options", None)
+        ledger = None
+        if store.persistent and store.directory and options is not None:
+            shared: dict[str, Any] = {"read_only": options.read_only, "shared_group": options.shared_group}
+            ledger = cache.PartsLedger(store.directory, secret=secret, **shared)
+        self._kept = kept.Kept(store, secret, ledger)
+        self._writer = Writer(self._kept.write, PENDING, inline=not self._async)
+        self._watch = ModuleWatch(self.module) if self._module_id == "auto" else None
+        self._computer = Computer(self.module, self._check_batch)
+        self._unconfirmed: list[tuple[bytes, list[bytes]]] = []  # written since the weights were last read in full
+        self._counts = dict.fromkeys(("hits", "misses", "repeated", "mixed"), 0)
+        self._process = os.getpid()
+        self._close = weakref.finalize(self, _close, self._process, self._writer, store, ledger)
+
+    # -- calling ------------------------------------------------------------------------------------------------------
+
+    def forward(self, *args: Any, cache_ids: Any = None, **kwargs: Any) -> Any:
+        """Return the module's output for a batch, computing only what is not kept.
+
+        Args:
+            *args: the module's inputs, the samples in their first dimension; or one `dp.Batch`, whose image is the
+                input.
+            cache_ids: N texts, whole numbers or bytes; not needed for a `dp.Batch`.
+            **kwargs: further inputs of the module.
+
+        Raises:
+            ConfigError: ids that do not fit, or an output that cannot be kept. Whatever went wrong in writing earlier
+                features, once.
+        """
+        call, names, _ = self._read_call(args, kwargs, cache_ids)
+        if not self.enabled:
+            return self.module(*call.args, **call.kwargs)
+        self._check_open()
+        self._writer.check()
+        inputs.check_gradients((call.args, call.kwargs))
+        with torch.no_grad():
+            if not names or self._kept.store.mode == "none":
+                return self._computer.run(call)
+            prefix, parts = self._prefix(call)
+            return self._answer(call, names, prefix, parts)
+
+    def _read_call(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], cache_ids: Any
+    ) -> tuple[Call, Names, list[str]]:
+        """The call, the names of its samples for keys, and for people."""
+        if not args:
+            raise ConfigError("CachedModule needs the samples as its first argument, or a dp.Batch.")
+        given, shown = args[0], []
+        if isinstance(given, Batch):
+            args, shown = (given.image, *args[1:]), given.id
+        if not self.enabled:
+            return Call(args, kwargs, 0), [], []
+        if cache_ids is None and self._key_from_batch is not None:
+            cache_ids = self._key_from_batch(given)
+        digest = getattr(given, "digest", None) if isinstance(given, Batch) and cache_ids is None else None
+        if digest is not None:
+            return Call(args, kwargs, len(digest)), [b"d" + each for each in digest], shown
+        if cache_ids is None:
+            raise ConfigError(
+                "CachedModule cannot tell which samples these are: give cache_ids=, a dp.Batch as a Loader makes it, "
+                "or key_from_batch= when it is made."
+            )
+        names, length = names_of(cache_ids), inputs.length(args[0])
+        if length is not None and length != len(names):
+            raise ConfigError(f"{len(names)} cache_ids for {length} samples: give one id for each.")
+        return Call(args, kwargs, len(names)), names, [name[1:].decode("utf-8", "replace") for name in names]
+
+    def _prefix(self, call: Call) -> tuple[bytes, kept.Parts]:
+        """32 bytes of the module and how it is called, and the parts that they are made of."""
+        if self._watch is None:
+            module: str | bytes = self._module_id
+            if self._enforce:
+                checks.check_stateless(self.module)
+        else:
+            if self._watch.look() and self._enforce:
+                checks.check_stateless(self.module)
+            self._settle_silent()
+            module = self._watch.digest
+        parts: dict[str, str | int | bytes] = {
+            "module": module,
+            "state": digest_of_state(call.device),
+            "call": inputs.call_digest((call.args, call.kwargs), call.count),
+            "features": FORMAT,
+        }
+        return b"".join(cache.Key.of(b"", half=half, **parts).digest for half in (0, 1)), parts
+
+    def _answer(self, call: Call, names: Names, prefix: bytes, parts: kept.Parts) -> Any:
+        keys = keys_of(names, prefix, self._kept.secret)
+        number = {key: at for at, key in enumerate(dict.fromkeys(keys))}
+        unique = list(number)
+        found = [hits for hits in self._kept.read(prefix, unique) if has_types(hits.layout, self._computer.named)]
+        sources = [(hits.at, hits.columns) for hits in found]
+        there = {at for rows, _ in sources for at in rows}
+        missing = [at for at in range(len(unique)) if at not in there]
+        layouts = [hits.layout for hits in found]
+        if missing:
+            first = {key: at for at, key in reversed(list(enumerate(keys)))}
+            rows = [first[unique[at]] for at in missing]
+            made = self._compute(
+                call, rows, [unique[at] for at in missing], [names[row] for row in rows], prefix, parts
+            )
+            layouts.append(made[0])
+            sources.append((missing, made[1]))
+        self._counts["hits"] += len(there)
+        self._counts["misses"] += len(missing)
+        self._counts["repeated"] += len(keys) - len(unique)
+        if len({layout.digest for layout in layouts}) > 1:
+            self._counts["mixed"] += 1
+            if self._counts["mixed"] == 1:
+                warn_of_structure()
+            return self._computer.run(call)
+        order = None if len(unique) == len(keys) else [number[key] for key in keys]
+        columns = [
+            merged([(at, columns[leaf]) for at, columns in sources], len(unique), order, call.device)
+            for leaf in range(len(layouts[0].leaves))
+        ]
+        return join(layouts[0], columns, self._computer.named)
+
+    def _compute(
+        self, call: Call, rows: list[int], keys: list[bytes], names: Names, prefix: bytes, parts: kept.Parts
+    ) -> Made:
+        """Layout and columns of the samples at `rows`; they are on their way into the store then."""
+        if len(rows) == call.count or not call.parts_are_clear:
+            layout, columns = self._computer.columns(call)
+            if len(rows) < call.count:
+                columns = [kept.some(column, rows) for column in columns]
+        else:
+            layout, columns = self._computer.columns(call.some(torch.tensor(rows)))
+        if self._watch is not None:
+            changed = self._watch.after_computing(allowed=not self._enforce)
+            if self._enforce:
+                checks.refuse_changed(changed)
+        if self._writes():
+            copies = [kept.on_cpu(column) for column in columns]
+            sources = [name[1:17] if name[:1] == b"d" else name[1:] for name in names]
+            made_of: list[kept.Parts] = [
+                {**parts, "source": source, "sample": name} for source, name in zip(sources, names)
+            ]
+            if self._watch is not None:
+                self._unconfirmed.append((prefix, keys))
+            batch = kept.Batch(prefix, keys, layout, copies, made_of)
+            self._kept.announce(batch)
+            self._writer.submit(batch, kept.size_of(copies))
+        return layout, columns
+
+    def _writes(self) -> bool:
+        options = getattr(self._kept.store, "options", None)
+        if options is not None and options.read_only:
+            return False
+        return self._writer_rank is None or self._writer_rank == _rank()
+
+    def _settle_silent(self) -> None:
+        """Remove what was computed while the weights changed behind PyTorch's back."""
+        watch = self._watch
+        if watch is None or not watch.certain:
+            return
+        if watch.silent:
+            self._writer.flush()
+            for prefix, keys in self._unconfirmed:
+                self._kept.delete(prefix, keys)
+            warnings.warn(
+                f"{watch.silent[0]} of the module was changed through .data or a NumPy view, which PyTorch does not "
+                "notice at once: features computed since the weights were last read in full were removed. Change "
+                "weights under torch.no_grad() by an operation in place, or with load_state_dict.",
+                DaliPipesWarning,
+                stacklevel=2,
+            )
+        self._unconfirmed.clear()
+
+    # -- upkeep -------------------------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Wait until every feature computed so far is published: other processes find it, and a kill does not lose it.
+
+        Raises:
+            cache.StoreIOError: some could not be written; or whatever else went wrong in writing.
+        """
+        self._check_open()
+        if self._watch is not None:
+            self._watch.confirm()
+            self._settle_silent()
+        self._writer.flush()
+
+    def stats(self) -> dict[str, Any]:
+        """Return counters of this instance, as plain JSON values.
+
+        `hits`, `misses`: samples; `repeated`: further ones of the same id in one batch; `computed`: samples that the
+        module was called with, and `checked`: those that it was called with once more to check it; `mixed`: batches
+        that were computed anew because the structures of their samples differ; `pending`: batches that wait to be
+        written; `module`: what names it in keys; `cache`: what the store counts.
+        """
+        module = self._module_id if self._watch is None else self._watch.digest.hex()
+        counts = {**self._counts, "computed": self._computer.computed, "checked": self._computer.checked}
+        return {**counts, "pending": self._writer.pending, "module": module, "cache": self._kept.store.stats()}
+
+    def close(self) -> None:
+        """Write what waits, and close the store. Raises as `flush` does; a second call does nothing."""
+        if self._close.alive:
+            try:
+                self.flush()
+            finally:
+                self._close()
+
+    def _check_open(self) -> None:
+        if not self._close.alive:
+            raise ConfigError("this CachedModule is closed: make a new one, or set enabled=False.")
+        if self._process != os.getpid():
+            self._begin()  # a forked child writes by a thread of its own
+
+    def __enter__(self) -> CachedModule:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- as an nn.Module ----------------------------------------------------------------------------------------------
+
+    def train(self, mode: bool = True) -> CachedModule:
+        """Set the mode of this module alone: what it holds is frozen and keeps its own."""
+        self.training = mode
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        """What the module offers (`fc.in_features`, say)."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name.startswith("_") or name == "module":
+                raise
+            return getattr(self.module, name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in _OF_PROCESS}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._begin()
+
+    def extra_repr(self) -> str:
+        """Return what is said of this module in a model's description."""
+        return f"cache={self._store.mode!r}, enabled={self.enabled}"
+
+
+_OF_PROCESS = ("_kept", "_writer", "_watch", "_computer", "_unconfirmed", "_counts", "_close", "_process")
+
+
+def _rank() -> int:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank()
+    return int(os.environ.get("RANK", "0"))
+
+
+def _own_names(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+    """Write the names of the module alone into a state."""
+    _rename(state, prefix + _PREFIX, prefix)
+
+
+def _inner_names(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Find the names of the module alone in a state."""
+    _rename(state, prefix, prefix + _PREFIX)
+
+
+def _rename(state: dict[str, Any], old: str, new: str) -> None:
+    taken = {name: state.pop(name) for name in list(state) if name.startswith(old)}
+    state.update({new + name[len(old) :]: value for name, value in taken.items()})
+
+
+def _close(process: int, writer: Writer, store: cache.Store, ledger: cache.PartsLedger | None) -> None:
+    if process == os.getpid():
+        writer.close()
+    if ledger is not None:
+        ledger.close()
+    store.close()
