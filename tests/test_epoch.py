@@ -38,7 +38,7 @@ def test_all_tensors_of_a_batch_lie_on_one_device(tmp_path: Path) -> None:
     manifest = manifest_of(tmp_path, pictures(3))
     order = np.arange(3)
     images: list[Any] = [np.zeros((3, 8, 8), np.uint8)] * 3
-    fetcher = SimpleNamespace(extents=lambda samples: None)
+    fetcher = SimpleNamespace(extents=lambda samples: None, made=lambda samples: np.zeros((len(samples), 32), np.uint8))
     epoch = Epoch(manifest, dp.Recipe(8), fetcher, Elsewhere(), "raise", 0, 0, order)  # type: ignore[arg-type]
     batch = epoch.batch(order, images)
     assert batch is not None
