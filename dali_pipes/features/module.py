@@ -35,6 +35,7 @@ from dali_pipes.features.layout import has_types, join
 from dali_pipes.features.merge import merged
 from dali_pipes.features.state import digest_of_state
 from dali_pipes.features.watch import ModuleWatch
+from dali_pipes.features.wrapping import Wrapping
 from dali_pipes.features.writer import Writer
 from dali_pipes.fetch import with_secret
 
@@ -44,10 +45,8 @@ PENDING = 256 << 20
 FORMAT = 1
 """Belongs into the keys; another one makes all that was kept before unreachable."""
 
-_PREFIX = "module."
 
-
-class CachedModule(nn.Module):
+class CachedModule(Wrapping):
     """A frozen module that computes the output of each sample once, for all epochs, folds, seeds and heads.
 
     >>> backbone = nn.Sequential(nn.Flatten(), nn.Linear(12, 4)).requires_grad_(False)
@@ -87,8 +86,6 @@ class CachedModule(nn.Module):
         ConfigError: an argument that cannot work, or a module that must not be cached; the message names what and why.
     """
 
-    module: nn.Module
-
     def __init__(
         self,
         module: nn.Module,
@@ -104,22 +101,18 @@ class CachedModule(nn.Module):
         check_batch: bool = True,
         cache_options: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__()
         if not isinstance(module, nn.Module):
             raise ConfigError(f"CachedModule({type(module).__name__}): give an nn.Module.")
         if not isinstance(module_id, str) or not module_id:
             raise ConfigError(f'CachedModule(module_id={module_id!r}): give "auto" or a text that names the module.')
         if enforce_stateless:
             checks.check_stateless(module)
+        super().__init__(module)
         self.enabled = enabled
         self._module_id, self._key_from_batch = module_id, key_from_batch
         self._enforce, self._async, self._writer_rank = enforce_stateless, async_write, writer_rank
         self._check_batch = check_batch
         self._store = open_for_workers(cache_mode, cache_dir, cache_options)
-        self.module = module
-        self.training = module.training
-        self._register_state_dict_hook(_own_names)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_pre_hook(_inner_names)  # type: ignore[no-untyped-call]
         self._begin()
 
     def _begin(self) -> None:
@@ -346,20 +339,6 @@ class CachedModule(nn.Module):
 
     # -- as an nn.Module ----------------------------------------------------------------------------------------------
 
-    def train(self, mode: bool = True) -> CachedModule:
-        """Set the mode of this module alone: what it holds is frozen and keeps its own."""
-        self.training = mode
-        return self
-
-    def __getattr__(self, name: str) -> Any:
-        """What the module offers (`fc.in_features`, say)."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name.startswith("_") or name == "module":
-                raise
-            return getattr(self.module, name)
-
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in _OF_PROCESS}
 
@@ -379,21 +358,6 @@ def _rank() -> int:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank()
     return int(os.environ.get("RANK", "0"))
-
-
-def _own_names(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
-    """Write the names of the module alone into a state."""
-    _rename(state, prefix + _PREFIX, prefix)
-
-
-def _inner_names(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Find the names of the module alone in a state."""
-    _rename(state, prefix, prefix + _PREFIX)
-
-
-def _rename(state: dict[str, Any], old: str, new: str) -> None:
-    taken = {name: state.pop(name) for name in list(state) if name.startswith(old)}
-    state.update({new + name[len(old) :]: value for name, value in taken.items()})
 
 
 def _close(process: int, writer: Writer, store: cache.Store, ledger: cache.PartsLedger | None) -> None:
