@@ -92,6 +92,7 @@ class JournalReader:
         self._stamp, self._until = (0, 0), 0.0  # of the folder when it was listed, and how long that may be relied on
         self._offsets: dict[str, int] = {}
         self.complete: set[str] = set()  # journals that will not grow any more: not looked at again
+        self._warned = False
         self.unreadable: set[str] = set()  # another user's, who does not share them
 
     def watch(self, stem: str) -> None:
@@ -142,17 +143,19 @@ class JournalReader:
         return grown, gone
 
     def _skip(self, stem: str, error: OSError) -> None:
-        self.unreadable.add(stem)
-        if len(self.unreadable) > 1:
-            return
+        """Leaves out a journal of another user's for good; one that cannot be read otherwise is tried again."""
+        first = not self.unreadable and not self._warned
         if isinstance(error, PermissionError):
+            self.unreadable.add(stem)
             why = (
                 "is another user's and cannot be read (%s): going on without it; later ones are only counted. A cache "
                 "for several users is opened with shared_group= by the first of them"
             )
         else:
-            why = "cannot be read (%s): going on without it; later ones are only counted"
-        LOG.warning(f"%s%s in %s {why}", stem, self._suffix, self._folder.path, error)
+            self._warned = True
+            why = "cannot be read (%s): going on without it"
+        if first:
+            LOG.warning(f"%s%s in %s {why}", stem, self._suffix, self._folder.path, error)
 
     def _list(self) -> list[str]:
         """The journals that there are. A folder of thousands that has not changed is not listed again."""

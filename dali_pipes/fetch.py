@@ -12,15 +12,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import mmap
-import os
-import stat
+import threading
 import time
 import warnings
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,15 +33,13 @@ from dali_pipes.extents import Extents
 from dali_pipes.manifest import Manifest
 from dali_pipes.notices import Notices
 from dali_pipes.recipe import Recipe
+from dali_pipes.source_file import SourceFile
 
 Pixels = npt.NDArray[Any]
 """A base image: uint8 or uint16 [C, H, W], C-contiguous, read-only."""
 
 READ_TRIES = 3
 """How often a file that changes while it is read is begun anew."""
-
-MAPPED_FROM = 64 * 2**20
-"""Source files of at least this many bytes are mapped, not read: one frame of a long file is a small part of it."""
 
 ATTRIBUTES_KEPT = 1000
 """Characters of a sample's attributes that are kept in memory. VOI look-up tables make them a hundred times as long:
@@ -148,6 +143,7 @@ class Fetcher:
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="dali-pipes-fetch")
         self._children = DecoderPool(workers, self._policy.limits)
         self._books = Bookkeeping(manifest.describe, self.notices)
+        self._alone = threading.Lock()
 
     def request(self, sample: int) -> Item | Future[Item]:
         """The base image of a sample, at once if the cache holds it in memory, else as a future.
@@ -168,8 +164,8 @@ class Fetcher:
     def is_cached(self, sample: int) -> bool:
         """Whether the store holds the base image of a sample; False too where its file cannot be read."""
         try:
-            path = self._manifest.resolve(sample)
-            content, kind, _ = self._identify(path, _stamp(path))
+            with self._source(sample) as source:
+                content, kind = self._identify(source)
         except (DaliPipesError, OSError):
             return False
         frame = int(self._manifest.frames[sample])
@@ -227,16 +223,25 @@ class Fetcher:
         return item
 
     def _load(self, sample: int) -> Item:
-        path = self._manifest.resolve(sample)
-        for _ in range(READ_TRIES - 1):
-            with contextlib.suppress(UnsteadyError):
-                return self._load_unchanged(sample, path)
-        return self._load_unchanged(sample, path)
+        try:
+            return self._load_steady(sample)
+        except MemoryError:  # perhaps others took it: once more, alone among those
+            with self._alone:
+                return self._load_steady(sample)
 
-    def _load_unchanged(self, sample: int, path: Path) -> Item:
+    def _load_steady(self, sample: int) -> Item:
+        for _ in range(READ_TRIES - 1):
+            with contextlib.suppress(UnsteadyError), self._source(sample) as source:
+                return self._load_from(source, sample)
+        with self._source(sample) as source:
+            return self._load_from(source, sample)
+
+    def _source(self, sample: int) -> SourceFile:
+        return SourceFile(*self._manifest.locate(sample), lambda size: self._books.count(bytes_read=size))
+
+    def _load_from(self, source: SourceFile, sample: int) -> Item:
         frame = int(self._manifest.frames[sample])
-        stamp = _stamp(path)
-        content, kind, data = self._identify(path, stamp)
+        content, kind = self._identify(source)
         parts = key_parts(self._recipe, self._policy, content, kind, frame)
         as_it_is = self._encoded and kind.dali and frame == 0 and sample not in self._refused
         by_dali = self._recipe.dali_base_image and kind.dali and not self._cached
@@ -244,12 +249,13 @@ class Fetcher:
         made_by = 2 * as_it_is + by_dali if self._recipe.parity == "fast" else 0
         self._made[sample] = np.frombuffer(content + cache.Key.of(b"", **parts, made_by=made_by).digest, np.uint8)
         if as_it_is:
-            encoded = self._read(path) if data is None else data
+            encoded = source.read()
             if content not in self._sound:  # once a run: DALI makes gray areas of damage, and knows no limits
                 check_jpeg(encoded, self._policy)
                 self._sound.add(content)
             if self._extents is not None:
                 self._extents.read(sample, encoded, kind)
+            source.check()
             self._books.count(decoded=1, misses=1)
             return Encoded(np.frombuffer(encoded, np.uint8))
         key = cache.Key.of(self._secret, **parts)
@@ -257,8 +263,8 @@ class Fetcher:
         made: list[str] = []
 
         def compute() -> Pixels:
-            decoded = self._decode(path, data, kind, frame)
-            _check_unchanged(path, stamp)  # or other pixels would be kept under this content's key
+            decoded = self._decode(source, kind, frame)
+            source.check()  # or other pixels would be kept under this content's key
             self._books.tell(sample, decoded)
             if self._recipe.depth == 16:
                 made.append(json.dumps(decoded.attributes))
@@ -281,7 +287,7 @@ class Fetcher:
             else:
                 made.append(attributes.tobytes().decode())
         if self._extents is not None:
-            self._extents.find(sample, lambda: self._read(path) if data is None else data, kind, parts)
+            self._extents.find(sample, source.read, kind, parts)
         self._books.count(**{"misses" if computed else "hits": 1})
         if not made or len(made[-1]) <= ATTRIBUTES_KEPT:
             if made:
@@ -294,35 +300,27 @@ class Fetcher:
             return image
         return apply_window(image, json.loads(attributes), self._recipe.window)
 
-    def _identify(self, path: Path, stamp: cache.FileState) -> tuple[bytes, Kind, bytes | memoryview | None]:
-        """Digest and kind of a source file; its bytes too where they had to be read."""
-        known = self._sources.lookup(path, stamp)
+    def _identify(self, source: SourceFile) -> tuple[bytes, Kind]:
+        """Digest and kind of a source file, which is read only if nobody knows it."""
+        known = self._sources.lookup(source.path, source.state)
         if known is not None:
             content, tag = known
-            return content, Kind.from_tag(tag), None
-        self._policy.limits.check_file(stamp.size)
-        data = self._read(path)
-        kind, content = identify(path, data), cache.content_digest(data)
-        _check_unchanged(path, stamp)
-        self._sources.record(path, stamp, content, kind.tag)
-        return content, kind, data
+            return content, Kind.from_tag(tag)
+        self._policy.limits.check_file(source.state.size)
+        data = source.read()
+        kind, content = identify(source.path, data), cache.content_digest(data)
+        source.check()
+        self._sources.record(source.path, source.state, content, kind.tag)
+        return content, kind
 
-    def _read(self, path: Path) -> bytes | memoryview:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            self._books.count(bytes_read=size)
-            return (
-                file.read() if size < MAPPED_FROM else memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-            )
-
-    def _decode(self, path: Path, data: bytes | memoryview | None, kind: Kind, frame: int) -> Decoded:
+    def _decode(self, source: SourceFile, kind: Kind, frame: int) -> Decoded:
         start = time.perf_counter()
         # Of a file with many frames a child reads what it needs by mapping it, which could end this process if the file
         # were cut short meanwhile.
-        if kind.in_threads and not self._sandbox and (data is not None or not frame):
-            decoded = decode(self._read(path) if data is None else data, kind, frame, self._policy)
+        if kind.in_threads and not self._sandbox and (source.data is not None or not frame):
+            decoded = decode(source.read(), kind, frame, self._policy)
         else:
-            decoded = self._children.decode(path, kind, frame, self._policy)
+            decoded = self._children.decode(source.fd(), kind, frame, self._policy)
         self._books.count(time.perf_counter() - start, decoded=1)
         return decoded
 
@@ -354,19 +352,6 @@ def stand_in(fetcher: Fetcher, failure: Failure, successors: Iterable[int]) -> t
             return sample, item
         tries += 1
     raise DecodeError(f"{failure.error}; nor can the {tries} samples after it that could stand in for it.")
-
-
-def _stamp(path: Path) -> cache.FileState:
-    """What tells a file from what was there before."""
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
-        raise DecodeError("it is not a regular file; only files can be read")
-    return cache.FileState.of(status)
-
-
-def _check_unchanged(path: Path, stamp: cache.FileState) -> None:
-    if _stamp(path) != stamp:
-        raise UnsteadyError("the file changes while it is read; load it when it is complete")
 
 
 def with_secret(store: cache.Store) -> tuple[cache.Store, bytes]:

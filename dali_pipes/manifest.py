@@ -244,6 +244,13 @@ class Manifest(Sequence[Sample]):
             )
         return Path(path)
 
+    def locate(self, index: int) -> tuple[str, str]:
+        """Return the root without links, and the absolute path of a sample's file in it, whose links are not followed.
+
+        Whoever opens the file sees to it that it lies in the root.
+        """
+        return self._real_root, os.path.join(self._real_root, self.paths[index])
+
     @cached_property
     def _real_root(self) -> str:
         return os.path.realpath(self.root)

@@ -37,8 +37,10 @@ ALLOWED = {
     "dali_pipes.extents": {"errors", "decode", "cache"},
     "dali_pipes.fetch": {
         *("extents", "errors", "notices", "manifest", "recipe", "decode", "arithmetic", "cache", "bookkeeping"),
+        "source_file",
     },
     "dali_pipes.made": {"draws", "recipe"},
+    "dali_pipes.source_file": {"errors", "cache"},
     "dali_pipes.finish": {"compiled", "errors", "recipe", "draws", "plans", "arithmetic"},
     "dali_pipes.backends": {"errors", "names", "recipe", "draws", "fetch", "finish", "buffers", "arithmetic", "decode"},
     "dali_pipes.epoch": {

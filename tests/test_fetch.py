@@ -16,8 +16,9 @@ import dali_pipes as dp
 from dali_pipes import cache
 from dali_pipes import fetch as fetch_module
 from dali_pipes.decode import DecodePolicy, Limits
-from dali_pipes.fetch import Encoded, Failure, Fetcher
+from dali_pipes.fetch import Encoded, Failure, Fetcher, ready
 from dali_pipes.manifest import Manifest
+from dali_pipes.source_file import SourceFile
 from tests.settled import settle
 
 RECIPE = dp.Recipe(size=(16, 12))
@@ -372,14 +373,13 @@ def test_a_file_replaced_while_it_is_read_never_gets_under_the_other_content(
     real = Fetcher._decode
     replaced: list[int] = []
 
-    def replacing(self: Fetcher, at: Path, data: Any, kind: Any, frame: int) -> Any:
-        if at == path and not replaced:
+    def replacing(self: Fetcher, source: SourceFile, kind: Any, frame: int) -> Any:
+        if source.path == str(path) and not replaced:
             replaced.append(1)
             new = path.with_suffix(".new")
             new.write_bytes(other)
             os.replace(new, path)
-            return real(self, at, None, kind, frame)
-        return real(self, at, data, kind, frame)
+        return real(self, source, kind, frame)
 
     monkeypatch.setattr(Fetcher, "_decode", replacing)
     during = run(photos, RECIPE, tmp_path / "cache")
@@ -419,12 +419,16 @@ def test_other_content_of_the_same_size_and_mtime(photos: Manifest, tmp_path: Pa
 
 
 def test_a_file_that_never_rests_is_named(photos: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    count = iter(range(1000))
-    real = fetch_module._stamp
-    restless = photos.resolve(2)
-    monkeypatch.setattr(
-        fetch_module, "_stamp", lambda path: real(path)._replace(inode=next(count)) if path == restless else real(path)
-    )
+    real, restless = Fetcher._decode, photos.resolve(2)
+
+    def appending(self: Fetcher, source: SourceFile, kind: Any, frame: int) -> Any:
+        decoded = real(self, source, kind, frame)
+        if source.path == str(restless):
+            with restless.open("ab") as file:
+                file.write(b"more")
+        return decoded
+
+    monkeypatch.setattr(Fetcher, "_decode", appending)
     found = run(photos, RECIPE, tmp_path / "cache")
     assert isinstance(found.failures[2], dp.UnsteadyError)
     assert "changes while it is read" in str(found.failures[2])
@@ -434,14 +438,68 @@ def test_a_file_that_never_rests_is_named(photos: Manifest, tmp_path: Path, monk
 def test_what_another_try_may_mend_is_tried_again(photos: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     with cache.open_store("none") as store:
         fetcher = Fetcher(photos, RECIPE, store, workers=1)
-        real = Fetcher._read
-        monkeypatch.setattr(Fetcher, "_read", lambda *_: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+        real = SourceFile.read
+        monkeypatch.setattr(SourceFile, "read", lambda *_: (_ for _ in ()).throw(OSError(5, "Input/output error")))
         assert isinstance(fetcher.decoded(0), Failure)
         assert "Input/output error" in str(fetcher.failures()[0])
-        monkeypatch.setattr(Fetcher, "_read", real)
+        monkeypatch.setattr(SourceFile, "read", real)
         assert isinstance(fetcher.decoded(0), np.ndarray)
         assert fetcher.failures() == {}
         assert fetcher.counts()["failed"] == 1
+        fetcher.close()
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+def test_a_sample_is_not_blamed_where_memory_runs_out(
+    photos: Manifest, monkeypatch: pytest.MonkeyPatch, encoded: bool
+) -> None:
+    """Once in a sample: it is tried again at once. Twice: it fails, and is tried again when it is next asked for."""
+    raised: list[int] = []
+    real = SourceFile.read
+
+    def short(times: int) -> None:
+        def read(source: SourceFile) -> Any:
+            if len(raised) < times:
+                raised.append(1)
+                raise MemoryError
+            return real(source)
+
+        raised.clear()
+        monkeypatch.setattr(SourceFile, "read", read)
+
+    with cache.open_store("none") as store:
+        fetcher = Fetcher(photos, RECIPE, store, workers=1, encoded=encoded)
+        short(1)
+        assert not isinstance(ready(fetcher.request(0)), Failure)
+        assert fetcher.counts()["failed"] == 0
+        short(2)
+        lost = ready(fetcher.request(1))
+        assert isinstance(lost, Failure)
+        assert isinstance(lost.error, dp.WorkerError)
+        assert "memory ran out while it was decoded, which may be no fault of the file" in str(lost.error)
+        assert not isinstance(ready(fetcher.request(1)), Failure)
+        assert fetcher.failures() == {}
+        fetcher.close()
+
+
+def test_decoders_say_that_memory_ran_out_and_not_that_a_file_is_damaged(
+    everything: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dali_pipes.decode import api
+
+    def out_of_memory(*_: Any) -> Any:
+        raise MemoryError
+
+    for name in ("decode_jpeg", "decode_raster", "decode_dicom"):
+        monkeypatch.setattr(api, name, out_of_memory)
+    monkeypatch.setattr(fetch_module.DecoderPool, "decode", out_of_memory)
+    with cache.open_store("none") as store:
+        fetcher = Fetcher(everything, RECIPE, store, workers=1)
+        for sample in range(len(everything)):
+            lost = fetcher.decoded(sample)
+            assert isinstance(lost, Failure)
+            assert isinstance(lost.error, dp.WorkerError)
+        assert not any(fetcher._books.lost(sample) for sample in range(len(everything)))
         fetcher.close()
 
 

@@ -169,7 +169,7 @@ def _keys_of(directory: Path, manifest: Manifest, ids: set[str], groups: set[str
             path = manifest.resolve(sample.index)
             if path.is_file():
                 contents.add(content_digest(path.read_bytes()))
-            contents |= sources.contents(path)
+            contents |= sources.contents(manifest.locate(sample.index)[1])
         return sorted({key for content in contents for key in ledger.keys_of(content)}, key=lambda key: key.hex)
     finally:
         sources.close()
@@ -181,7 +181,8 @@ def _explain(args: argparse.Namespace) -> int:
     from dali_pipes.decode import identify
     from dali_pipes.fetch import key_parts
 
-    path = Path(os.path.realpath(os.path.join(args.root or "", args.file)))
+    root = Path(os.path.realpath(args.root or args.file.parent))
+    path = root / (args.file if args.root else args.file.name)
     data, recipe = path.read_bytes(), common.recipe_of(args)
     kind, content = identify(path, data), content_digest(data)
     parts = key_parts(recipe, recipe.decode_policy, content, kind, args.frame)

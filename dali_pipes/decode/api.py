@@ -18,7 +18,7 @@ from dali_pipes.decode.jpeg import decode_jpeg
 from dali_pipes.decode.limits import Limits
 from dali_pipes.decode.policy import Decoded, DecodePolicy, Kind
 from dali_pipes.decode.raster import FORMATS, RASTER, decode_raster
-from dali_pipes.errors import DaliPipesError, DecodeError, LimitError, NoImageError, TruncatedError
+from dali_pipes.errors import DaliPipesError, DecodeError, NoImageError, TruncatedError
 
 DEFAULT = DecodePolicy()
 DEFAULT_LIMITS = Limits()
@@ -66,10 +66,8 @@ def decode_distinct(data: bytes | memoryview, kind: Kind, frame: int, policy: De
             if policy.depth == 8:
                 return Decoded(pixels)
             return Decoded(pixels * np.uint16(257), {**RASTER, "windowed": False})
-    except DaliPipesError:
+    except (DaliPipesError, MemoryError):  # who runs out of memory knows whether the file is to blame
         raise
-    except MemoryError:
-        raise LimitError("there is not enough memory to decode the file") from None
     except Exception as error:  # whatever a library throws at odd bytes; unquoted, for it may hold what the file says
         raise DecodeError(
             f"{type(error).__name__} in the decoder: the file is damaged, or of a kind that is not read"

@@ -1,17 +1,19 @@
 """Decoding in child processes: for codecs that hold the GIL, and for files that nobody trusts.
 
 Children are started with subprocess (never forked from this process, and without multiprocessing, so that a user's
-script needs no `__main__` guard), import neither torch nor the user's script, and end when their parent does. Headers
-travel as JSON over a socket pair, pixels through a memory file that both map; nothing is pickled. A child that crashes,
-hangs or wants too much memory costs one file: its error names the signal or the limit, and the next file gets a new
-child.
+script needs no `__main__` guard), import neither torch nor the user's script, and end when their parent does. They get
+a short list of environment variables, and can open no file to write, no socket and no other program (`confine`). Files
+are opened by the parent: their descriptors and JSON travel over a socket pair, pixels through a memory file, whose
+size a child cannot reduce; nothing is pickled. A child that hangs or wants too much memory costs one file: its error
+names the limit, and the next file gets a new child. A file whose child was killed gets one further try, alone, because
+another file's hunger for memory may have killed it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
-import mmap
 import os
 import queue
 import signal
@@ -21,14 +23,16 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from dali_pipes import errors
 from dali_pipes.decode.api import DEFAULT, finish
+from dali_pipes.decode.confine import environment
 from dali_pipes.decode.limits import Limits
 from dali_pipes.decode.policy import Decoded, DecodePolicy, Kind
 from dali_pipes.decode.wire import Gone, receive, send
@@ -45,6 +49,14 @@ _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM
 _MEMORY_KEPT = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=134217728:glibc.malloc.hugetlb=1"
 _START_SECONDS = 60.0
 _END_SECONDS = 5.0
+_SEALS = 0x0002 | 0x0001  # F_SEAL_SHRINK, and F_SEAL_SEAL: no further ones
+_ADD_SEALS = 1033
+_TYPES = ("|u1", "<u2")
+
+Source = str | os.PathLike[str] | int
+"""A path, or a descriptor that is open for reading."""
+
+T = TypeVar("T")
 
 
 class DecoderPool:
@@ -64,19 +76,40 @@ class DecoderPool:
         self._pid = os.getpid()
         self._closed = False
         self._lock = threading.Lock()
+        self._alone = threading.Lock()
         self._children: set[_Child] = set()
         self._slots: queue.LifoQueue[_Child | None] = queue.LifoQueue()
         for _ in range(self.workers):
             self._slots.put(None)
 
-    def decode(
-        self, path: str | os.PathLike[str], kind: Kind, frame: int = 0, policy: DecodePolicy = DEFAULT
-    ) -> Decoded:
-        """As `decode.decode`, from a path, in a child; waits for a free one.
+    def decode(self, source: Source, kind: Kind, frame: int = 0, policy: DecodePolicy = DEFAULT) -> Decoded:
+        """As `decode.decode`, in a child; waits for a free one.
 
-        Raises the same errors; LimitError too where a limit of time or memory is exceeded, WorkerError where the child
-        crashed, was killed or could not be started, OSError where the file can't be read, ConfigError after `close`.
+        Raises the same errors; LimitError too where a limit of time or memory is exceeded, WorkerError where two
+        children crashed, were killed or could not be started, OSError where the file can't be read, ConfigError after
+        `close`.
         """
+        request = {"want": "pixels", "tag": kind.tag, "frame": frame, "policy": policy.as_dict()}
+        return self._tried(source, lambda child, fd: finish(child.decode(request, fd, self.limits), policy))
+
+    def count_frames(self, source: Source) -> int:
+        """As `decode.frames`, in a child, with the errors of `decode`."""
+        return self._tried(source, lambda child, fd: int(child.ask({"want": "frames"}, fd, self.limits)["frames"]))
+
+    def _tried(self, source: Source, work: Callable[[_Child, int], T]) -> T:
+        with _opened(source) as fd:
+            try:
+                with self._borrowed() as child:
+                    return work(child, fd)
+            except WorkerError:
+                if self._closed:
+                    raise
+            with self._alone, self._borrowed() as child:
+                return work(child, fd)
+
+    @contextlib.contextmanager
+    def _borrowed(self) -> Iterator[_Child]:
+        """A child of one's own, started if need be; one that does not outlive its work is replaced."""
         if self._pid != os.getpid():
             self._begin()
         child = self._slots.get()
@@ -88,8 +121,7 @@ class DecoderPool:
                 if child is None:
                     child = _Child()
                     self._children.add(child)
-            request = {"path": os.fsdecode(path), "tag": kind.tag, "frame": frame, "policy": policy.as_dict()}
-            return finish(child.decode(request, self.limits), policy)
+            yield child
         finally:
             with self._lock:
                 if child is not None:
@@ -138,7 +170,6 @@ class _Child:
     """One child process and its end of the socket and the memory file. Used by one thread at a time."""
 
     def __init__(self) -> None:
-        self._map: mmap.mmap | None = None
         package = Path(errors.__file__).parent
         with contextlib.ExitStack() as undo:
             try:
@@ -154,7 +185,7 @@ class _Child:
                         stdin=subprocess.DEVNULL,
                         stdout=subprocess.DEVNULL,
                         stderr=subprocess.DEVNULL,  # codec libraries print; what they print may quote the file
-                        env={**os.environ, **_ONE_THREAD, "GLIBC_TUNABLES": _tunables()},
+                        env={**environment(), **_ONE_THREAD, "GLIBC_TUNABLES": _tunables()},
                         start_new_session=True,  # Ctrl-C in a terminal goes to every process of the group
                     )
             except OSError as error:
@@ -164,12 +195,21 @@ class _Child:
         self._ready = False
         self.alive = True
 
-    def decode(self, request: dict[str, Any], limits: Limits) -> Decoded:
+    def decode(self, request: dict[str, Any], fd: int, limits: Limits) -> Decoded:
+        reply = self.ask(request, fd, limits)
+        try:
+            return self._result(reply, limits)
+        except (KeyError, TypeError, ValueError, OSError):
+            self.kill()
+            raise WorkerError("the decoder process gave an answer that makes no sense") from None
+
+    def ask(self, request: dict[str, Any], fd: int, limits: Limits) -> dict[str, Any]:
+        """The child's reply to a request about a file; raises the error that it names."""
         try:
             if not self._ready:
                 receive(self._socket, time.monotonic() + _START_SECONDS)
                 self._ready = True
-            send(self._socket, {**request, "memory_bytes": limits.memory_bytes, "seconds": limits.seconds})
+            send(self._socket, {**request, "memory_bytes": limits.memory_bytes, "seconds": limits.seconds}, fd)
             reply = receive(self._socket, time.monotonic() + limits.seconds)
         except TimeoutError:
             self.kill()
@@ -183,14 +223,21 @@ class _Child:
             raise
         if "error" in reply:
             raise _named(reply)
-        return self._result(reply)
+        return reply
 
-    def _result(self, reply: dict[str, Any]) -> Decoded:
-        dtype, shape = np.dtype(reply["dtype"]), tuple(reply["shape"])
-        size = dtype.itemsize * int(np.prod(shape))
-        if self._map is None or len(self._map) < size:
-            self._map = mmap.mmap(self._file, os.fstat(self._file).st_size, prot=mmap.PROT_READ)
-        pixels = np.frombuffer(self._map, dtype, size // dtype.itemsize).reshape(shape).copy()
+    def _result(self, reply: dict[str, Any], limits: Limits) -> Decoded:
+        """The pixels, copied by a read: nothing that the child does to the file meanwhile can end this process."""
+        height, width, channels = (int(side) for side in reply["shape"])
+        if reply["dtype"] not in _TYPES or not 1 <= channels <= 4 or min(height, width) < 1:
+            raise ValueError("no image")
+        limits.check_frame(height, width, channels * np.dtype(reply["dtype"]).itemsize)
+        pixels = np.empty((height, width, channels), reply["dtype"])
+        view, at = pixels.reshape(-1).view(np.uint8).data, 0
+        while at < len(view):
+            done = os.preadv(self._file, [view[at:]], at)
+            if not done:
+                raise ValueError("the pixels are not there")
+            at += done
         return Decoded(pixels, reply["attributes"], reply["facts"])
 
     def _obituary(self) -> DecodeError:
@@ -242,8 +289,22 @@ def _tunables() -> str:
     return f"{_MEMORY_KEPT}:{theirs}" if theirs else _MEMORY_KEPT  # the last one counts
 
 
+@contextlib.contextmanager
+def _opened(source: Source) -> Iterator[int]:
+    if isinstance(source, int):
+        yield source
+        return
+    fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
 def _memory_file() -> int:
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("dali-pipes-pixels")
+        fd = os.memfd_create("dali-pipes-pixels", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        fcntl.fcntl(fd, _ADD_SEALS, _SEALS)
+        return fd
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())

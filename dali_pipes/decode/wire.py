@@ -1,4 +1,4 @@
-"""Messages between a DecoderPool and its children: a length in 8 bytes, then JSON."""
+"""Messages between a DecoderPool and its children: a length in 8 bytes, with at most one descriptor, then JSON."""
 
 from __future__ import annotations
 
@@ -15,19 +15,40 @@ class Gone(Exception):
     """The other end has closed."""
 
 
-def send(sock: socket.socket, message: dict[str, Any]) -> None:
-    """Send one message; raises OSError."""
+def send(sock: socket.socket, message: dict[str, Any], fd: int | None = None) -> None:
+    """Send one message, with a descriptor; raises OSError."""
     body = json.dumps(message).encode()
+    head = struct.pack("<Q", len(body))
     sock.settimeout(None)
-    sock.sendall(struct.pack("<Q", len(body)) + body)
+    done = 0 if fd is None else socket.send_fds(sock, [head], [fd])
+    sock.sendall(head[done:] + body)
 
 
 def receive(sock: socket.socket, deadline: float | None = None) -> dict[str, Any]:
-    """The next message; raises TimeoutError at `deadline` (time.monotonic), Gone when the other end has closed."""
-    (size,) = struct.unpack("<Q", _exactly(sock, 8, deadline))
+    """Return the next message.
+
+    Raises TimeoutError at `deadline` (time.monotonic), Gone when the other end has closed, or sends no message.
+    """
+    return _message(_exactly(sock, 8, deadline), sock, deadline)
+
+
+def receive_with_fd(sock: socket.socket) -> tuple[dict[str, Any], int | None]:
+    """Return the next message and the descriptor that came with it; raises Gone when the other end has closed."""
+    sock.settimeout(None)
+    head, fds, _, _ = socket.recv_fds(sock, 8, 1)
+    if not head:
+        raise Gone
+    return _message(head + _exactly(sock, 8 - len(head), None), sock, None), fds[0] if fds else None
+
+
+def _message(head: bytes, sock: socket.socket, deadline: float | None) -> dict[str, Any]:
+    (size,) = struct.unpack("<Q", head)
     if size > _MAX:
         raise Gone
-    found = json.loads(_exactly(sock, size, deadline))
+    try:
+        found = json.loads(_exactly(sock, size, deadline))
+    except (ValueError, RecursionError):
+        raise Gone from None
     if not isinstance(found, dict):
         raise Gone
     return found

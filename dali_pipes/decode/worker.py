@@ -6,25 +6,29 @@ processor time, for then nobody may be left to kill it.
 
 from __future__ import annotations
 
+import errno
 import logging
 import mmap
 import os
 import resource
 import signal
 import socket
+import sys
 import warnings
 from typing import Any
 
 import numpy as np
 
-from dali_pipes.decode.api import decode_distinct
+from dali_pipes.decode.api import decode_distinct, frames
+from dali_pipes.decode.confine import confine
 from dali_pipes.decode.policy import Kind, policy_from_dict
-from dali_pipes.decode.wire import Gone, receive, send
-from dali_pipes.errors import DaliPipesError, LimitError, TruncatedError
+from dali_pipes.decode.wire import Gone, receive_with_fd, send
+from dali_pipes.errors import DaliPipesError, LimitError, TruncatedError, WorkerError
 
 
 def main(socket_fd: int, memory_fd: int) -> None:
     """Serve until the other end closes."""
+    sys.dont_write_bytecode = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end ends this
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
@@ -32,18 +36,22 @@ def main(socket_fd: int, memory_fd: int) -> None:
     memory = Memory(memory_fd)
     with socket.socket(fileno=socket_fd) as sock:
         try:
-            send(sock, {"ready": True})
+            send(sock, {"ready": True, "confined": confine()})
             while True:
-                send(sock, answer(receive(sock), memory))
+                request, fd = receive_with_fd(sock)
+                send(sock, answer(request, fd, memory))
         except (Gone, OSError):
             return
 
 
-def answer(request: dict[str, Any], memory: Memory) -> dict[str, Any]:
-    """The reply to one request; the pixels are in the memory file."""
+def answer(request: dict[str, Any], fd: int | None, memory: Memory) -> dict[str, Any]:
+    """Return the reply to a request about the file behind `fd`, which it closes; pixels are in the memory file."""
+    granted = True
     try:
-        limit(request["seconds"], request["memory_bytes"])
-        view = mapped(request["path"])
+        granted = limit(request["seconds"], request["memory_bytes"])
+        view = mapped(fd)
+        if request["want"] == "frames":
+            return {"frames": frames(view)}
         policy = policy_from_dict(request["policy"])
         done = decode_distinct(view, Kind.from_tag(request["tag"]), request["frame"], policy)
         memory.publish(done.pixels)
@@ -56,21 +64,29 @@ def answer(request: dict[str, Any], memory: Memory) -> dict[str, Any]:
     except DaliPipesError as error:
         return {"error": type(error).__name__, "message": str(error)}
     except MemoryError:
-        return {"error": LimitError.__name__, "message": "decoding needs more memory than Limits.memory_bytes allows"}
+        if granted:
+            why = "decoding needs more memory than Limits.memory_bytes allows"
+            return {"error": LimitError.__name__, "message": why}
+        why = "memory ran out below Limits.memory_bytes: a limit of this process (ulimit -v) is lower"
+        return {"error": WorkerError.__name__, "message": why}
     except OSError as error:
         return {"error": "OSError", "errno": error.errno or 5, "message": ""}
     except Exception as error:  # an error of ours: named, but not quoted, for it may hold what the file says
         return {"error": "DecodeError", "message": f"an unexpected {type(error).__name__} in the decoder"}
 
 
-def mapped(path: str) -> memoryview:
-    """The file's bytes, not read yet; raises OSError, TruncatedError for an empty file."""
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
+def mapped(fd: int | None) -> memoryview:
+    """Return a file's bytes, not read yet; closes `fd`. Raises OSError, TruncatedError for an empty file."""
+    if fd is None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    try:
+        size = os.fstat(fd).st_size
         if not size:
             raise TruncatedError("the file is empty")
         _add_memory(size)
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        return memoryview(mmap.mmap(fd, 0, access=mmap.ACCESS_READ))
+    finally:
+        os.close(fd)
 
 
 class Memory:
@@ -89,13 +105,15 @@ class Memory:
         np.copyto(np.frombuffer(self._map, pixels.dtype, pixels.size), pixels.reshape(-1))
 
 
-def limit(seconds: float, memory_bytes: int) -> None:
-    """Limits of this process from here on: processor time (a backstop, a little more than the parent's clock) and
-    address space.
+def limit(seconds: float, memory_bytes: int) -> bool:
+    """Limit this process from here on: processor time (a backstop, a little more than the parent's clock) and address
+    space. Returns whether it may really have so much address space.
     """
     used = resource.getrusage(resource.RUSAGE_SELF)
     _set(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + seconds) + 2)
-    _set(resource.RLIMIT_AS, _address_space() + memory_bytes)
+    wanted = _address_space() + memory_bytes
+    _set(resource.RLIMIT_AS, wanted)
+    return resource.getrlimit(resource.RLIMIT_AS)[0] >= wanted
 
 
 def _add_memory(size: int) -> None:
