@@ -12,7 +12,6 @@ import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -22,7 +21,6 @@ from torch.utils.data import Dataset, get_worker_info
 
 from dali_pipes import cache
 from dali_pipes.arguments import check_cache
-from dali_pipes.columns import TextColumn
 from dali_pipes.cores import default_workers
 from dali_pipes.draws import Augment, draw, seeded
 from dali_pipes.epoch import SUBSTITUTE_TRIES
@@ -32,7 +30,7 @@ from dali_pipes.fetch import Encoded, Failure, Fetcher, Item, Pixels, ready, sta
 from dali_pipes.finish import Finish
 from dali_pipes.manifest import Manifest
 from dali_pipes.recipe import Recipe
-from dali_pipes.rows import Table, check
+from dali_pipes.rows import KNOWN
 
 ON_ERROR = ("raise", "substitute")
 """What may become of a sample that cannot be decoded; the length of a map-style data set cannot change, so none is
@@ -282,35 +280,9 @@ def manifest_of_rows(rows: Sequence[Row], root: str | os.PathLike[str] | None = 
     missing = [str(i) for i, path in enumerate(named) if not path]
     if missing or not rows:
         raise ManifestError(f"rows {', '.join(missing[:20]) or '(none given)'}: give each a 'path' or an 'image_path'.")
-    paths = [os.path.abspath(os.path.join(root or "", os.fspath(path))) for path in named if path]
-    base = Path(os.path.abspath(root) if root is not None else os.path.commonpath([os.path.dirname(p) for p in paths]))
-    columns = {"path": [os.path.relpath(path, base).replace(os.sep, "/") for path in paths]}
-    for name in ("label", "id", "frame", "split", "group"):
-        if any(row.get(name) is not None for row in rows):
-            columns[name] = [_text(row.get(name)) for row in rows]
-    frames, labels, classes = check(Table("rows", columns, range(len(rows))))
-    ids = columns.get("id") or [f"{p}#{f}" if f else p for p, f in zip(columns["path"], frames.tolist())]
-    blank = [""] * len(rows)
-    return Manifest(
-        root=base,
-        paths=TextColumn(columns["path"]),
-        ids=TextColumn(ids),
-        frames=frames,
-        labels=labels,
-        splits=TextColumn(columns.get("split", blank)),
-        groups=TextColumn(columns.get("group", blank)),
-        classes=classes,
-    )
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, (bool, np.bool_)):
-        return str(int(value))
-    if isinstance(value, (float, np.floating)) and float(value).is_integer():
-        return str(int(value))  # how tables read whole numbers where some are missing
-    return str(value)
+    records = [{**row, "path": os.path.join(root or "", path)} for row, path in zip(rows, named) if path]
+    names = [name for name in KNOWN if any(row.get(name) is not None for row in records)]
+    return Manifest.from_records([{name: row.get(name) for name in names} for row in records], root)
 
 
 def _close(fetchers: dict[int, Fetcher], store: cache.Store) -> None:

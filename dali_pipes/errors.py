@@ -21,6 +21,9 @@
 The disk cache has a tree of its own (`cache.CacheError`), because it stands alone.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class DaliPipesWarning(UserWarning):
     """What a user must act on, though the work goes on; shown without any configuration of logging."""
@@ -38,12 +41,13 @@ class ManifestError(DaliPipesError, ValueError):
     """Rows of a manifest that cannot be used; the message names them.
 
     Attributes:
-        problems: line number to reason, for every bad row; of a folder, number of the file in sorted order to reason.
+        problems: line number to reason, for every bad row; of a folder, number of the file in sorted order to reason;
+            of splits, name of the group or file to the splits that it lies in.
     """
 
-    def __init__(self, message: str, problems: dict[int, str] | None = None) -> None:
+    def __init__(self, message: str, problems: Mapping[int, str] | Mapping[str, str] | None = None) -> None:
         super().__init__(message)
-        self.problems = problems or {}
+        self.problems: dict[Any, str] = dict(problems or {})
 
 
 class DecodeError(DaliPipesError):

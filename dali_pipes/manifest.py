@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from dali_pipes.columns import TextColumn
 from dali_pipes.errors import ConfigError, ManifestError
-from dali_pipes.rows import MOST_LINES, Table, check, read_csv, read_parquet
-
-T = TypeVar("T")
-
-SHOW_PATHS = "DALI_PIPES_SHOW_PATHS"
-"""Environment variable: set to 1, messages name samples by their paths, which may identify patients."""
+from dali_pipes.privacy import SHOW_PATHS as SHOW_PATHS
+from dali_pipes.privacy import described, hint
+from dali_pipes.rows import Reading, Table, check
+from dali_pipes.sources import Source, Sources
+from dali_pipes.splits import assign, check_fractions, leaks
 
 
 @dataclass(frozen=True)
@@ -51,15 +50,21 @@ class Sample:
 
 
 @dataclass(frozen=True, eq=False)
-class Manifest(Sequence[Sample]):
-    """Samples as columns; build one with `from_csv`, `from_parquet`, `from_folder` or `from_dicom_tree`.
+class Manifest(Sources, Sequence[Sample]):
+    """Samples as columns; build one with one of the methods whose names begin with `from_`.
 
     Attributes:
         root: the folder that paths are relative to.
         paths, ids, splits, groups: text, one value a sample.
         frames: int32[N].
-        labels: int64[N].
+        labels: int64[N], -1 where there is none.
         classes: names of the class numbers, where the source gave names; else empty.
+        targets: numbers to be predicted: name to float32[N], NaN where one is missing.
+        columns: the source's further columns: name to text.
+        rows: int64[N], where each sample stands in its source: rows of a table without its header and blank lines
+            (as pandas reads it), counted from 0. They stay with the samples in subsets.
+
+    Arrays are read-only, because the digest of a manifest is remembered.
     """
 
     root: Path
@@ -70,109 +75,36 @@ class Manifest(Sequence[Sample]):
     splits: TextColumn
     groups: TextColumn
     classes: tuple[str, ...] = ()
+    targets: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    columns: Mapping[str, TextColumn] = field(default_factory=dict)
+    rows: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+
+    def __post_init__(self) -> None:
+        if len(self.rows) != len(self.labels):
+            object.__setattr__(self, "rows", np.arange(len(self.labels)))
+        for name in ("frames", "labels", "rows"):
+            object.__setattr__(self, name, _read_only(getattr(self, name)))
+        object.__setattr__(self, "targets", {name: _read_only(values) for name, values in self.targets.items()})
 
     @classmethod
-    def from_csv(
-        cls,
-        path: str | os.PathLike[str],
-        root: str | os.PathLike[str] | None = None,
-        classes: Sequence[str] | None = None,
-    ) -> Manifest:
-        """Reads a CSV with a header row: column `path`, and optionally `label`, `id`, `frame`, `split`, `group`.
-
-        Labels that are all whole numbers stay as they are; other labels are class names, numbered in the order of
-        `classes`, or sorted (give `classes` where several manifests must number alike). Without a `label` column every
-        label is -1. Further columns are ignored.
-
-        Args:
-            path: the CSV, UTF-8.
-            root: the folder that paths are relative to; the CSV's own folder by default.
-
-        Raises:
-            ManifestError: the file is missing or malformed, or rows cannot be used; every bad row is named.
-        """
-        return cls._from_table(Path(root) if root is not None else Path(path).parent, read_csv(Path(path)), classes)
-
-    @classmethod
-    def from_parquet(
-        cls,
-        path: str | os.PathLike[str],
-        root: str | os.PathLike[str] | None = None,
-        classes: Sequence[str] | None = None,
-    ) -> Manifest:
-        """Reads a Parquet file with the columns of `from_csv`; needs pyarrow (`pip install 'dali-pipes[features]'`)."""
-        return cls._from_table(Path(root) if root is not None else Path(path).parent, read_parquet(Path(path)), classes)
-
-    @classmethod
-    def from_folder(cls, root: str | os.PathLike[str]) -> Manifest:
-        """Lists `root/<class>/**`: every file whose content is an image, labelled by its class folder in sorted order.
-
-        Raises:
-            ManifestError: no such folder, no image in it, or files or folders that cannot be read, all of them named.
-        """
-        from dali_pipes.decode import sniff_file
-
-        base = _folder(root)
-        classes = sorted(entry.name for entry in os.scandir(base) if entry.is_dir() and not entry.name.startswith("."))
-        files = [(relative, name) for name in classes for relative in _files(base, name)]
-        rows = [row for row, kind in zip(files, _looked_into(base, [path for path, _ in files], sniff_file)) if kind]
-        if not rows:
-            raise ManifestError(f"{base}: no image found in its class folders; expected <root>/<class>/<image files>.")
-        paths, labels = zip(*rows)
-        return cls._from_table(base, Table(str(base), {"path": list(paths), "label": list(labels)}, range(len(rows))))
-
-    @classmethod
-    def from_dicom_tree(cls, root: str | os.PathLike[str], without_preamble: bool = False) -> Manifest:
-        """Lists every frame of every DICOM file under `root`, found by content; labels are -1, the folder is the group.
-
-        Args:
-            without_preamble: list also what begins like a DICOM data set without the preamble and its DICM.
-
-        Raises:
-            ManifestError: no such folder, no DICOM file with pixels in it, or files or folders that cannot be read, all
-                of them named. A damaged DICOM file is listed, and its damage reported when it is loaded.
-        """
-        from dali_pipes.decode import dicom_frames, is_dicom
-
-        def count(path: Path) -> int:
-            return dicom_frames(path) if is_dicom(path, without_preamble) else 0
-
-        base = _folder(root)
-        files = _files(base, "")
-        rows = [
-            (path, frame) for path, frames in zip(files, _looked_into(base, files, count)) for frame in range(frames)
-        ]
-        if not rows:
-            raise ManifestError(
-                f"{base}: no DICOM file with pixels found; files are recognised by content (DICM at byte 128). "
-                "For files that lack it, give without_preamble=True."
-            )
-        columns = {
-            "path": [path for path, _ in rows],
-            "frame": [str(frame) for _, frame in rows],
-            "group": [os.path.dirname(path) for path, _ in rows],
-        }
-        return cls._from_table(base, Table(str(base), columns, range(len(rows))))
-
-    @classmethod
-    def _from_table(cls, root: Path, table: Table, names: Sequence[str] | None = None) -> Manifest:
+    def _from_table(cls, root: Path, table: Table, reading: Reading) -> Manifest:
         if not root.is_dir():
             raise ManifestError(
                 f"{table.source}: its root {root} is no folder; give root=, the folder that paths begin at."
             )
-        frames, labels, classes = check(table, names)
-        paths = table.columns["path"]
-        default_ids = (f"{path}#{frame}" if frame else path for path, frame in zip(paths, frames.tolist()))
-        blank = [""] * len(paths)
+        good = check(table, root, reading)
+        blank = TextColumn.blank(len(table))
         return cls(
             root=root,
-            paths=TextColumn(paths),
-            ids=TextColumn(table.columns.get("id") or default_ids),
-            frames=frames,
-            labels=labels,
-            splits=TextColumn(table.columns.get("split") or blank),
-            groups=TextColumn(table.columns.get("group") or blank),
-            classes=classes,
+            paths=good.paths,
+            ids=good.ids,
+            frames=good.frames,
+            labels=good.labels,
+            splits=table.known.get("split", blank),
+            groups=table.known.get("group", blank),
+            classes=good.classes,
+            targets=good.targets,
+            columns=table.further,
         )
 
     def __len__(self) -> int:
@@ -184,7 +116,7 @@ class Manifest(Sequence[Sample]):
     def __getitem__(self, index: slice) -> Manifest: ...
     def __getitem__(self, index: int | slice) -> Sample | Manifest:
         if isinstance(index, slice):
-            return self.subset(range(len(self))[index])
+            return self.subset(np.arange(len(self))[index])
         i = range(len(self))[index]
         return Sample(
             i, self.ids[i], self.paths[i], int(self.frames[i]), int(self.labels[i]), self.splits[i], self.groups[i]
@@ -197,7 +129,10 @@ class Manifest(Sequence[Sample]):
         return f"Manifest({len(self)} samples, {len(self.classes) or 'numbered'} classes, root={str(self.root)!r})"
 
     def subset(self, indices: Iterable[int]) -> Manifest:
-        """The samples at `indices`, in that order; or those where a mask, bool[N], is true. Class numbers stay."""
+        """Return the samples at `indices`, in that order; or those where a mask, bool[N], is true.
+
+        Class numbers stay.
+        """
         chosen = np.asarray(indices if isinstance(indices, np.ndarray) else list(indices))
         if chosen.dtype == np.bool_ and chosen.shape == (len(self),):
             chosen = np.flatnonzero(chosen)
@@ -208,30 +143,127 @@ class Manifest(Sequence[Sample]):
         take = chosen.astype(np.int64)
         if len(take) and (take.min() < 0 or take.max() >= len(self)):
             raise ConfigError(f"subset: indices must lie in 0..{len(self) - 1}, found {take.min()}..{take.max()}.")
-        return Manifest(
-            self.root,
-            self.paths.take(take),
-            self.ids.take(take),
-            self.frames[take],
-            self.labels[take],
-            self.splits.take(take),
-            self.groups.take(take),
-            self.classes,
+        return replace(
+            self, **self._each(lambda column: column.take(take) if isinstance(column, TextColumn) else column[take])
         )
 
+    def _each(self, change: Callable[[Any], Any]) -> dict[str, Any]:
+        """The fields that hold one value a sample, changed, by name."""
+        found: dict[str, Any] = {}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, (TextColumn, np.ndarray)):
+                found[each.name] = change(value)
+            elif isinstance(value, Mapping):
+                found[each.name] = {name: change(column) for name, column in value.items()}
+        return found
+
     def split(self, name: str) -> Manifest:
-        """The samples whose split is `name`.
+        """Return the samples whose split is `name`.
 
         Raises:
             ConfigError: no sample has that split; the message lists the splits there are.
         """
-        chosen = [i for i, value in enumerate(self.splits) if value == name]
-        if not chosen:
-            raise ConfigError(f"split {name!r}: no such split; the manifest has {sorted(set(self.splits))}.")
+        chosen = self.splits.equals(name)
+        if not chosen.any():
+            raise ConfigError(f"split {name!r}: no such split; the manifest has {sorted(self.splits.codes()[0])}.")
         return self.subset(chosen)
 
+    def class_counts(self) -> dict[str | int, int]:
+        """Return how many samples each class has: by name where classes have names, else by number.
+
+        Named classes without a sample count 0; samples without a label are counted under -1, if there are any.
+        """
+        numbers, counts = np.unique(self.labels, return_counts=True)
+        held = dict(zip(numbers.tolist(), counts.tolist()))
+        named: dict[str | int, int] = {name: held.pop(i, 0) for i, name in enumerate(self.classes)}
+        return {**named, **held}
+
+    def check_splits(self) -> None:
+        """Check that no group, and no file, lies in two splits; samples without a split do not count.
+
+        Raises:
+            ManifestError: naming every group and file that does, by its samples; `problems` has the splits of each,
+                under its name.
+        """
+        lines, problems = [], {}
+        for kind, column in (("group", self.groups), ("file", self.paths)):
+            for name, parts in leaks(column, self.splits).items():
+                where = ", ".join(f"{part!r} (sample {sample})" for part, sample in parts.items())
+                lines.append(f"  {described(f'a {kind}', name)}: {where}")
+                problems[name] = where
+        if lines:
+            head = f"{len(lines)} groups or files lie in more than one split{hint()}:"
+            raise ManifestError("\n".join([head, *lines]), problems)
+
+    def split_by_group(self, fractions: Mapping[str, float], seed: int = 0) -> Manifest:
+        """Return the manifest with other splits, such that no group lies in two of them.
+
+        Samples without a group form one with the others of their file. Each split gets its share of every label as
+        nearly as whole groups allow (see `splits.assign`); which groups is drawn from `seed`, and does not depend on
+        the order of samples.
+
+        Args:
+            fractions: share of each split, such as {"train": 0.8, "val": 0.1, "test": 0.1}; their sum is 1.
+            seed: another one makes other splits.
+
+        Raises:
+            ConfigError: fractions that cannot be met, because there are fewer groups than splits or for want of sense.
+        """
+        names, shares = check_fractions(fractions)
+        keys = TextColumn(f"g{group}" if group else f"f{path}" for group, path in zip(self.groups, self.paths))
+        chosen = assign(keys, self.labels, shares, seed)
+        if empty := [name for i, name in enumerate(names) if i not in set(np.unique(chosen).tolist())]:
+            raise ConfigError(
+                f"split_by_group: nothing is left for {', '.join(map(repr, empty))}; {len(self)} samples in "
+                f"{len(keys.codes()[0])} groups are too few, or one group is too large."
+            )
+        return replace(self, splits=TextColumn(names).take(chosen))
+
+    def to_csv(self, path: Source) -> None:
+        """Write a CSV that `from_csv(path, root=manifest.root)` reads back as the same samples and numbers.
+
+        Labels are written as names where these are in sorted order and each class has a sample, else as numbers.
+        `missing_label=-1` reads back samples without a label; `targets=` names the columns of targets.
+
+        Raises:
+            ManifestError: paths that are not UTF-8.
+        """
+        from dali_pipes.export import write_csv
+
+        write_csv(self, path)
+
+    def to_parquet(self, path: Source) -> None:
+        """Write a Parquet file as `to_csv` writes a CSV; labels are numbers, and the file holds the classes' names.
+
+        Raises:
+            ManifestError: paths that are not UTF-8, or pyarrow is not installed.
+        """
+        from dali_pipes.export import write_parquet
+
+        write_parquet(self, path)
+
+    @staticmethod
+    def concat(manifests: Sequence[Manifest], classes: Sequence[str] | None = None) -> Manifest:
+        """Return the samples of several manifests, one after another.
+
+        The root is the folder that their roots have in common. Targets and further columns that one of them lacks are
+        NaN and "" there.
+
+        Args:
+            manifests: at least one.
+            classes: renumbers labels by their names; needed where the manifests number different classes.
+
+        Raises:
+            ConfigError: classes that differ, or lack a name.
+            ManifestError: two manifests give the same id of their own.
+        """
+        from dali_pipes.concat import concatenated
+
+        return concatenated(manifests, classes)
+
     def resolve(self, index: int) -> Path:
-        """The absolute path of a sample's file, links followed.
+        """Return the absolute path of a sample's file, links followed.
 
         Raises:
             ManifestError: the path leads out of the root.
@@ -256,71 +288,33 @@ class Manifest(Sequence[Sample]):
         return os.path.realpath(self.root)
 
     def describe(self, index: int) -> str:
-        """How messages name a sample: by number and a short digest, for paths and ids may identify patients.
+        """Return how messages name a sample: by number and a short digest, because paths and ids may identify patients.
 
         With DALI_PIPES_SHOW_PATHS=1 the path is named too; `manifest[index].path` always gives it.
         """
-        digest = hashlib.blake2b(self.ids[index].encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
-        shown = f" {self.paths[index]}" if os.environ.get(SHOW_PATHS) == "1" else ""
-        return f"sample {index} [{digest}]{shown}"
+        return described(f"sample {index}", self.ids[index], self.paths[index])
 
     def digest(self) -> str:
-        """32 hex digits over ids, paths, frames and labels: equal for manifests that list the same samples in the
-        same order.
+        """Return 32 hex digits over ids, paths, frames, labels and targets, computed once.
+
+        They are equal for manifests that list the same samples in the same order.
         """
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         state = hashlib.blake2b(digest_size=16)
-        for block in (*self.ids.buffers(), *self.paths.buffers(), self.frames.tobytes(), self.labels.tobytes()):
+        named = [block for name, values in sorted(self.targets.items()) for block in (name.encode(), values.tobytes())]
+        for block in (
+            *(*self.ids.buffers(), *self.paths.buffers()),
+            *(self.frames.tobytes(), self.labels.tobytes(), *named),
+        ):
             state.update(len(block).to_bytes(8, "little"))
             state.update(block)
         return state.hexdigest()
 
 
-def _folder(root: str | os.PathLike[str]) -> Path:
-    if not os.path.isdir(root):
-        raise ManifestError(f"{os.fspath(root)}: no such folder.")
-    return Path(root)
-
-
-def holds_dicom(root: str | os.PathLike[str]) -> bool:
-    """Whether the first image under a folder, by path, is DICOM: then it is a tree of such files, else class folders.
-
-    Raises:
-        ManifestError: no such folder, or a file before that image cannot be read.
-    """
-    from dali_pipes.decode import sniff_file
-
-    base = _folder(root)
-    kinds = (_looked_into(base, [relative], sniff_file)[0] for relative in _files(base, ""))
-    return next(filter(None, kinds), None) == "dicom"
-
-
-def _files(base: Path, below: str) -> list[str]:
-    """Regular, not hidden files (not pipes, nor sockets) under `base/below`, relative to `base`, sorted."""
-    found = []
-    for folder, folders, names in os.walk(base / below, onerror=_unlisted):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = (os.path.join(folder, name) for name in names if not name.startswith("."))
-        found += [os.path.relpath(path, base) for path in paths if os.path.isfile(path)]
-    return sorted(path.replace(os.sep, "/") for path in found)
-
-
-def _unlisted(error: OSError) -> None:
-    """For os.walk, which would pass over the folder and all that is in it."""
-    raise ManifestError(f"{error.filename}: cannot be listed: {error.strerror}. Make it readable, or move it away.")
-
-
-def _looked_into(base: Path, files: Sequence[str], look: Callable[[Path], T]) -> list[T]:
-    """What `look` finds in each file; raises ManifestError that names all those that cannot be read."""
-    found, problems = [], {}
-    for number, relative in enumerate(files):
-        try:
-            found.append(look(base / relative))
-        except OSError as error:
-            problems[number] = f"{relative!r}: {error.strerror or error}"
-    if problems:
-        shown = [f"  {reason}" for reason in list(problems.values())[:MOST_LINES]]
-        if len(problems) > MOST_LINES:
-            shown.append(f"  and {len(problems) - MOST_LINES} more (all are in the error's `problems`)")
-        head = f"{base}: {len(problems)} of {len(files)} files cannot be read; make them readable, or move them away:"
-        raise ManifestError("\n".join([head, *shown]), problems)
-    return found
+def _read_only(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    view = values.view()
+    view.flags.writeable = False
+    return view

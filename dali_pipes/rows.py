@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
+import os
 import re
-from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,17 +11,97 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from dali_pipes.errors import ManifestError
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_INTEGER = re.compile(r"([+-]?[0-9]{1,18})(?:\.0*)?")
-_NUMBER = re.compile(r"[+-]?[0-9]{1,18}(?:\.[0-9]*)?")
+from dali_pipes.columns import TextColumn
+from dali_pipes.errors import ConfigError, ManifestError
+from dali_pipes.labels import MissingLabel, is_missing, number_labels, target_values
 
 MOST_LINES = 1000
 """How many bad rows a message names one by one."""
 
-COLUMNS = ("path", "label", "id", "frame", "split", "group")
-"""The columns that are read; `path` is the only one that must be there."""
+KNOWN = ("path", "label", "id", "frame", "split", "group")
+"""The columns with a meaning; `path` is the only one that must be there."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_FRAME = re.compile(r"([0-9]{1,9})(?:\.0*)?")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a table is read.
+
+    Attributes:
+        path_column, label_column: what the columns are called; a name that no column has may differ in the case of its
+            letters.
+        targets: columns of numbers to be predicted.
+        columns: the further columns to keep as text; None keeps all.
+        classes: names of all classes in the order of their numbers.
+        missing_label: "error", or -1.
+    """
+
+    path_column: str = "path"
+    label_column: str = "label"
+    targets: tuple[str, ...] = ()
+    columns: tuple[str, ...] | None = None
+    classes: tuple[str, ...] | None = None
+    missing_label: MissingLabel = "error"
+
+    def __post_init__(self) -> None:
+        for name in ("targets", "columns", "classes"):
+            given = getattr(self, name)
+            if isinstance(given, str):
+                raise ConfigError(f"{name}={given!r}: give a list of names, such as [{given!r}].")
+            if given is not None:
+                object.__setattr__(self, name, tuple(map(str, given)))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the columns stand in a header: name to position."""
+
+    known: dict[str, int]
+    targets: dict[str, int]
+    further: dict[str, int]
+
+    def positions(self) -> list[int]:
+        """Return all positions that are read, each once."""
+        return sorted({*self.known.values(), *self.targets.values(), *self.further.values()})
+
+
+def lay_out(source: str, header: Sequence[str], reading: Reading) -> Layout:
+    """Return what stands where.
+
+    Raises:
+        ManifestError: a column that must be there is not, or is there twice.
+    """
+    names = [name.strip() for name in header]
+    called = {"path": reading.path_column, "label": reading.label_column}
+    targets = {name: _position(source, names, name, must=True) for name in reading.targets}
+    known: dict[str, int] = {}
+    for name in KNOWN:
+        place = _position(source, names, called.get(name, name), must=called.get(name, "label") != "label")
+        if place >= 0 and not (name == "label" and place in targets.values()):
+            known[name] = place
+    taken = {*known.values(), *targets.values()}
+    further = {name: i for i, name in reversed(list(enumerate(names))) if name and i not in taken}
+    if reading.columns is not None:
+        further = {names[i]: i for i in (_position(source, names, name, must=True) for name in reading.columns)}
+    return Layout(known, targets, dict(sorted(further.items(), key=lambda item: item[1])))
+
+
+def _position(source: str, names: Sequence[str], wanted: str, must: bool) -> int:
+    """Where a column stands, by its name, else by its name in another case; -1 where it need not be there."""
+    for given, sought in ((names, wanted), ([name.lower() for name in names], wanted.lower())):
+        found = [i for i, name in enumerate(given) if name == sought]
+        if len(found) > 1:
+            raise ManifestError(f"{source}: {len(found)} columns are named {wanted!r}; rename all but one.")
+        if found:
+            return found[0]
+    if must:
+        raise ManifestError(
+            f"{source}: no column named {wanted!r}; found {list(names)}. path_column=, label_column= and targets= say "
+            f"what columns are called; others with a meaning are {', '.join(KNOWN[2:])}."
+        )
+    return -1
 
 
 @dataclass(frozen=True)
@@ -31,136 +110,168 @@ class Table:
 
     Attributes:
         source: names the table in messages.
-        columns: text of each known column that the table has; equally long.
+        known: text of the columns of `KNOWN` that the table has; equally long.
         lines: where each row stands in the source, as messages number it.
+        targets, further: text of the other columns that are read.
         problems: row to reason, for rows that were already unreadable.
+        classes: names that the source itself gives to class numbers.
+        listed: the paths were found in the file system; they need no check.
     """
 
     source: str
-    columns: dict[str, list[str]]
+    known: dict[str, TextColumn]
     lines: Sequence[int]
+    targets: dict[str, TextColumn] = field(default_factory=dict)
+    further: dict[str, TextColumn] = field(default_factory=dict)
     problems: dict[int, str] = field(default_factory=dict)
+    classes: tuple[str, ...] | None = None
+    listed: bool = False
 
     def __len__(self) -> int:
-        return len(self.columns["path"])
+        return len(self.known["path"])
 
 
-def read_csv(path: Path) -> Table:
-    """The known columns of a CSV with a header row; blank lines are passed over."""
-    reader = csv.reader(())
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            _require_path(path, header)
-            wanted = [(name, header.index(name)) for name in COLUMNS if name in header]
-            table = Table(str(path), {name: [] for name, _ in wanted}, array("q"))
-            targets = [(table.columns[name].append, position) for name, position in wanted]
-            add_line, width = table.lines.append, len(header)  # type: ignore[attr-defined]
-            for row in reader:
-                if not row:
-                    continue
-                if len(row) != width:
-                    table.problems[len(table)] = f"it has {len(row)} fields, the header has {width}"
-                    row = [""] * width
-                add_line(reader.line_num)
-                for append, position in targets:
-                    append(row[position])
-    except OSError as error:
-        raise ManifestError(f"{path}: cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ManifestError(f"{path}: not a UTF-8 CSV, after line {reader.line_num}: {error}") from error
-    return table
+@dataclass(frozen=True)
+class Checked:
+    """A table whose every row is good: what a manifest is made of."""
+
+    paths: TextColumn
+    ids: TextColumn
+    frames: npt.NDArray[np.int32]
+    labels: npt.NDArray[np.int64]
+    classes: tuple[str, ...]
+    targets: dict[str, npt.NDArray[np.float32]]
 
 
-def read_parquet(path: Path) -> Table:
-    """As `read_csv`, from Parquet; rows are numbered from 0 and nulls count as empty."""
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise ManifestError(f"{path}: reading Parquet needs pyarrow; pip install 'dali-pipes[features]'.") from error
-    try:
-        names = pq.read_schema(path).names
-        _require_path(path, names)
-        data = pq.read_table(path, columns=[name for name in COLUMNS if name in names])
-        texts = {name: ["" if v is None else str(v) for v in data[name].to_pylist()] for name in data.column_names}
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: not readable as Parquet: {error}") from error
-    return Table(str(path), texts, range(data.num_rows))
-
-
-def _require_path(path: Path, header: Sequence[str]) -> None:
-    if "path" not in header:
-        raise ManifestError(f"{path}: no column named 'path'; found {list(header)}, understood are {list(COLUMNS)}.")
-
-
-def check(
-    table: Table, classes: Sequence[str] | None = None
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], tuple[str, ...]]:
-    """The frames int32[N], labels int64[N] and class names of a table whose every row is good.
+def check(table: Table, root: Path, reading: Reading) -> Checked:
+    """Return the columns of a table whose every row is good.
 
     Raises:
-        ManifestError: naming all bad rows at once.
+        ManifestError: naming all bad rows at once, by their lines.
     """
-    problems = dict(table.problems)
-    for row, path in enumerate(table.columns["path"]):
-        if reason := _path_problem(path):
-            problems.setdefault(row, reason)
-    frames = np.zeros(len(table), np.int32)
-    for row, text in enumerate(table.columns.get("frame", ())):
-        if text.isascii() and text.isdigit() and len(text) < 10:
-            frames[row] = int(text)
-        elif text:
-            problems.setdefault(row, f"frame is {text!r}; give a number from 0, or leave it empty")
-    first: dict[str, int] = {}
-    for row, name in enumerate(table.columns.get("id", ())):
-        if not name:
-            problems.setdefault(row, "id is empty")
-        elif first.setdefault(name, row) != row:
-            problems.setdefault(row, f"its id stands at line {table.lines[first[name]]} too; ids must be unique")
-    labels, names = _number(table.columns.get("label"), len(table), classes, problems)
+    problems, count = dict(table.problems), len(table)
+    paths = table.known["path"] if table.listed else _paths(table.known["path"], root, problems)
+    frames = _frames(table.known.get("frame"), count, problems)
+    ids = table.known.get("id")
+    if ids is None:
+        ids = default_ids(paths, frames)
+    else:
+        _check_ids(ids, table.lines, problems)
+    labels = np.full(count, -1, np.int64)
+    classes: tuple[str, ...] = ()
+    if "label" in table.known:
+        names = reading.classes if reading.classes is not None else table.classes
+        labels, classes = number_labels(table.known["label"], names, reading.missing_label, problems)
+    targets = {name: target_values(name, column, problems) for name, column in table.targets.items()}
     if problems:
-        report = [f"  line {table.lines[row]}: {reason}" for row, reason in sorted(problems.items())]
-        if len(report) > MOST_LINES:
-            report[MOST_LINES:] = [f"  and {len(report) - MOST_LINES} more (all are in the error's `problems`)"]
-        text = "\n".join([f"{table.source}: {len(problems)} of {len(table)} rows cannot be used:", *report])
-        raise ManifestError(text, {table.lines[row]: reason for row, reason in sorted(problems.items())})
-    return frames, labels, names
+        raise _refusal(table, problems)
+    return Checked(paths, ids, frames, labels, classes, targets)
 
 
-def _path_problem(path: str) -> str | None:
-    if not path:
-        return "path is empty"
-    if path.startswith("/") or "://" in path or "\\" in path or path[1:2] == ":":
-        return "path must be relative to the root, with forward slashes; set root= to the folder that holds the files"
-    if ".." in path and ".." in path.split("/"):
-        return "path may not leave the root ('..')"
-    if _CONTROL.search(path):
-        return "path holds control characters"
-    return None
+def _refusal(table: Table, problems: dict[int, str]) -> ManifestError:
+    named = {table.lines[row]: reason for row, reason in sorted(problems.items())}
+    report = [f"  line {line}: {reason}" for line, reason in named.items()]
+    if len(report) > MOST_LINES:
+        report[MOST_LINES:] = [f"  and {len(report) - MOST_LINES} more (all are in the error's `problems`)"]
+    text = "\n".join([f"{table.source}: {len(problems)} of {len(table)} rows cannot be used:", *report])
+    return ManifestError(text, named)
 
 
-def _number(
-    labels: Sequence[str] | None, count: int, classes: Sequence[str] | None, problems: dict[int, str]
-) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
-    """Whole numbers stay (2 and 2.0 alike); anything else is a class name, numbered as in `classes`, or sorted.
+def default_ids(paths: TextColumn, frames: npt.NDArray[np.int32]) -> TextColumn:
+    """Return the ids of samples that have none: the path, and `#frame` behind it where the frame is not 0."""
+    if not frames.any():
+        return paths
+    return TextColumn(f"{path}#{frame}" if frame else path for path, frame in zip(paths, frames.tolist()))
 
-    Adds to `problems` the rows whose label is neither.
+
+def _frames(column: TextColumn | None, count: int, problems: dict[int, str]) -> npt.NDArray[np.int32]:
+    """Frame numbers; 0 where there is none. `2.0` is how tables write a whole number beside a missing one."""
+    if column is None:
+        return np.zeros(count, np.int32)
+    texts, codes = column.codes()
+    values = np.zeros(len(texts), np.int32)
+    for number, text in enumerate(texts):
+        match = _FRAME.fullmatch(text.strip())
+        if match and match[1].isascii():
+            values[number] = int(match[1])
+        elif not is_missing(text):
+            reason = f"frame is {text!r}; give a number from 0, or leave it empty"
+            problems |= {row: problems.get(row, reason) for row in np.flatnonzero(codes == number).tolist()}
+    return values[codes] if len(texts) else np.zeros(count, np.int32)
+
+
+def _check_ids(ids: TextColumn, lines: Sequence[int], problems: dict[int, str]) -> None:
+    for row in np.flatnonzero(np.diff(ids.offsets) == 0).tolist():
+        problems.setdefault(row, "id is empty")
+    for row, first in repeated(ids).items():
+        if ids[row]:
+            problems.setdefault(row, f"its id stands at line {lines[first]} too; ids must be unique")
+
+
+def repeated(column: TextColumn) -> dict[int, int]:
+    """Return the rows whose value stood in a row before, and the first row that has it."""
+    hashes = np.fromiter(map(hash, column.encoded()), np.int64, len(column))
+    _, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
+    first: dict[str, int] = {}
+    found = ((row, first.setdefault(column[row], row)) for row in np.flatnonzero(counts[inverse] > 1).tolist())
+    return {row: earlier for row, earlier in found if row != earlier}
+
+
+def _paths(column: TextColumn, root: Path, problems: dict[int, str]) -> TextColumn:
+    """The paths, relative to the root; those that are not plainly so already are looked at one by one."""
+    odd = np.flatnonzero(_odd(column)).tolist()
+    if not odd:
+        return column
+    roots = tuple(dict.fromkeys((os.path.abspath(root), os.path.realpath(root))))
+    texts = list(column)
+    for row in odd:
+        texts[row], reason = _tidy(texts[row], roots)
+        if reason:
+            problems.setdefault(row, reason)
+    return TextColumn(texts)
+
+
+def _odd(column: TextColumn) -> npt.NDArray[np.bool_]:
+    """Which paths hold a byte, or begin or end with one, that a plain relative path does not: bool[N]."""
+    data, offsets = column.bytes(), column.offsets
+    found: npt.NDArray[np.bool_] = np.diff(offsets) == 0
+    if not len(data):
+        return found
+    bad = (data < 0x20) | (data == 0x7F) | (data == ord("\\")) | (data == ord(":"))
+    bad[1:] |= (data[:-1] == ord(".")) & (data[1:] == ord("."))
+    bad[:-1] |= (data[:-1] == 0xC2) & (data[1:] < 0xA0)  # U+0080 to U+009F
+    found[np.searchsorted(offsets, np.flatnonzero(bad), "right") - 1] = True
+    full = np.flatnonzero(~found)
+    starts, ends = data[offsets[full]], data[offsets[full + 1] - 1]
+    found[full] = (starts == ord("/")) | (starts == ord(".")) | (starts == ord(" ")) | (ends == ord(" "))
+    return found
+
+
+def _tidy(text: str, roots: tuple[str, ...]) -> tuple[str, str | None]:
+    """A path relative to the root, and why it cannot be had.
+
+    A path with backslashes, outer spaces or control characters is taken as it stands where there is such a file, else
+    as a path of Windows with spaces around it.
     """
-    if labels is None:
-        return np.full(count, -1, np.int64), ()
-    problems.update({row: "label is empty" for row, text in enumerate(labels) if not text and row not in problems})
-    given = [text for text in labels if text]
-    if classes is None and all(map(_NUMBER.fullmatch, given)):
-        whole = [_INTEGER.fullmatch(text) for text in labels]
-        for row, (text, match) in enumerate(zip(labels, whole)):
-            if text and not match:
-                problems.setdefault(row, f"label {text} is not a whole number; classes are whole numbers or names")
-        return np.array([int(match[1]) if match else 0 for match in whole], np.int64), ()
-    names = tuple(sorted(set(given))) if classes is None else tuple(classes)
-    number = {name: i for i, name in enumerate(names)}
-    for row, text in enumerate(labels):
-        if text and text not in number:
-            problems.setdefault(row, f"label {text!r} is none of the classes {list(names)}")
-    return np.fromiter((number.get(text, 0) for text in labels), np.int64, count), names
+    plain = text.strip().replace("\\", "/")
+    if not plain:
+        return text, "path is empty"
+    if (plain != text or _CONTROL.search(text)) and "\0" not in text and os.path.lexists(os.path.join(roots[0], text)):
+        plain = text
+    elif _CONTROL.search(plain):
+        return text, "path holds control characters, and there is no such file under the root"
+    if plain.startswith("/"):
+        inner = next((plain[len(base) :].lstrip("/") for base in roots if plain.startswith(base.rstrip("/") + "/")), "")
+        if not inner:
+            return (
+                text,
+                f"path is absolute and not under the root {roots[0]}; set root= to a folder that holds all files",
+            )
+        plain = inner
+    while plain.startswith("./"):
+        plain = plain[2:].lstrip("/")
+    if "://" in plain or re.match("[A-Za-z]:", plain):
+        return text, "path must be relative to the root, with forward slashes; set root= to the folder of the files"
+    if ".." in plain.split("/"):
+        return text, "path may not leave the root ('..')"
+    return (plain, None) if plain else (text, "path is empty")

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from make_images import dicom
 
 import dali_pipes as dp
-from dali_pipes.columns import TextColumn
+from dali_pipes.columns import TextColumn, joined
 from dali_pipes.errors import ConfigError, ManifestError
 
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
@@ -24,6 +25,17 @@ texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
 def csv_of(folder: Path, text: str) -> dp.Manifest:
     (folder / "list.csv").write_text(text, encoding="utf-8")
     return dp.Manifest.from_csv(folder / "list.csv")
+
+
+def refusing(opener: Callable[..., Any], *names: str) -> Callable[..., Any]:
+    """`opener` for all paths but those that end in one of the names."""
+
+    def opened(path: Any, *arguments: Any, **options: Any) -> Any:
+        if os.path.basename(path) in names:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
+        return opener(path, *arguments, **options)
+
+    return opened
 
 
 def test_a_csv_with_every_column(tmp_path: Path) -> None:
@@ -49,9 +61,9 @@ def test_class_names_are_numbered_in_sorted_order(tmp_path: Path) -> None:
     assert found.classes == ("melanoma", "nevus")
 
 
-@pytest.mark.parametrize("labels", [["1", "2", "x"], ["1_0", "2"], ["1.0", "two"], ["9" * 30, "1"], ["١", "1"]])
+@pytest.mark.parametrize("labels", [["x", "y"], ["1_0", "2_0"], ["1,0", "two"], ["1-2", "3-4"], ["١", "٢"]])
 def test_what_is_not_plainly_a_number_is_a_name(tmp_path: Path, labels: list[str]) -> None:
-    found = csv_of(tmp_path, "path,label\n" + "".join(f"{i},{label}\n" for i, label in enumerate(labels)))
+    found = csv_of(tmp_path, "path;label\n" + "".join(f"{i};{label}\n" for i, label in enumerate(labels)))
     assert found.classes == tuple(sorted(labels))
     assert [found.classes[label] for label in found.labels] == labels
 
@@ -75,7 +87,7 @@ def test_every_bad_row_is_named_with_its_line(tmp_path: Path) -> None:
         "a/../../b,1,d,0",
         "http://host/x,1,e,0",
         "C:/x,1,f,0",
-        "a\\b,1,g,0",
+        "D:\\b,1,g,0",
         "x,,h,0",
         "x,1,,0",
         "x,1,a,0",
@@ -94,7 +106,7 @@ def test_every_bad_row_is_named_with_its_line(tmp_path: Path) -> None:
     assert sorted(lines) == list(range(3, 18))
     for line, reason in {
         3: "path is empty",
-        4: "relative to the root",
+        4: "absolute and not under the root",
         5: r"may not leave the root",
         6: "relative to the root",
         9: "label is empty",
@@ -224,16 +236,22 @@ def test_dicom_files_without_preamble_are_listed_when_asked(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("make", [dp.Manifest.from_folder, dp.Manifest.from_dicom_tree])
-def test_files_that_cannot_be_read_are_all_named(tmp_path: Path, make: Callable[[Path], dp.Manifest]) -> None:
+def test_files_that_cannot_be_read_are_all_named(
+    tmp_path: Path, make: Callable[[Path], dp.Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "class").mkdir()
     (tmp_path / "class" / "good").write_bytes(coded(1, "dicom"))
     for name in ("one", "two"):
-        (tmp_path / "class" / name).symlink_to("/proc/self/mem")  # a file, whose first byte not even root can read
-    with pytest.raises(
-        ManifestError, match=r"2 of 3 files cannot be read; make them readable.*\n.*one.*\n.*two"
-    ) as bad:
+        (tmp_path / "class" / name).write_bytes(coded(1))
+    monkeypatch.setattr(Path, "open", refusing(Path.open, "one", "two"))
+    with pytest.raises(ManifestError, match=r"2 of 3 files cannot be read; make them readable") as bad:
         make(tmp_path)
     assert sorted(bad.value.problems) == [1, 2]
+    assert "one" not in str(bad.value)
+    assert "DALI_PIPES_SHOW_PATHS=1 names them" in str(bad.value)
+    monkeypatch.setenv("DALI_PIPES_SHOW_PATHS", "1")
+    with pytest.raises(ManifestError, match=r"\n.*class/one: Permission denied\n.*class/two: Permission denied"):
+        make(tmp_path)
 
 
 @pytest.mark.parametrize("make", [dp.Manifest.from_folder, dp.Manifest.from_dicom_tree])
@@ -241,15 +259,12 @@ def test_a_folder_that_cannot_be_listed_is_named(
     tmp_path: Path, make: Callable[[Path], dp.Manifest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "class" / "inner").mkdir(parents=True)
-    scandir = os.scandir
-
-    def refusing(path: str) -> object:
-        if os.fspath(path).endswith("inner"):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", refusing)
-    with pytest.raises(ManifestError, match=r"inner: cannot be listed: Permission denied\. Make it readable"):
+    monkeypatch.setattr(os, "scandir", refusing(os.scandir, "inner"))
+    with pytest.raises(ManifestError, match=r"cannot be listed: Permission denied\. Make it readable") as caught:
+        make(tmp_path)
+    assert "inner" not in str(caught.value)
+    monkeypatch.setenv("DALI_PIPES_SHOW_PATHS", "1")
+    with pytest.raises(ManifestError, match=r"class/inner cannot be listed"):
         make(tmp_path)
 
 
@@ -430,3 +445,20 @@ def test_pipes_are_not_listed(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(dp.ManifestError, match="no DICOM file"):
         dp.Manifest.from_dicom_tree(tmp_path)
+
+
+@given(
+    st.lists(st.sampled_from(["", "a", "ab", "ba", "é", "train", "trai"])),
+    st.sampled_from(["", "a", "ab", "é", "train"]),
+)
+def test_looking_for_a_value_is_comparing_each(values: list[str], wanted: str) -> None:
+    column = TextColumn(values)
+    assert column.equals(wanted).tolist() == [value == wanted for value in values]
+    names, codes = column.codes()
+    assert names == list(dict.fromkeys(values))
+    assert [names[code] for code in codes.tolist()] == values
+
+
+@given(st.lists(st.lists(texts), min_size=1, max_size=4))
+def test_columns_one_after_another(parts: list[list[str]]) -> None:
+    assert list(joined([TextColumn(part) for part in parts])) == [value for part in parts for value in part]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dali_pipes.errors import ConfigError, ManifestError
 from dali_pipes.names import BACKENDS, CACHE_MODES, CHOICES
+from dali_pipes.privacy import SHOW_PATHS, shows_paths
 
 if TYPE_CHECKING:
     from dali_pipes.decode import Window
@@ -120,7 +120,8 @@ def manifest_of(args: argparse.Namespace) -> Manifest:
 
 def read_manifest(args: argparse.Namespace) -> Manifest:
     """All samples of the manifest that the arguments name; their files may be gone."""
-    from dali_pipes.manifest import Manifest, holds_dicom
+    from dali_pipes.listing import holds_dicom
+    from dali_pipes.manifest import Manifest
 
     if args.manifest.is_dir():
         if args.root is not None:
@@ -203,9 +204,7 @@ def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
 
 def failed(count: int) -> str:
     """How many samples failed, in words, and how to learn which files they are."""
-    from dali_pipes.manifest import SHOW_PATHS
-
-    hint = f" ({SHOW_PATHS}=1 names their files)" if count and os.environ.get(SHOW_PATHS) != "1" else ""
+    hint = f" ({SHOW_PATHS}=1 names their files)" if count and not shows_paths() else ""
     return f"{count} could not be decoded{hint}"
 
 
