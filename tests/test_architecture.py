@@ -14,6 +14,7 @@ ALLOWED = {
     "dali_pipes.compiled": set(),
     "dali_pipes.errors": set(),
     "dali_pipes.names": set(),
+    "dali_pipes.rec601": set(),
     "dali_pipes.columns": set(),
     "dali_pipes.privacy": set(),
     "dali_pipes.labels": {"errors", "columns"},
@@ -31,8 +32,8 @@ ALLOWED = {
     "dali_pipes.concat": {"errors", "columns", "rows", "manifest"},
     "dali_pipes.draws": {"errors"},
     "dali_pipes.sampling": {"errors", "draws"},
-    "dali_pipes.decode": {"compiled", "errors"},
-    "dali_pipes.arithmetic": {"errors"},
+    "dali_pipes.decode": {"compiled", "errors", "rec601"},
+    "dali_pipes.arithmetic": {"errors", "rec601"},
     "dali_pipes.recipe": {"errors", "names", "draws", "decode"},
     "dali_pipes.buffers": set(),
     "dali_pipes.prefetch": set(),
@@ -98,7 +99,7 @@ THIRD_PARTY = {
     "nvidia": {"dali_pipes.backends.graphs", "dali_pipes.backends.dali", "dali_pipes.dali"},
     "cupy": {"dali_pipes.arithmetic.kernels", "dali_pipes.backends.cuda", "dali_pipes.cache.pin"},
     "torch": {"dali_pipes", "dali_pipes.cache.tensor"},
-    "pydicom": {"dali_pipes.decode", "dali_pipes.tools.demo"},
+    "pydicom": {"dali_pipes.tools.demo"},
 }
 """A heavy or rare library, and the only modules (by prefix) that may import it."""
 

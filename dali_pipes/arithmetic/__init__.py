@@ -25,7 +25,6 @@ Each module's docstring is the specification of its part.
 from dali_pipes.arithmetic.affine import matrices, quantise, warp
 from dali_pipes.arithmetic.colour import colour_maps, recolour
 from dali_pipes.arithmetic.geometry import Fit, Geometry, geometry
-from dali_pipes.arithmetic.gray import gray
 from dali_pipes.arithmetic.integer import base_image, resize
 from dali_pipes.arithmetic.normalise import copy_into, normalisation, normalise_into
 from dali_pipes.arithmetic.tables import Interpolation, Table, table

@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from dali_pipes.arithmetic.affine import turn
 from dali_pipes.errors import ConfigError
+from dali_pipes.rec601 import LUMA
 
 Pixels = npt.NDArray[Any]
 Doubles = npt.NDArray[np.float64]
@@ -38,7 +39,7 @@ _BLOCK = 131072
 _WORTH_A_TABLE = 1 << 17
 """Samples from which on a table pays."""
 
-_LUMA = np.array([0.299, 0.587, 0.114])
+_LUMA = np.array(LUMA)
 _I = np.array([0.596, -0.274, -0.322])
 _Q = np.array([0.211, -0.523, 0.312])
 _OF_I = np.array([0.9561706854041451, -0.2726886023301063, -1.1037440821760263])

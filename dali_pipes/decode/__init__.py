@@ -9,8 +9,9 @@ from dali_pipes.decode.dicom.codecs import decoders, require
 from dali_pipes.decode.dicom.meta import is_dicom
 from dali_pipes.decode.extent import extent
 from dali_pipes.decode.jpeg import check_jpeg
+from dali_pipes.decode.kinds import Kind
 from dali_pipes.decode.limits import Limits
-from dali_pipes.decode.policy import Decoded, DecodePolicy, Kind, policy_from_dict
+from dali_pipes.decode.policy import Decoded, DecodePolicy, policy_from_dict
 from dali_pipes.decode.pool import DecoderPool
 from dali_pipes.decode.sniff import identify, sniff_file
 from dali_pipes.decode.voi import FixedWindow, PercentileWindow, VOIWindow, Window, window_from_dict

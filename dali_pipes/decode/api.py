@@ -13,16 +13,14 @@ from numpy.typing import NDArray
 
 from dali_pipes.decode.dicom.flags import warnings_of
 from dali_pipes.decode.dicom.header import read_header
-from dali_pipes.decode.dicom.image import decode_dicom
-from dali_pipes.decode.jpeg import decode_jpeg
+from dali_pipes.decode.formats import FORMATS
+from dali_pipes.decode.kinds import Kind
 from dali_pipes.decode.limits import Limits
-from dali_pipes.decode.policy import Decoded, DecodePolicy, Kind
-from dali_pipes.decode.raster import FORMATS, RASTER, decode_raster
+from dali_pipes.decode.policy import Decoded, DecodePolicy
 from dali_pipes.errors import DaliPipesError, DecodeError, NoImageError, TruncatedError
 
 DEFAULT = DecodePolicy()
 DEFAULT_LIMITS = Limits()
-JPEG_TAGS = ("jpeg", "jpegturb", "jpegcmyk", "jpegpil")
 
 
 def decode(
@@ -54,25 +52,16 @@ def finish(decoded: Decoded, policy: DecodePolicy) -> Decoded:
 def decode_distinct(data: bytes | memoryview, kind: Kind, frame: int, policy: DecodePolicy) -> Decoded:
     """`decode`, with one channel for monochrome sources."""
     policy.limits.check_file(len(data))
+    if kind.tag not in FORMATS:
+        raise DecodeError(f"no decoder has the tag {kind.tag!r}")
     try:
-        if kind.tag.startswith("dcm."):
-            return decode_dicom(data, frame, policy)
-        if kind.tag in FORMATS:
-            return decode_raster(data, kind.tag, frame, policy)
-        if kind.tag in JPEG_TAGS:
-            if frame != 0:
-                raise DecodeError(f"frame {frame} was asked for; a JPEG file has one")
-            pixels = decode_jpeg(data, kind.tag, policy)
-            if policy.depth == 8:
-                return Decoded(pixels)
-            return Decoded(pixels * np.uint16(257), {**RASTER, "windowed": False})
+        return FORMATS[kind.tag].decode(data, frame, policy)
     except (DaliPipesError, MemoryError):  # who runs out of memory knows whether the file is to blame
         raise
     except Exception as error:  # whatever a library throws at odd bytes; unquoted, for it may hold what the file says
         raise DecodeError(
             f"{type(error).__name__} in the decoder: the file is damaged, or of a kind that is not read"
         ) from None
-    raise DecodeError(f"no decoder has the tag {kind.tag!r}")
 
 
 def frames(source: str | os.PathLike[str] | bytes | memoryview, limits: Limits = DEFAULT_LIMITS) -> int:

@@ -7,9 +7,11 @@ import io
 from PIL import Image
 
 from dali_pipes.decode.dicom.header import read_header
+from dali_pipes.decode.formats import FORMATS
 from dali_pipes.decode.jpegheader import read_jpeg_header
-from dali_pipes.decode.policy import DecodePolicy, Kind
-from dali_pipes.decode.raster import FORMATS
+from dali_pipes.decode.kinds import Kind
+from dali_pipes.decode.policy import DecodePolicy
+from dali_pipes.decode.raster import PILLOW
 from dali_pipes.errors import DaliPipesError, DecodeError
 
 
@@ -20,13 +22,14 @@ def extent(data: bytes | memoryview, kind: Kind, frame: int, policy: DecodePolic
         DecodeError: headers that cannot be read, or its subclasses as `decode` raises them.
     """
     try:
-        if kind.tag.startswith("dcm."):
+        family = FORMATS[kind.tag].family
+        if family == "dicom":
             header = read_header(data, policy.limits)
             return header.rows, header.columns
-        if kind.tag not in FORMATS:
+        if family == "jpeg":
             told = read_jpeg_header(data)
             return told.height, told.width
-        with Image.open(io.BytesIO(data), formats=[FORMATS[kind.tag]]) as image:
+        with Image.open(io.BytesIO(data), formats=[PILLOW[kind.tag]]) as image:
             image.seek(frame)
             return image.height, image.width  # of a TIFF as it lies upright, which is how it is decoded
     except DaliPipesError:

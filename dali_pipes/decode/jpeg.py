@@ -9,6 +9,8 @@ DecodeError: never an image that is gray from some row on.
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +19,7 @@ from PIL import Image
 from dali_pipes.decode.jpegheader import JpegHeader, read_jpeg_header
 from dali_pipes.decode.jpegstrict import decode_strictly
 from dali_pipes.decode.luma import luma
-from dali_pipes.decode.policy import DecodePolicy
+from dali_pipes.decode.policy import Decoded, DecodePolicy
 from dali_pipes.errors import DecodeError, TruncatedError, UnsupportedError
 
 _FRAMES = {
@@ -58,25 +60,52 @@ def _plain(header: JpegHeader) -> bool:
     return header.sof in (0xC0, 0xC1, 0xC2) and ycc and header.orientation == 1 and header.ended and not header.stray
 
 
-def decode_jpeg(data: bytes | memoryview, tag: str, policy: DecodePolicy) -> NDArray[np.uint8]:
-    """uint8[H, W, C] of a whole JPEG file; C is 1 for gray JPEGs, else policy.channels.
+@dataclass(frozen=True)
+class Reader:
+    """Gives uint8[H, W, 3], or [H, W, 1] where the JPEG is gray. peak: bytes a pixel that it takes at most."""
+
+    read: Callable[[bytes | memoryview, JpegHeader], NDArray[np.uint8]]
+    peak: int
+
+
+def decode_photo(reader: Reader, data: bytes | memoryview, frame: int, policy: DecodePolicy) -> Decoded:
+    """Return the pixels of a whole JPEG file, uint8 or uint16 [H, W, C]; C is 1 for gray ones, else policy.channels.
 
     Raises LimitError, TruncatedError (no end marker, or too little data before it) and DecodeError (damaged data).
     """
+    if frame != 0:
+        raise DecodeError(f"frame {frame} was asked for; a JPEG file has one")
     header = read_jpeg_header(data)
-    turbo = tag in ("jpeg", "jpegturb")
-    policy.limits.check_frame(header.height, header.width, (4 if turbo else 15) + (6 if policy.depth == 16 else 0))
+    policy.limits.check_frame(header.height, header.width, reader.peak + (6 if policy.depth == 16 else 0))
     if not header.ended:
         raise TruncatedError("JPEG has no end marker: the file is cut short")
-    gray = header.components == 1
-    pixels = decode_strictly(data, "GRAY" if gray else "RGB") if turbo else _by_pillow(data, tag)
+    pixels = reader.read(data, header)
     if pixels.shape[:2] != (header.height, header.width):
         raise DecodeError(f"JPEG decoded to {pixels.shape[:2]}, its header says {(header.height, header.width)}")
-    return pixels if gray or policy.channels == 3 else luma(pixels)
+    if pixels.shape[2] == 3 and policy.channels == 1:
+        pixels = luma(pixels)
+    if policy.depth == 8:
+        return Decoded(pixels)
+    return Decoded(pixels * np.uint16(257), {"source": "raster", "windowed": False})
+
+
+def _by_turbojpeg(data: bytes | memoryview, header: JpegHeader) -> NDArray[np.uint8]:
+    return decode_strictly(data, "GRAY" if header.components == 1 else "RGB")
+
+
+def _by_pillow_watched(data: bytes | memoryview, header: JpegHeader) -> NDArray[np.uint8]:
+    """CMYK and YCCK by Pillow, which drops libjpeg's warnings, after TurboJPEG has looked for them."""
+    decode_strictly(data, "CMYK", small=True)
+    return pillow_rgb(data)
+
+
+def _by_pillow(data: bytes | memoryview, header: JpegHeader) -> NDArray[np.uint8]:
+    """Odd samplings, which TurboJPEG does not take."""
+    return pillow_rgb(data)
 
 
 def check_jpeg(data: bytes | memoryview, policy: DecodePolicy) -> None:
-    """Raises what `decode_jpeg` raises for a JPEG with the tag "jpeg", in less than half of its time: all coefficients
+    """Raises what decoding raises for a JPEG with the tag "jpeg", in less than half of its time: all coefficients
     are read, an eighth of the size is computed. For decoders that make gray areas of damage, as DALI's does.
     """
     header = read_jpeg_header(data)
@@ -85,15 +114,6 @@ def check_jpeg(data: bytes | memoryview, policy: DecodePolicy) -> None:
     if not header.ended:
         raise TruncatedError("JPEG has no end marker: the file is cut short")
     decode_strictly(data, "GRAY", small=True)
-
-
-def _by_pillow(data: bytes | memoryview, tag: str) -> NDArray[np.uint8]:
-    """The same by Pillow, which drops libjpeg's warnings: they are looked for first, but for odd samplings, which
-    TurboJPEG does not take.
-    """
-    if tag == "jpegcmyk":
-        decode_strictly(data, "CMYK", small=True)
-    return pillow_rgb(data)
 
 
 def pillow_rgb(data: bytes | memoryview) -> NDArray[np.uint8]:
@@ -106,3 +126,8 @@ def pillow_rgb(data: bytes | memoryview) -> NDArray[np.uint8]:
         kind = TruncatedError if "truncated" in str(error) else DecodeError
         raise kind(f"Pillow could not decode the JPEG: {error}") from None
     return pixels.reshape(*pixels.shape[:2], -1)
+
+
+by_turbojpeg = Reader(_by_turbojpeg, 4)
+by_pillow_watched = Reader(_by_pillow_watched, 15)
+by_pillow = Reader(_by_pillow, 15)

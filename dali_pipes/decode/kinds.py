@@ -1,60 +1,53 @@
-"""The table of tags: which decoder takes what, with its name and version."""
+"""What a file is and who decodes it: a row of the table of formats, as plain data with a name for cache keys."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
-import imagecodecs
-import PIL
-import simplejpeg
-from PIL import features
-
-from dali_pipes.decode.dicom.codecs import codec_for, describe_codec
-from dali_pipes.decode.dicom.j2k import REDUCIBLE, reduced_version
-from dali_pipes.decode.dicom.syntaxes import BY_TAG, TAG_OF
-from dali_pipes.decode.policy import DecodePolicy, Kind
-from dali_pipes.decode.raster import FORMATS
+from dali_pipes.decode.dicom.syntaxes import TAG_OF
+from dali_pipes.decode.formats import FORMATS
+from dali_pipes.decode.policy import DecodePolicy
 from dali_pipes.errors import UnsupportedError
 
 # Counts the changes of our own rules that change pixels: part of every decoder's name, so that caches notice.
 RULES = 4
 
 
-def kind_of_tag(tag: str) -> Kind:
-    """The kind of a tag; raises UnsupportedError for an unknown tag or a missing decoder. See Kind.from_tag, which
-    remembers.
+@dataclass(frozen=True)
+class Kind:
+    """What a file is and who decodes it.
+
+    tag         at most 8 ASCII characters, such as "jpeg", "png", "dcm.4.70".
+    decoder     the decoder's name and version: belongs in a cache key, because other versions may give other bits.
+    in_threads  the decoder lets other threads run: decode in threads. Otherwise in a DecoderPool.
+    dali        a plain JPEG that DALI's CPU decoder reads to the same bits.
     """
-    pillow = f"Pillow {PIL.__version__}"
-    turbo = f"libjpeg-turbo {features.version('libjpeg_turbo') or features.version('jpg')}"
-    if tag in ("jpeg", "jpegturb"):
-        return Kind(tag, f"jpeg {RULES}, simplejpeg {simplejpeg.__version__}", in_threads=True, dali=tag == "jpeg")
-    if tag in ("jpegcmyk", "jpegpil"):
-        return Kind(tag, f"jpeg {RULES}, {pillow} {turbo}", in_threads=True)
-    if tag in FORMATS:
-        library = {
-            "webp": f" libwebp {features.version('webp')}",
-            "tiff": f" libtiff {features.version('libtiff')} {turbo}, imagecodecs {imagecodecs.tiff_version()}",
-        }
-        return Kind(tag, f"raster {RULES}, {pillow}{library.get(tag, '')}", in_threads=True)
-    if tag in BY_TAG:
-        codec = codec_for(BY_TAG[tag].uid)
-        return Kind(tag, f"dicom {RULES}, {describe_codec(codec)}", in_threads=codec.in_threads)
-    raise UnsupportedError(
-        f"no decoder has the tag {tag!r}; known are {', '.join(sorted([*FORMATS, *BY_TAG]))} and the JPEG ones"
-    )
+
+    tag: str
+    decoder: str
+    in_threads: bool
+    dali: bool = False
+
+    def under(self, policy: DecodePolicy) -> Kind:
+        """Return this kind with the decoder that works under the policy: `reduce` takes another one for JPEG 2000."""
+        return self if policy.reduce is None else replace(self, decoder=_name(self.tag, policy))
+
+    @staticmethod
+    @lru_cache(maxsize=256)
+    def from_tag(tag: str) -> Kind:
+        """Return the kind of a known tag on this machine; raises UnsupportedError for an unknown tag or no decoder."""
+        if tag not in FORMATS:
+            raise UnsupportedError(f"no decoder has the tag {tag!r}; known are {', '.join(sorted(FORMATS))}")
+        return Kind(tag, _name(tag, DecodePolicy()), FORMATS[tag].in_threads(), FORMATS[tag].dali)
 
 
-def under(kind: Kind, policy: DecodePolicy) -> Kind:
-    """See Kind.under."""
-    if policy.reduce is None or kind.tag not in BY_TAG or BY_TAG[kind.tag].family not in REDUCIBLE:
-        return kind
-    return replace(kind, decoder=f"{kind.decoder}, {reduced_version()}")
+def _name(tag: str, policy: DecodePolicy) -> str:
+    return f"{FORMATS[tag].family} {RULES}, {FORMATS[tag].libraries(policy)}"
 
 
 def tag_of_syntax(uid: str) -> str:
-    """The tag of a DICOM transfer syntax; raises UnsupportedError for one that the standard does not name or no decoder
-    knows.
-    """
+    """Return the tag of a DICOM transfer syntax; raises UnsupportedError for one that the standard does not name."""
     if uid not in TAG_OF:
         raise UnsupportedError(f"DICOM transfer syntax {uid!r} is not one that the standard gives to images")
     return TAG_OF[uid]

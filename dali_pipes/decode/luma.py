@@ -1,12 +1,12 @@
-"""Colour to gray, as Pillow's convert("L") does it: (19595 R + 38470 G + 7471 B + 32768) >> 16 (ITU-R 601 luma in 16
-fractional bits).
-"""
+"""Colour to gray, as Pillow's convert("L") does it: the luma of ITU-R BT.601 in 16 fractional bits, rounded half up."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from dali_pipes.rec601 import LUMA_BITS, LUMA_FIXED
 
 
 def luma(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -18,6 +18,7 @@ def luma(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def luma16(rgb: NDArray[np.uint16]) -> NDArray[np.uint16]:
     """uint16[H, W, 3] to uint16[H, W, 1] with the same weights (which sum to 65536, so uint32 holds every sum)."""
-    total = rgb[..., 0] * np.uint32(19595) + rgb[..., 1] * np.uint32(38470) + rgb[..., 2] * np.uint32(7471)
-    gray: NDArray[np.uint16] = ((total + np.uint32(32768)) >> np.uint32(16)).astype(np.uint16)[..., None]
+    red, green, blue = (rgb[..., i] * np.uint32(weight) for i, weight in enumerate(LUMA_FIXED))
+    half = np.uint32(1 << (LUMA_BITS - 1))
+    gray: NDArray[np.uint16] = ((red + green + blue + half) >> np.uint32(LUMA_BITS)).astype(np.uint16)[..., None]
     return gray

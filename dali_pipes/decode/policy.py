@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -65,36 +64,6 @@ def policy_from_dict(plain: dict[str, Any]) -> DecodePolicy:
     if rest.get("reduce") is not None:
         rest["reduce"] = tuple(rest["reduce"])
     return DecodePolicy(**rest)
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What a file is and who decodes it.
-
-    tag         at most 8 ASCII characters, such as "jpeg", "png", "dcm.4.70".
-    decoder     the decoder's name and version: belongs in a cache key, for other versions may give other bits.
-    in_threads  the decoder lets other threads run: decode in threads. Otherwise in a DecoderPool.
-    dali        a plain JPEG that DALI's CPU decoder reads to the same bits.
-    """
-
-    tag: str
-    decoder: str
-    in_threads: bool
-    dali: bool = False
-
-    def under(self, policy: DecodePolicy) -> Kind:
-        """This kind with the decoder that works under the policy: `reduce` takes another one for JPEG 2000."""
-        from dali_pipes.decode import kinds
-
-        return kinds.under(self, policy)
-
-    @staticmethod
-    @lru_cache(maxsize=256)
-    def from_tag(tag: str) -> Kind:
-        """The kind of a known tag on this machine; raises UnsupportedError for an unknown tag or a missing decoder."""
-        from dali_pipes.decode import kinds  # the table of decoders is made of Kinds
-
-        return kinds.kind_of_tag(tag)
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,9 @@ import numpy as np
 from dali_pipes import errors
 from dali_pipes.decode.api import DEFAULT, finish
 from dali_pipes.decode.confine import environment
+from dali_pipes.decode.kinds import Kind
 from dali_pipes.decode.limits import Limits
-from dali_pipes.decode.policy import Decoded, DecodePolicy, Kind
+from dali_pipes.decode.policy import Decoded, DecodePolicy
 from dali_pipes.decode.wire import Gone, receive, send
 from dali_pipes.errors import ConfigError, DecodeError, LimitError, WorkerError
 

@@ -27,8 +27,7 @@ from dali_pipes.decode.policy import Decoded, DecodePolicy
 from dali_pipes.decode.voi import Window
 from dali_pipes.errors import DecodeError, LimitError, TruncatedError, UnsupportedError
 
-FORMATS = {"png": "PNG", "tiff": "TIFF", "webp": "WEBP", "bmp": "BMP", "gif": "GIF", "pnm": "PPM"}
-RASTER = {"source": "raster"}
+PILLOW = {"png": "PNG", "tiff": "TIFF", "webp": "WEBP", "bmp": "BMP", "gif": "GIF", "pnm": "PPM"}
 
 logging.getLogger("PIL").setLevel(logging.INFO)  # at DEBUG it logs what each EXIF and TIFF tag holds: names, too
 
@@ -51,7 +50,7 @@ _UPRIGHT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
 }
 
 
-def decode_raster(data: bytes | memoryview, tag: str, frame: int, policy: DecodePolicy) -> Decoded:
+def decode_raster(tag: str, data: bytes | memoryview, frame: int, policy: DecodePolicy) -> Decoded:
     """One frame as uint8 or uint16 [H, W, C]; raises LimitError before allocation, TruncatedError, DecodeError."""
     pixels = _read(data, tag, frame, policy)
     wide_gray = pixels.dtype == np.uint16 and pixels.shape[2] == 1
@@ -59,7 +58,7 @@ def decode_raster(data: bytes | memoryview, tag: str, frame: int, policy: Decode
         pixels = luma16(pixels) if pixels.dtype == np.uint16 else luma(pixels)
     if policy.depth == 16:
         wide = pixels if pixels.dtype == np.uint16 else pixels * np.uint16(257)
-        return Decoded(np.ascontiguousarray(wide), {**RASTER, "windowed": wide_gray})
+        return Decoded(np.ascontiguousarray(wide), {"source": "raster", "windowed": wide_gray})
     if pixels.dtype == np.uint16:
         pixels = narrow(pixels, policy.window if wide_gray else None)
     return Decoded(np.ascontiguousarray(pixels))
@@ -73,7 +72,7 @@ def narrow(pixels: NDArray[np.uint16], window: Window | None) -> NDArray[np.uint
 
 def _read(data: bytes | memoryview, tag: str, frame: int, policy: DecodePolicy) -> NDArray[Any]:
     try:
-        with Image.open(io.BytesIO(data), formats=[FORMATS[tag]]) as image:
+        with Image.open(io.BytesIO(data), formats=[PILLOW[tag]]) as image:
             peak = _PEAK.get(tag, _USUAL_PEAK)
             policy.limits.check_frame(image.height, image.width, peak)
             policy.limits.check_page(frame, image.height * image.width, animated=tag in _ANIMATED)

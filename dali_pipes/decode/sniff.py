@@ -7,8 +7,7 @@ from pathlib import Path
 
 from dali_pipes.decode.dicom.meta import looks_like_dicom, transfer_syntax
 from dali_pipes.decode.jpeg import jpeg_tag
-from dali_pipes.decode.kinds import tag_of_syntax
-from dali_pipes.decode.policy import Kind
+from dali_pipes.decode.kinds import Kind, tag_of_syntax
 from dali_pipes.errors import TruncatedError, UnsupportedError
 
 _SIGNATURES = (

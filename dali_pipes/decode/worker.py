@@ -21,7 +21,8 @@ import numpy as np
 
 from dali_pipes.decode.api import decode_distinct, frames
 from dali_pipes.decode.confine import confine
-from dali_pipes.decode.policy import Kind, policy_from_dict
+from dali_pipes.decode.kinds import Kind
+from dali_pipes.decode.policy import policy_from_dict
 from dali_pipes.decode.wire import Gone, receive_with_fd, send
 from dali_pipes.errors import DaliPipesError, LimitError, TruncatedError, WorkerError
 

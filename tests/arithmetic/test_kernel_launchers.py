@@ -4,11 +4,11 @@ import ctypes
 
 import numpy as np
 import pytest
-import torch
 from arithmetic_pictures import noise
 from kernel_runner import CONSTANTS, HostCuPy, HostDevice, changes, finished, same_bits
 
-from dali_pipes.arithmetic import base_image, gray, kernels, normalisation, packing
+from dali_pipes.arithmetic import base_image, kernels, normalisation, packing
+from dali_pipes.decode.luma import luma
 from dali_pipes.errors import ConfigError
 
 
@@ -30,7 +30,7 @@ def test_the_launchers_of_resize(host: HostCuPy, dtype: str | None, kind: str, s
         on_device, size, "stretch", "bicubic", hflip=[True, False, True], gray=True, normalise=constants, dtype=dtype
     )
     for result, picture, flip in zip(out, pictures, (1, 0, 1)):
-        source = gray(torch.from_numpy(picture), axis=-1).numpy()
+        source = luma(picture)
         assert same_bits(result, finished(base_image(source, size, "stretch", "bicubic"), flip, constants, kind))
     assert kernels.resize_batch([], 5, "stretch").shape == (0, 1, 5, 5)
 

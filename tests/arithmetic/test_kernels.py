@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_runner import CONSTANTS, SOURCE, changes, finish_on_cpu, finished, pointer, resize_on_cpu, same_bits
 
-from dali_pipes.arithmetic import Fit, base_image, gray, kernels, normalisation, packing
+from dali_pipes.arithmetic import Fit, base_image, kernels, normalisation, packing
 from dali_pipes.arithmetic.tables import Interpolation
+from dali_pipes.decode.luma import luma
 
 
 @settings(max_examples=150)
@@ -46,7 +47,7 @@ def test_ragged_resize_is_the_reference(
     constants = None if kind == "u8" else CONSTANTS[1 if to_gray else channels]
     out = resize_on_cpu(compiled, pictures, size, fit, interpolation, flips, to_gray, constants, kind)
     for result, picture, flip in zip(out, pictures, flips):
-        source = gray(torch.from_numpy(picture), axis=-1).numpy() if to_gray else picture
+        source = luma(picture) if to_gray else picture
         expected = finished(base_image(source, size, fit, interpolation), flip, constants, kind)
         assert same_bits(result, expected)
 

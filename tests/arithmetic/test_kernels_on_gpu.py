@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from arithmetic_pictures import noise
 from kernel_runner import CONSTANTS, changes, finished, same_bits
 
-from dali_pipes.arithmetic import Fit, base_image, gray, kernels, normalisation
+from dali_pipes.arithmetic import Fit, base_image, kernels, normalisation
 from dali_pipes.arithmetic.tables import Interpolation
+from dali_pipes.decode.luma import luma
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_resize_batch_on_a_gpu(cupy: Any, fit: Fit, dtype: str | None) -> None:
             ).get()
             kind = {None: "u8", "float32": "f32", "float16": "f16"}[dtype]
             for result, picture, h, v in zip(out, pictures, hflip, vflip):
-                source = gray(torch.from_numpy(picture), axis=-1).numpy() if to_gray else picture
+                source = luma(picture) if to_gray else picture
                 expected = finished(
                     base_image(source, (224, 200), fit, interpolation), int(h) | 2 * int(v), constants, kind
                 )

@@ -154,7 +154,7 @@ def test_what_is_wrong_matters_only_to_those_who_ask_for_it(wrong, depth):
 
 def test_widths_that_mean_nothing():
     with pytest.raises(WindowError, match="at least 1"):
-        shown(make.dicom(row(1), WindowCenter=5, WindowWidth=0), AUTO)
+        shown(make.dicom(row(1), WindowCenter=5, WindowWidth=0.5), AUTO)
     with pytest.raises(ConfigError, match="above 0"):
         FixedWindow(1, 0, "sigmoid")
     with pytest.raises(ConfigError, match="function 'cubic'"):

@@ -14,6 +14,7 @@ from dali_pipes.decode.dicom.lut import read_descriptor, read_words, widen
 from dali_pipes.decode.dicom.segments import expand_segments
 from dali_pipes.decode.dicom.values import content, is_little, text
 from dali_pipes.errors import DecodeError, UnsupportedError
+from dali_pipes.rec601 import LUMA
 
 Bytes = NDArray[np.uint8]
 _DESCRIPTOR = "{}PaletteColorLookupTableDescriptor"
@@ -64,7 +65,9 @@ def partial_to_rgb(ybr: Bytes) -> Bytes:
     """ITU-R BT.601 studio range: Y 16..235, Cb and Cr 16..240, rounded half up."""
     y = (ybr[..., 0].astype(np.float64) - 16) * (255 / 219)
     cb, cr = ((ybr[..., i].astype(np.float64) - 128) * (255 / 224) for i in (1, 2))
-    rgb = np.stack([y + 1.402 * cr, y - (0.114 * 1.772 * cb + 0.299 * 1.402 * cr) / 0.587, y + 1.772 * cb], axis=-1)
+    red, green, blue = LUMA
+    inner = blue * 1.772 * cb + red * 1.402 * cr
+    rgb = np.stack([y + 1.402 * cr, y - inner / green, y + 1.772 * cb], axis=-1)
     return np.clip(np.floor(rgb + 0.5), 0, 255).astype(np.uint8)
 
 
