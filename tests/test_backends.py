@@ -309,3 +309,12 @@ def test_dalis_stream_is_given_back_after_an_error(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(kernels, "base_images", lambda *_, **__: [])
     functions.base_images([])
     assert stream.ptr == 77, "DALI takes it back itself where nothing was wrong"
+
+
+@pytest.mark.parametrize("parity", ["exact", "fast"])
+def test_planned_recipes_need_kernels_on_a_gpu(parity: Any) -> None:
+    from dali_pipes.backends.graphs import needs_kernels
+
+    planned = dp.Recipe((5, 7), base_size=20, parity=parity)
+    assert needs_kernels(planned, decode=False)
+    assert not needs_kernels(dp.Recipe((5, 7), parity=parity), decode=False)

@@ -19,6 +19,7 @@ import numpy as np
 from dali_pipes.arithmetic.geometry import Fit, Size, as_size
 from dali_pipes.arithmetic.normalise import Floats
 from dali_pipes.arithmetic.packing import Packed, flip_bits, pack_finish, pack_resize
+from dali_pipes.arithmetic.packing_plan import PackedPlan
 from dali_pipes.arithmetic.tables import Interpolation
 from dali_pipes.errors import BackendError, ConfigError
 
@@ -28,6 +29,9 @@ refuses beside another `--ftz`; so the kernels' float steps are PTX that keeps d
 
 REMEDY = "pip install 'dali-pipes[cuda]'"
 """What brings CuPy and an NVRTC that it can load."""
+
+SOURCES = ("portable.cu", "varied.cu")
+"""Files of CUDA source, in the order in which they are compiled as one."""
 
 _COLUMNS, _ROWS = 64, 4
 """Threads of a block."""
@@ -39,7 +43,8 @@ Normalise = tuple[Floats, Floats]
 
 def source() -> str:
     """The CUDA source of all kernels."""
-    return files("dali_pipes.arithmetic").joinpath("portable.cu").read_text(encoding="utf-8")
+    folder = files("dali_pipes.arithmetic")
+    return "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in SOURCES)
 
 
 def resize_batch(
@@ -229,7 +234,7 @@ def _module(device: int) -> Any:
     return _cupy().RawModule(code=source(), options=COMPILE_OPTIONS, backend="nvrtc")
 
 
-def _upload(packed: Packed) -> Any:
+def _upload(packed: Packed | PackedPlan) -> Any:
     # asarray stages through page-locked memory and copies on the current stream; ndarray.set would wait for the stream.
     return _cupy().asarray(packed.buffer)
 

@@ -50,7 +50,7 @@ def decodes(recipe: Recipe) -> bool:
 
 def needs_kernels(recipe: Recipe, decode: bool) -> bool:
     """Whether a GPU graph needs the CUDA kernels, and with them CuPy; decode: whether it is to take JPEGs undecoded."""
-    return recipe.parity == "exact" and not recipe.planned and (bool(varying(recipe)) or (decode and decodes(recipe)))
+    return not recipe.native and (bool(varying(recipe)) or (decode and decodes(recipe) and not recipe.dali_base_image))
 
 
 @dataclass(frozen=True)
@@ -157,20 +157,11 @@ class Graph:
 
         if "hflip" in changes:
             batch = fn.flip(batch, horizontal=changes["hflip"], vertical=changes["vflip"])
-        inputs = {name: changes[name] for name in varying(self.recipe)}
-        if not self.recipe.planned:
-            return self._varied(batch, inputs)
-        done = self._integers(self._functions.vary, batch.cpu() if batch.device == "gpu" else batch, *inputs.values())
-        return done.gpu() if self.device == "gpu" else done
-
-    @property
-    def _early(self) -> str:
-        """The device of everything before the normalisation: what a plan says is computed on the CPU."""
-        return "cpu" if self.recipe.planned else self.device
+        return self._varied(batch, {name: changes[name] for name in varying(self.recipe)})
 
     def _there(self, values: Any) -> Any:
-        """The same values on the device of what comes before the normalisation."""
-        return values.gpu() if self._early == "gpu" else values
+        """The same values on the graph's device."""
+        return values.gpu() if self.device == "gpu" else values
 
     def _portable(self, jpeg: Any) -> Any:
         """JPEG to base image by the portable contract: DALI's CPU decoder, then integers, on the batch's device."""
@@ -182,7 +173,7 @@ class Graph:
 
         return fn.python_function(
             *(self._there(each) for each in inputs),
-            device=self._early,
+            device=self.device,
             function=function,
             batch_processing=True,
             output_layouts="CHW",
@@ -193,9 +184,9 @@ class Graph:
         from nvidia.dali import fn, types
 
         recipe, augment = self.recipe, self.recipe.augment
-        if augment is None or not inputs:
+        if not inputs:
             return batch
-        if recipe.parity == "exact":
+        if not recipe.native or augment is None:
             return self._integers(self._functions.vary, batch, *inputs.values())
         pixels = fn.transpose(batch, perm=[1, 2, 0], transpose_layout=False, output_layout="HWC")
         if augment.warps:
@@ -215,7 +206,7 @@ class Graph:
 
     @cached_property
     def _functions(self) -> PortableOnCpu | PortableOnGpu:
-        return PortableOnGpu(self.recipe) if self._early == "gpu" else PortableOnCpu(self.recipe, self.threads)
+        return PortableOnGpu(self.recipe) if self.device == "gpu" else PortableOnCpu(self.recipe, self.threads)
 
     def _native(self, jpeg: Any) -> Any:
         """JPEG to base image by DALI's operators (nvJPEG on a GPU); on the CPU with the bits of `dali_base_image`."""
@@ -224,7 +215,7 @@ class Graph:
         recipe = self.recipe
         size = recipe.base
         base = fn.resize(
-            decoded(jpeg, nvjpeg=self._early == "gpu"),
+            decoded(jpeg, nvjpeg=self.device == "gpu"),
             size=list(size),
             mode=MODES[recipe.fit],
             interp_type=getattr(types, f"INTERP_{INTERPOLATIONS[recipe.interpolation].upper()}"),

@@ -91,9 +91,14 @@ class PortableOnGpu:
             return base_images(pictures, recipe.base, recipe.fit, recipe.interpolation, gray=recipe.channels == 1)
 
     def vary(self, images: list[Any], *values: list[Any]) -> list[Any]:
-        """As `PortableOnCpu.vary`."""
+        """As `PortableOnCpu.vary`; a plan comes back to main memory, where its tables are made."""
         from dali_pipes.arithmetic.kernels import varied_images
+        from dali_pipes.arithmetic.kernels_plan import planned_images
 
+        if self._recipe.planned:
+            size = (self._recipe.height, self._recipe.width)
+            with _borrowed_stream():
+                return planned_images(images, values[0], size, self._recipe.interpolation)
         given = dict(zip(self._names, values))
         with _borrowed_stream():
             return varied_images(images, given.get("warp"), given.get("colour"))

@@ -18,6 +18,12 @@ static inline unsigned __float_as_uint(float value) {
     return bits;
 }
 
+static inline unsigned atomicMax(unsigned *address, unsigned value) {
+    const unsigned before = *address;
+    if (value > before) *address = value;
+    return before;
+}
+
 /* Runs `call` once for every thread of `grid`: {columns, rows, pictures, threads across, threads down}. */
 #define LAUNCH(grid, call)                                                                     \
     do {                                                                                       \

@@ -190,6 +190,12 @@ class HostCuPy:
     def empty(self, shape: Any, dtype: str) -> HostArray:
         return np.full(shape, 7, dtype).view(HostArray)
 
+    def stack(self, arrays: list[HostArray]) -> Any:
+        return SimpleNamespace(get=lambda: np.stack([np.asarray(each) for each in arrays]))
+
+    def zeros(self, shape: Any, dtype: str) -> HostArray:
+        return np.zeros(shape, dtype).view(HostArray)
+
     def get_function(self, name: str) -> Any:
         def launch(blocks: tuple[int, int, int], threads: tuple[int, int], arguments: tuple[Any, ...]) -> None:
             self.launches.append((name, HostDevice.current))
