@@ -12,7 +12,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -21,9 +20,11 @@ import torch
 from dali_pipes import cache
 from dali_pipes.cache import bulk
 from dali_pipes.errors import ConfigError
+from dali_pipes.features.catalogue import Catalogue
 from dali_pipes.features.identity import masked
 from dali_pipes.features.layout import Column, Layout, from_array, map_tensors, to_array
 from dali_pipes.features.merge import pick
+from dali_pipes.features.numbered import Numbered
 from dali_pipes.items import item_codec
 
 MOST_LAYOUTS = 64
@@ -56,10 +57,15 @@ class Batch:
         keys: 16 bytes a sample.
         layout, columns: what `layout.split` gave, on the CPU.
         parts: what each sample was made of, for the ledger.
+        module: what names the module.
+        names, ids: of the samples, for keys and for people.
     """
 
     prefix: bytes
     keys: list[bytes]
+    module: bytes
+    names: list[bytes]
+    ids: list[str]
     layout: Layout
     columns: list[Column]
     parts: list[Parts]
@@ -78,6 +84,8 @@ class Kept:
         self.store = store
         self.secret = secret
         self._ledger = ledger
+        self.catalogue = Catalogue(store, secret)
+        self._lists = Numbered(store, secret, MOST_LAYOUTS)
         self._layouts: dict[bytes, list[Layout]] = {}
         self._coming: dict[bytes, tuple[Batch, int]] = {}  # what waits to be written: key to batch and row
         self._lock = threading.Lock()
@@ -134,7 +142,7 @@ class Kept:
         return hits, [at for at, found in enumerate(waiting) if found is None]
 
     def _write(self, batch: Batch) -> None:
-        before = self.store.stats()["errors"] if self._counts_errors() else 0
+        before = getattr(self.store, "errors", 0)
         self._know(batch.prefix, batch.layout)
         for column, mask in zip(batch.columns, batch.layout.masks()):
             keys = masked(batch.keys, mask)
@@ -145,6 +153,7 @@ class Kept:
                     self.store.put(cache.Key(key), item_codec.pack(item))
             if self._ledger is not None:
                 self._ledger.note_all(list(zip(map(cache.Key, keys), batch.parts)))
+        self.catalogue.add(batch.module, batch.prefix, batch.names, batch.ids)
         failed = getattr(self.store, "errors", 0) - before
         if failed > 0:
             raise cache.StoreIOError(
@@ -166,14 +175,11 @@ class Kept:
             number += 1
         return list(self._layouts.get(prefix, ()))
 
-    def _counts_errors(self) -> bool:
-        return hasattr(self.store, "errors")
-
     def _layout(self, prefix: bytes, number: int) -> Layout | None:
         known = self._layouts.setdefault(prefix, [])
         if number < len(known):
             return known[number]
-        packed = self.store.get(self._layout_key(prefix, number)) if number < MOST_LAYOUTS else None
+        packed = self._lists.get(b"layouts" + prefix, number)
         if packed is None:
             return None
         try:
@@ -187,30 +193,17 @@ class Kept:
 
     def _know(self, prefix: bytes, layout: Layout) -> None:
         """Make sure that the store lists a layout: it may have been evicted, or have lost its number to another."""
-        for number in range(MOST_LAYOUTS):
-            key = self._layout_key(prefix, number)
-            packed = self.store.get(key)
-            if packed is None:
-                packed = layout.pack()
-                self.store.put(key, packed)
-            try:
-                there = Layout.unpack(packed)
-            except ValueError:
-                self.store.put(key, layout.pack())
-                there = layout
-            with self._lock:
-                known = self._layouts.setdefault(prefix, [])
-                known[number : number + 1] = [there]
-            if there.digest == layout.digest:
-                return
-        raise ConfigError(
-            f"the module's outputs have more than {MOST_LAYOUTS} structures: a plain value beside the tensors differs "
-            "from batch to batch, perhaps. Return it as a list of one value a sample, or leave it out."
-        )
-
-    def _layout_key(self, prefix: bytes, number: int) -> cache.Key:
-        hasher = blake2b(prefix + b"%d" % number, digest_size=16, key=self.secret, person=b"dali-pipes layo.")
-        return cache.Key(hasher.digest())
+        try:
+            number = self._lists.ensure(b"layouts" + prefix, layout.pack())
+        except ConfigError as error:
+            raise ConfigError(
+                f"the module's outputs have more than {MOST_LAYOUTS} structures: a plain value beside the tensors "
+                "differs from batch to batch, perhaps. Return it as a list of one value a sample, or leave it out."
+            ) from error
+        with self._lock:
+            known = self._layouts.setdefault(prefix, [])
+            del known[number:]  # what lies there now is read again
+            known += [layout] if number == len(known) else []
 
     def _read(self, layout: Layout, keys: list[bytes]) -> Hits:
         at = list(range(len(keys)))

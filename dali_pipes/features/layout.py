@@ -119,6 +119,22 @@ def has_types(layout: Layout, named: Named) -> bool:
     return all(_class_of(each, named) is not None for each in _nodes(layout.tree) if each[0] == "named")
 
 
+def leaf_names(layout: Layout) -> list[str]:
+    """Return a name for each leaf: where it lies in the output (`visual`, `pair.first`), `feature` for the output."""
+    return [".".join(path) or "feature" for path, node in _paths(layout.tree, ()) if node[0] in ("rows", "each")]
+
+
+def _paths(tree: Tree, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Tree]]:
+    yield path, tree
+    if tree[0] in ("list", "tuple", "named"):
+        names = tree[3] if tree[0] == "named" else map(str, range(len(tree[-1])))
+        for name, inner in zip(names, tree[-1]):
+            yield from _paths(inner, (*path, name))
+    elif tree[0] in ("dict", "OrderedDict"):
+        for key, inner in tree[1]:
+            yield from _paths(inner, (*path, str(key)))
+
+
 def to_array(column: torch.Tensor) -> np.ndarray[Any, Any]:
     """Return the plain array of a CPU tensor; shares its memory."""
     bits = _BITS.get(column.dtype)
@@ -226,13 +242,7 @@ def _join(node: Tree, columns: Iterator[Column], named: Named) -> Any:
 
 
 def _nodes(tree: Tree) -> Iterator[Tree]:
-    yield tree
-    if tree[0] in ("list", "tuple", "named"):
-        for inner in tree[-1]:
-            yield from _nodes(inner)
-    elif tree[0] in ("dict", "OrderedDict"):
-        for _, inner in tree[1]:
-            yield from _nodes(inner)
+    return (node for _, node in _paths(tree, ()))
 
 
 def _leaves(tree: Tree) -> Iterator[Tree]:

@@ -149,7 +149,7 @@ class CachedModule(Wrapping):
             ConfigError: ids that do not fit, or an output that cannot be kept. Whatever went wrong in writing earlier
                 features, once.
         """
-        call, names, _ = self._read_call(args, kwargs, cache_ids)
+        call, names, ids = self._read_call(args, kwargs, cache_ids)
         if not self.enabled:
             return self.module(*call.args, **call.kwargs)
         self._check_open()
@@ -159,7 +159,7 @@ class CachedModule(Wrapping):
             if not names or self._kept.store.mode == "none":
                 return self._computer.run(call)
             prefix, parts = self._prefix(call)
-            return self._answer(call, names, prefix, parts)
+            return self._answer(call, names, ids, prefix, parts)
 
     def _read_call(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], cache_ids: Any
@@ -190,23 +190,21 @@ class CachedModule(Wrapping):
     def _prefix(self, call: Call) -> tuple[bytes, kept.Parts]:
         """32 bytes of the module and how it is called, and the parts that they are made of."""
         if self._watch is None:
-            module: str | bytes = self._module_id
             if self._enforce:
                 checks.check_stateless(self.module)
         else:
             if self._watch.look() and self._enforce:
                 checks.check_stateless(self.module)
             self._settle_silent()
-            module = self._watch.digest
         parts: dict[str, str | int | bytes] = {
-            "module": module,
+            "module": self._module(),
             "state": digest_of_state(call.device),
             "call": inputs.call_digest((call.args, call.kwargs), call.count),
             "features": FORMAT,
         }
         return b"".join(cache.Key.of(b"", half=half, **parts).digest for half in (0, 1)), parts
 
-    def _answer(self, call: Call, names: Names, prefix: bytes, parts: kept.Parts) -> Any:
+    def _answer(self, call: Call, names: Names, ids: list[str], prefix: bytes, parts: kept.Parts) -> Any:
         keys = keys_of(names, prefix, self._kept.secret)
         number = {key: at for at, key in enumerate(dict.fromkeys(keys))}
         unique = list(number)
@@ -218,9 +216,8 @@ class CachedModule(Wrapping):
         if missing:
             first = {key: at for at, key in reversed(list(enumerate(keys)))}
             rows = [first[unique[at]] for at in missing]
-            made = self._compute(
-                call, rows, [unique[at] for at in missing], [names[row] for row in rows], prefix, parts
-            )
+            made = self._compute(call, rows)
+            self._keep(made, prefix, parts, [unique[at] for at in missing], [(names[row], ids[row]) for row in rows])
             layouts.append(made[0])
             sources.append((missing, made[1]))
         self._counts["hits"] += len(there)
@@ -238,10 +235,8 @@ class CachedModule(Wrapping):
         ]
         return join(layouts[0], columns, self._computer.named)
 
-    def _compute(
-        self, call: Call, rows: list[int], keys: list[bytes], names: Names, prefix: bytes, parts: kept.Parts
-    ) -> Made:
-        """Layout and columns of the samples at `rows`; they are on their way into the store then."""
+    def _compute(self, call: Call, rows: list[int]) -> Made:
+        """Layout and columns of the samples at `rows`."""
         if len(rows) == call.count or not call.parts_are_clear:
             layout, columns = self._computer.columns(call)
             if len(rows) < call.count:
@@ -252,18 +247,28 @@ class CachedModule(Wrapping):
             changed = self._watch.after_computing(allowed=not self._enforce)
             if self._enforce:
                 checks.refuse_changed(changed)
-        if self._writes():
-            copies = [kept.on_cpu(column) for column in columns]
-            sources = [name[1:17] if name[:1] == b"d" else name[1:] for name in names]
-            made_of: list[kept.Parts] = [
-                {**parts, "source": source, "sample": name} for source, name in zip(sources, names)
-            ]
-            if self._watch is not None:
-                self._unconfirmed.append((prefix, keys))
-            batch = kept.Batch(prefix, keys, layout, copies, made_of)
-            self._kept.announce(batch)
-            self._writer.submit(batch, kept.size_of(copies))
         return layout, columns
+
+    def _keep(
+        self, made: Made, prefix: bytes, parts: kept.Parts, keys: list[bytes], samples: list[tuple[bytes, str]]
+    ) -> None:
+        """Send samples, given as (name, id), on their way into the store."""
+        if not self._writes():
+            return
+        if self._watch is not None:
+            self._unconfirmed.append((prefix, keys))
+        made_of: list[kept.Parts] = [
+            {**parts, "source": name[1:17] if name[:1] == b"d" else name[1:], "sample": name} for name, _ in samples
+        ]
+        names, ids = [name for name, _ in samples], [each for _, each in samples]
+        copies = [kept.on_cpu(column) for column in made[1]]
+        batch = kept.Batch(prefix, keys, self._module(), names, ids, made[0], copies, made_of)
+        self._kept.announce(batch)
+        self._writer.submit(batch, kept.size_of(copies))
+
+    def _module(self) -> bytes:
+        """What names the module."""
+        return self._module_id.encode() if self._watch is None else self._watch.digest
 
     def _writes(self) -> bool:
         options = getattr(self._kept.store, "options", None)
@@ -336,6 +341,24 @@ class CachedModule(Wrapping):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def to_arrow(self, path: str | os.PathLike[str], ids: Any = None) -> int:
+        """Write the features that are kept of this module as a table; return how many rows.
+
+        One row a sample: `id`, and a fixed-size list for each tensor of the output, named by where it lies in it
+        (`feature` where the output is one tensor). bfloat16 and float8 become float32, exactly.
+
+        Args:
+            path: `.parquet`, or `.arrow` or `.feather` for Arrow's own file format.
+            ids: which samples, in this order; all that are kept by default.
+
+        Raises:
+            ConfigError: nothing is kept, some of `ids` are not, or the features are not of one structure and shape.
+        """
+        from dali_pipes.features import export
+
+        self.flush()
+        return export.write(path, export.groups(self._kept, self._module(), None if ids is None else names_of(ids)))
 
     # -- as an nn.Module ----------------------------------------------------------------------------------------------
 
