@@ -78,11 +78,29 @@ def micro(document: dict[str, Any], axes: Any) -> None:
     axes.set_title("Single operations")
 
 
+def gpu_acceptance(document: dict[str, Any], axes: Any) -> None:
+    """Warm images per second on a GPU, of the loader and of others, against what the bus allows."""
+    figures = document["steps"]["warm"]["figures"]
+    rates = {name: each["images/s"] for name, each in figures.items() if isinstance(each, dict) and "images/s" in each}
+    bound = figures.get("images/s that the bus allows")
+    names = {name: f"dali-gpu, {name}" if name.startswith(("uint8", "float32")) else name for name in rates}
+    colours = [COLOURS["dali-gpu"] if names[name] != name else COLOURS["bound"] for name in rates]
+    bars = axes.barh([names[name] for name in rates], list(rates.values()), color=colours)
+    axes.bar_label(bars, [f"{rate:.0f}" for rate in rates.values()], padding=3, fontsize=7)
+    if bound:
+        axes.axvline(bound, color=COLOURS["bound"], linewidth=1)
+    axes.invert_yaxis()
+    axes.set_xlabel("images/s (line: what page-locked copies over the bus allow)")
+    side = figures["side"]
+    axes.set_title(f"Warm epochs, {side}x{side}x3" + ("" if bound else "; not run on a GPU"))
+
+
 CHARTS: dict[str, Callable[[dict[str, Any], Any], None]] = {
     "epoch_time": epoch_time,
     "warm_bound": warm_bound,
     "cold_bound": cold_bound,
     "micro": micro,
+    "gpu_acceptance": gpu_acceptance,
 }
 
 
@@ -93,7 +111,7 @@ def draw(source: Path, out: Path) -> Path:
     CHARTS[document["benchmark"]](document, axes)
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.25)
-    facts = document["machine"]
+    facts = document["machine"] if "machine" in document else document["steps"]["facts"]["figures"]["machine"]
     torch = facts["versions"].get("torch", "?")
     note = f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gib']:.0f} GiB; GPU: {facts['gpu']}; torch {torch}"
     figure.text(0.01, 0.01, note, fontsize=7, color="#666666")

@@ -1,4 +1,7 @@
-"""Writes the table of cache modes in README.md from `results/epoch_time.json`: `python benchmarks/readme.py`."""
+"""Writes the tables of README.md: `python benchmarks/readme.py`.
+
+Cache modes from `results/epoch_time.json`, hardware from `results/gpu_acceptance.json`, where that is there.
+"""
 
 import json
 import statistics
@@ -6,6 +9,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- modes:begin -->", "<!-- modes:end -->"
+BACKENDS = ("torch", "dali-cpu", "dali-gpu")
+HARDWARE = "<!-- hardware:begin -->", "<!-- hardware:end -->"
 KEPT = {
     "none": "nothing",
     "memory": "arrays in RAM, least recently used out first",
@@ -55,12 +60,38 @@ def table() -> str:
     )
 
 
+def hardware(accepted: dict | None) -> str:
+    """The table of what exact parity was compared on; `accepted`: what `gpu_acceptance.py` wrote."""
+    facts = json.loads((HERE / "results" / "epoch_time.json").read_text())["machine"]
+    versions = facts["versions"]
+    lines = [
+        "| Hardware | exact parity | measured |",
+        "|---|---|---|",
+        f"| x86-64 CPU ({facts['cores']} cores), DALI {versions['nvidia-dali-cuda120']}, torch "
+        f"{versions['torch'].split('+')[0]} | identical: torch, dali-cpu | yes, in CI |",
+    ]
+    digests = (accepted or {}).get("steps", {}).get("digests", {})
+    if "dali-gpu" not in digests.get("figures", {}).get("backends", []):
+        return "\n".join([*lines, "| any NVIDIA GPU | | not run on a GPU |"])
+    found = accepted["steps"]["facts"]["figures"]
+    alike = {"passed": "identical", "failed": "**differs**"}[digests["status"]]
+    dali = next(value for name, value in found["versions"].items() if name.startswith("nvidia-dali"))
+    gpu = f"{found['machine']['gpu']}, driver {found['smi'].get('driver_version', '?')}"
+    lines.append(
+        f"| {gpu}, DALI {dali}, torch {found['versions']['torch']} | {alike}: torch, dali-cpu, dali-gpu | yes |"
+    )
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Puts the table between its marks."""
-    readme = HERE.parent / "README.md"
+    """Puts the tables between their marks."""
+    readme, result = HERE.parent / "README.md", HERE / "results" / "gpu_acceptance.json"
     text = readme.read_text()
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    readme.write_text(f"{before}{BEGIN}\n{table()}\n{END}{after}")
+    accepted = json.loads(result.read_text()) if result.exists() else None
+    for (begin, end), made in (((BEGIN, END), table()), (HARDWARE, hardware(accepted))):
+        before, after = text.split(begin)[0], text.split(end)[1]
+        text = f"{before}{begin}\n{made}\n{end}{after}"
+    readme.write_text(text)
 
 
 if __name__ == "__main__":
