@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from pathlib import Path
@@ -485,13 +486,13 @@ def test_a_sample_is_not_blamed_where_memory_runs_out(
 def test_decoders_say_that_memory_ran_out_and_not_that_a_file_is_damaged(
     everything: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dali_pipes.decode import api
+    from dali_pipes.decode.formats import FORMATS
 
     def out_of_memory(*_: Any) -> Any:
         raise MemoryError
 
-    for name in ("decode_jpeg", "decode_raster", "decode_dicom"):
-        monkeypatch.setattr(api, name, out_of_memory)
+    for tag, row in FORMATS.items():
+        monkeypatch.setitem(FORMATS, tag, dataclasses.replace(row, decode=out_of_memory))
     monkeypatch.setattr(fetch_module.DecoderPool, "decode", out_of_memory)
     with cache.open_store("none") as store:
         fetcher = Fetcher(everything, RECIPE, store, workers=1)
