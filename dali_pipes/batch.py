@@ -40,6 +40,7 @@ class Batch:
         digest: N times 32 bytes that change whenever a sample's pixels may: the first 16 name the content of its
             source file, the others the frame, the recipe and the draws that took effect. An attribute only, not one of
             the mapping's keys. If you change the image yourself, they do not name it any more.
+        target: the manifest's targets, by name: float32[N], NaN where a sample lacks one.
     """
 
     image: torch.Tensor
@@ -49,6 +50,7 @@ class Batch:
     valid: torch.Tensor | None = None
     matrix: torch.Tensor | None = None
     digest: list[bytes] | None = None
+    target: dict[str, torch.Tensor] | None = None
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         return iter((self.image, self.label))

@@ -49,7 +49,7 @@ class ImageDataset(Dataset[Output]):
     tensor: float32[C, H, W], normalised, or the integers where the recipe has no mean; bit for bit what `Loader` gives.
     With K views [K, C, H, W].
     label: the class number, -1 where there is none. row: the sample's manifest fields, and those of the row it came
-    from.
+    from; `target`, the manifest's targets by name, where it has some.
 
     >>> dataset = ImageDataset(Manifest.from_csv("train.csv"), Recipe(size=32), cache_mode="npy", cache_dir="cache-dir")
     >>> for image, label, row in torch.utils.data.DataLoader(dataset, batch_size=2):
@@ -233,6 +233,8 @@ class ImageDataset(Dataset[Output]):
         if isinstance(item, Encoded):
             raise ConfigError("ImageDataset takes decoded images only; its Fetcher handed out an encoded one.")
         fields = asdict(self.manifest[sample]) | (dict(self.rows[sample]) if self.rows is not None else {})
+        if self.manifest.targets:
+            fields["target"] = {name: values[sample] for name, values in self.manifest.targets.items()}
         tensor = self._tensor(fetcher, epoch, sample, item)
         if self._transform is not None:
             with seeded(self._seed, epoch, sample, tensor.device):

@@ -175,7 +175,8 @@ class Epoch:
         valid = torch.tensor([first for _, _, first in good])
         names = [self.manifest.ids[i] for i in index.tolist()]
         matrix, digest = self._matrix(index), self._digest(index)
-        batch = Batch(image, label, torch.from_numpy(index), names, valid, matrix, digest)
+        target = {name: torch.from_numpy(values[index]) for name, values in self.manifest.targets.items()} or None
+        batch = Batch(image, label, torch.from_numpy(index), names, valid, matrix, digest, target)
         there: Batch = tree_map_only(torch.Tensor, self._beside, batch)  # all of its tensors on one device
         return there
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from archives import coded, label_of
 
 import dali_pipes as dp
@@ -257,3 +258,28 @@ def test_a_manifests_arrays_are_read_only(tmp_path: Path) -> None:
     for values in (found.labels, found.frames, found.rows, found.targets["age"]):
         with pytest.raises(ValueError, match="read-only"):
             values[0] = 1
+
+
+def test_targets_reach_batches_and_items(tmp_path: Path) -> None:
+    rows = [{"path": f"{i}.png", "age": None if i == 2 else i / 4, "dense": i % 2} for i in range(5)]
+    for i, row in enumerate(rows):
+        (tmp_path / row["path"]).write_bytes(coded(i, "png"))
+    found = made(tmp_path, rows, targets=["age", "dense"])
+    with dp.Loader(found, dp.Recipe(size=8), batch_size=2, backend="torch", shuffle=True, num_workers=1) as loader:
+        for batch in loader:
+            assert batch.target is not None
+            for name, values in found.targets.items():
+                expected = torch.from_numpy(values[batch.index.numpy()])
+                assert batch["target"][name].dtype == torch.float32
+                assert torch.equal(batch.target[name].nan_to_num(-1), expected.nan_to_num(-1))
+                moved = batch.to("meta").target
+                assert moved is not None
+                assert moved[name].device.type == "meta"
+    with dp.ImageDataset(found, dp.Recipe(size=8)) as dataset:
+        _, _, collated = next(iter(torch.utils.data.DataLoader(dataset, batch_size=5)))
+    assert collated["target"]["age"].dtype == torch.float32
+    assert torch.equal(collated["target"]["dense"], torch.tensor([0.0, 1, 0, 1, 0]))
+    plain = found.subset([0])
+    with dp.Loader(made(tmp_path, rows[:1]), dp.Recipe(size=8), batch_size=1, backend="torch") as loader:
+        assert "target" not in next(iter(loader))
+    assert plain.targets["age"].tolist() == [0]
