@@ -96,6 +96,8 @@ class Prefetch(Generic[T]):
 
     def stop(self) -> None:
         """Tells the producer to stop and waits for nothing: safe where garbage is collected, in whatever thread."""
+        if self._stop.is_set():  # also when Python ends, and has taken this module's names away
+            return
         self._stop.set()
         self._room.release()  # the producer may be waiting for room
         self._ready.put(_End())  # and a consumer for an item

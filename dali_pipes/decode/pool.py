@@ -23,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -74,14 +75,9 @@ class DecoderPool:
         self._begin()
 
     def _begin(self) -> None:
-        self._pid = os.getpid()
-        self._closed = False
-        self._lock = threading.Lock()
-        self._alone = threading.Lock()
-        self._children: set[_Child] = set()
-        self._slots: queue.LifoQueue[_Child | None] = queue.LifoQueue()
-        for _ in range(self.workers):
-            self._slots.put(None)
+        self._own = _Owned(self.workers)
+        # A finaliser, for it runs before Python takes the names of this module away; `__del__` may run after that.
+        self._finalizer = weakref.finalize(self, self._own.close)
 
     def decode(self, source: Source, kind: Kind, frame: int = 0, policy: DecodePolicy = DEFAULT) -> Decoded:
         """As `decode.decode`, in a child; waits for a free one.
@@ -103,56 +99,43 @@ class DecoderPool:
                 with self._borrowed() as child:
                     return work(child, fd)
             except WorkerError:
-                if self._closed:
+                if self._own.closed:
                     raise
-            with self._alone, self._borrowed() as child:
+            with self._own.alone, self._borrowed() as child:
                 return work(child, fd)
 
     @contextlib.contextmanager
     def _borrowed(self) -> Iterator[_Child]:
         """A child of one's own, started if need be; one that does not outlive its work is replaced."""
-        if self._pid != os.getpid():
+        if self._own.pid != os.getpid():
             self._begin()
-        child = self._slots.get()
+        own = self._own
+        child = own.slots.get()
         alive = False
         try:
-            with self._lock:
-                if self._closed:
+            with own.lock:
+                if own.closed:
                     raise ConfigError("the DecoderPool is closed")
                 if child is None:
                     child = _Child()
-                    self._children.add(child)
+                    own.children.add(child)
             yield child
         finally:
-            with self._lock:
+            with own.lock:
                 if child is not None:
-                    alive = child.alive and not self._closed
+                    alive = child.alive and not own.closed
                     if not alive:
-                        self._children.discard(child)
+                        own.children.discard(child)
                         child.end()
-            self._slots.put(child if alive else None)
+            own.slots.put(child if alive else None)
 
     def pids(self) -> list[int]:
         """The process ids of the children that are alive, for tests and for people who look at `ps`."""
-        return sorted(child.pid for child in self._children if child.alive)
+        return sorted(child.pid for child in self._own.children if child.alive)
 
     def close(self) -> None:
         """End every child, those at work included; their callers get WorkerError. Closing twice does nothing."""
-        if self._pid != os.getpid():
-            return
-        with self._lock:
-            self._closed = True
-            for child in self._children:
-                child.kill()
-        with contextlib.suppress(queue.Empty):
-            idle: list[_Child | None] = []
-            while True:
-                idle.append(self._slots.get_nowait())
-        for each in idle:
-            if each is not None:
-                self._children.discard(each)
-                each.end()
-            self._slots.put(None)
+        self._own.close()
 
     def __enter__(self) -> DecoderPool:
         return self
@@ -162,9 +145,36 @@ class DecoderPool:
     ) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        if getattr(self, "_pid", None) == os.getpid():
-            self.close()
+
+class _Owned:
+    """What a pool holds in one process: its children, and a slot for each that works or may be started."""
+
+    def __init__(self, workers: int) -> None:
+        self.pid = os.getpid()
+        self.closed = False
+        self.lock = threading.Lock()
+        self.alone = threading.Lock()
+        self.children: set[_Child] = set()
+        self.slots: queue.LifoQueue[_Child | None] = queue.LifoQueue()
+        for _ in range(workers):
+            self.slots.put(None)
+
+    def close(self) -> None:
+        if self.pid != os.getpid():
+            return
+        with self.lock:
+            self.closed = True
+            for child in self.children:
+                child.kill()
+        idle: list[_Child | None] = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                idle.append(self.slots.get_nowait())
+        for each in idle:
+            if each is not None:
+                self.children.discard(each)
+                each.end()
+            self.slots.put(None)
 
 
 class _Child:
