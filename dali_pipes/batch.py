@@ -41,6 +41,8 @@ class Batch:
             source file, the others the frame, the recipe and the draws that took effect. An attribute only, not one of
             the mapping's keys. If you change the image yourself, they do not name it any more.
         target: the manifest's targets, by name: float32[N], NaN where a sample lacks one.
+        mask: uint8[N, H, W], class numbers, where the manifest has a column `mask`: moved as the image is, by nearest
+            neighbours. With K views [N, K, H, W].
     """
 
     image: torch.Tensor
@@ -51,6 +53,7 @@ class Batch:
     matrix: torch.Tensor | None = None
     digest: list[bytes] | None = None
     target: dict[str, torch.Tensor] | None = None
+    mask: torch.Tensor | None = None
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         return iter((self.image, self.label))

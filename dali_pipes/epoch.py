@@ -20,6 +20,7 @@ from dali_pipes.errors import BackendError, DecodeError
 from dali_pipes.fetch import Encoded, Failure, Fetcher, Item, Pixels, ready, stand_in
 from dali_pipes.made import digests
 from dali_pipes.manifest import Manifest
+from dali_pipes.masks import Masks
 from dali_pipes.notices import Notices
 from dali_pipes.plans import Plans
 from dali_pipes.prefetch import lookahead
@@ -113,6 +114,7 @@ class Epoch:
         order: int64[N], the samples in the order of the epoch, for all ranks.
         losses: counts what could not be decoded.
         matrix: whether batches tell where source pixels went.
+        masks: gives base masks, where the manifest has a column of them.
     """
 
     manifest: Manifest
@@ -125,6 +127,7 @@ class Epoch:
     order: Samples
     losses: Losses = field(default_factory=Losses)
     matrix: bool = False
+    masks: Masks | None = None
 
     def batches(self, plan: list[Samples], ahead: int) -> Iterator[Batch | None]:
         """Yield a batch for each of the plan, None where all of its samples were skipped.
@@ -133,15 +136,19 @@ class Epoch:
             plan: places in `order` of each batch; those from N on stand for repetitions, from the start again.
             ahead: batches requested before the one in work, early enough that the workers never run dry between two.
         """
-        requests = ((places, self._request(places)) for places in plan)
-        for places, requested in lookahead(requests, ahead):
-            yield self.batch(places, [item if isinstance(item, Named) else ready(item) for item in requested])
+        requests = ((places, self._request(places), self._request_masks(places)) for places in plan)
+        for places, requested, masks in lookahead(requests, ahead):
+            items = [item if isinstance(item, Named) else ready(item) for item in requested]
+            yield self.batch(places, items, masks)
 
     def _request(self, places: Samples) -> list[Item | Named | Future[Item]]:
         samples, keeper = self._samples(places).tolist(), self._keeper
         if keeper is None:
             return [self.fetcher.request(sample) for sample in samples]
         return [Named(sample, None) if keeper.holds(sample) else self.fetcher.request(sample) for sample in samples]
+
+    def _request_masks(self, places: Samples) -> list[Item | Future[Item]]:
+        return [] if self.masks is None else [self.masks.request(sample) for sample in self._samples(places).tolist()]
 
     @property
     def _keeper(self) -> Keeper | None:
@@ -150,13 +157,18 @@ class Epoch:
     def _samples(self, places: Samples) -> Samples:
         return self.order[places % max(1, len(self.order))]
 
-    def batch(self, places: Samples, items: Sequence[Item | Named]) -> Batch | None:
+    def batch(
+        self, places: Samples, items: Sequence[Item | Named], requested: Sequence[Item | Future[Item]] = ()
+    ) -> Batch | None:
         """Return the batch of samples that are here, or None where all were skipped.
 
         Args:
             places: their places in `order`; the samples after them may substitute for them.
             items: what the fetcher gave for each.
+            requested: their masks, where `masks` gives any.
         """
+        held: dict[int, Pixels] = {}
+        items = self._with_masks(places, items, requested, held)
         good = self._settle(places, items)
         try:
             image = self._run(good)
@@ -176,7 +188,9 @@ class Epoch:
         names = [self.manifest.ids[i] for i in index.tolist()]
         matrix, digest = self._matrix(index), self._digest(index)
         target = {name: torch.from_numpy(values[index]) for name, values in self.manifest.targets.items()} or None
-        batch = Batch(image, label, torch.from_numpy(index), names, valid, matrix, digest, target)
+        batch = Batch(
+            image, label, torch.from_numpy(index), names, valid, matrix, digest, target, self._mask(index, held)
+        )
         there: Batch = tree_map_only(torch.Tensor, self._beside, batch)  # all of its tensors on one device
         return there
 
@@ -208,6 +222,40 @@ class Epoch:
             return None
         found = torch.from_numpy(Plans(self.recipe, self._draws(samples)).matrix)
         return found if self.recipe.views == 1 else found.unflatten(0, (len(samples), self.recipe.views))
+
+    def _with_masks(
+        self,
+        places: Samples,
+        items: Sequence[Item | Named],
+        requested: Sequence[Item | Future[Item]],
+        held: dict[int, Pixels],
+    ) -> Sequence[Item | Named]:
+        """The items, or why their masks cannot be had; adds to `held` the base masks of the others."""
+        if self.masks is None:
+            return items
+        checked = list(items)
+        for i, (sample, item) in enumerate(zip(self._samples(places).tolist(), items)):
+            if not isinstance(item, Failure):
+                mask = self.masks.checked(sample, requested[i], self.fetcher)
+                if isinstance(mask, Failure):
+                    checked[i] = mask
+                else:
+                    held[sample] = mask
+        return checked
+
+    def _mask(self, samples: Samples, held: dict[int, Pixels]) -> torch.Tensor | None:
+        if self.masks is None:
+            return None
+        for sample in samples.tolist():
+            if sample not in held:  # it substitutes for another
+                mask = self.masks.checked(sample, self.masks.request(sample), self.fetcher)
+                if isinstance(mask, Failure):
+                    raise mask.error
+                held[sample] = mask
+        views = self.recipe.views
+        bases = [held[sample] for sample in samples.tolist() for _ in range(views)]
+        done = torch.from_numpy(self.masks.finish(bases, Plans(self.recipe, self._draws(samples)).placed))
+        return done if views == 1 else done.unflatten(0, (len(samples), views))
 
     def _decoded(self, place: int, item: Item | Named) -> Item | Named:
         sample = int(self.order[place % len(self.order)])

@@ -169,7 +169,7 @@ class Fetcher:
         except (DaliPipesError, OSError):
             return False
         frame = int(self._manifest.frames[sample])
-        parts = key_parts(self._recipe, self._policy, content, kind, frame)
+        parts = self._parts(content, kind, frame)
         needed = [parts, {**parts, "attributes": 1}] if self._recipe.depth == 16 else [parts]
         return all(self._store.contains(cache.Key.of(self._secret, **each)) for each in needed)
 
@@ -242,7 +242,7 @@ class Fetcher:
     def _load_from(self, source: SourceFile, sample: int) -> Item:
         frame = int(self._manifest.frames[sample])
         content, kind = self._identify(source)
-        parts = key_parts(self._recipe, self._policy, content, kind, frame)
+        parts = self._parts(content, kind, frame)
         as_it_is = self._encoded and kind.dali and frame == 0 and sample not in self._refused
         by_dali = self._recipe.dali_base_image and kind.dali and not self._cached
         # Whose arithmetic makes the base image; the bits are the same under exact parity.
@@ -269,9 +269,7 @@ class Fetcher:
             if self._recipe.depth == 16:
                 made.append(json.dumps(decoded.attributes))
                 self._store.put(note, np.frombuffer(made[0].encode(), np.uint8))  # before the image that needs them
-            if (
-                self._extents is not None and self._policy.reduce is None
-            ):  # a reduced picture is smaller than its source
+            if self._extents is not None and self._policy.reduce is None:  # else it is smaller than its source
                 self._extents.keep(sample, decoded.pixels.shape[:2], parts)
             if self._ledger is not None:
                 self._ledger.note(key, parts)
@@ -299,6 +297,9 @@ class Fetcher:
         if self._recipe.window is None:
             return image
         return apply_window(image, json.loads(attributes), self._recipe.window)
+
+    def _parts(self, content: bytes, kind: Kind, frame: int) -> dict[str, str | int | bytes]:
+        return key_parts(self._recipe, self._policy, content, kind, frame)
 
     def _identify(self, source: SourceFile) -> tuple[bytes, Kind]:
         """Digest and kind of a source file, which is read only if nobody knows it."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from dali_pipes import backends, cache, sampling
+from dali_pipes import backends, cache, masks, sampling
 from dali_pipes.accounts import Accounts
 from dali_pipes.arguments import check_cache, failures_allowed, whole
 from dali_pipes.batch import Batch
@@ -159,9 +159,10 @@ class Loader:
             encoded=self._decode,
             sandbox=sandbox,
             policy=policy,
-            extents=self._matrix,
+            extents=self._matrix or masks.COLUMN in manifest.columns,
             notices=self._notices,
         )
+        self._masks = masks.of(manifest, recipe, self._store, workers=self._workers, policy=policy)
         self._accounts = Accounts(self._fetcher.counts)
         self._backends = backends.Pool(
             self.backend,
@@ -174,7 +175,7 @@ class Loader:
         )
         self._runs: weakref.WeakSet[Prefetch[Any]] = weakref.WeakSet()
         self._close = weakref.finalize(
-            self, _close, self._process, self._runs, self._backends, self._fetcher, self._store
+            self, _close, self._process, self._runs, self._backends, (self._fetcher, self._masks), self._store
         )
 
     def __len__(self) -> int:
@@ -290,7 +291,7 @@ class Loader:
     ) -> Iterator[Batch | None]:
         plan = sampling.batches(shares.places(start), batch_size=shares.batch_size, drop_last=self._drop_last)
         fixed = (self.manifest, self.recipe, self._fetcher, backend, self._on_error, self._seed)
-        work = Epoch(*fixed, epoch, self._order(shares, epoch), losses, self._matrix)
+        work = Epoch(*fixed, epoch, self._order(shares, epoch), losses, self._matrix, self._masks)
         return work.batches(plan, ahead=max(1, -(-2 * self._workers // shares.batch_size)))
 
     def warm(self, samples: Iterable[int] | None = None) -> Iterator[int]:
@@ -306,6 +307,8 @@ class Loader:
         requests = ((sample, self._fetcher.request(sample)) for sample in chosen)
         for sample, request in lookahead(requests, 4 * self._workers):
             item = ready(request)
+            if self._masks is not None and not isinstance(item, Failure):
+                item = self._masks.checked(sample, self._masks.request(sample), self._fetcher)
             if isinstance(item, Failure):
                 if self._on_error == "raise":
                     raise item.error
@@ -327,6 +330,7 @@ class Loader:
         """
         return {
             **self._fetcher.counts(),
+            **({} if self._masks is None else {"masks": self._masks.counts()}),
             "seconds_waiting": self._accounts.seconds_waiting,
             "cache": self._store.stats(),
             "epochs": list(self._accounts.epochs),
@@ -384,14 +388,13 @@ def _close(
     process: int,
     runs: weakref.WeakSet[Prefetch[Any]],
     idle: backends.Pool,
-    fetcher: Fetcher,
+    fetchers: tuple[Any, ...],
     store: cache.Store,
 ) -> None:
     if os.getpid() != process:  # in a forked child there are no threads to end, and the files are the parent's
         idle.close()
         return
-    for run in list(runs):
-        run.close()
-    fetcher.close()
+    for each in (*runs, *filter(None, fetchers)):
+        each.close()
     idle.close()
     store.close()

@@ -48,17 +48,7 @@ class Plans:
     @cached_property
     def records(self) -> Plan:
         """What is done to each base image: N records of `PLAN`."""
-        records, draws = np.zeros(self._count, PLAN), self._draws
-        records["box"], records["turns"] = self.boxes, draws.turns
-        records["flips"] = draws.hflip + 2 * draws.vflip
-        if self._augment.warps:
-            warped = self._warped
-            if warped.any():
-                doublings = shrinking(self._to_base)
-                coefficients = quantise(self._to_base, self._size, doublings)
-                records["warped"] = warped
-                records["doublings"] = np.where(warped, doublings, 0)
-                records["warp"] = np.where(warped[:, None], coefficients, 0)
+        records, draws = self.placed.copy(), self._draws
         if self._augment.recolours:
             channels = self._recipe.channels
             saturation = np.where(draws.grayscale, 0.0, draws.saturation)
@@ -70,6 +60,22 @@ class Plans:
             records["coloured"] = (colours != unit).any(axis=(1, 2))  # others would come out as they are
             records["colour"][:, : channels * (channels + 1)] = colours.reshape(self._count, -1)
         self._add_filters(records)
+        return records
+
+    @cached_property
+    def placed(self) -> Plan:
+        """Where each base image goes: N records of `PLAN` without what changes values."""
+        records, draws = np.zeros(self._count, PLAN), self._draws
+        records["box"], records["turns"] = self.boxes, draws.turns
+        records["flips"] = draws.hflip + 2 * draws.vflip
+        if self._augment.warps:
+            warped = self._warped
+            if warped.any():
+                doublings = shrinking(self._to_base)
+                coefficients = quantise(self._to_base, self._size, doublings)
+                records["warped"] = warped
+                records["doublings"] = np.where(warped, doublings, 0)
+                records["warp"] = np.where(warped[:, None], coefficients, 0)
         return records
 
     def _add_filters(self, records: Plan) -> None:

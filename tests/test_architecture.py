@@ -54,6 +54,10 @@ ALLOWED = {
     },
     "dali_pipes.made": {"draws", "recipe"},
     "dali_pipes.source_file": {"errors", "cache"},
+    "dali_pipes.masks": {
+        *("errors", "bookkeeping", "columns", "decode", "arithmetic", "cache", "fetch", "manifest", "recipe"),
+        "source_file",
+    },
     "dali_pipes.finish": {"compiled", "errors", "recipe", "draws", "plans", "arithmetic"},
     "dali_pipes.backends": {"errors", "names", "recipe", "draws", "fetch", "finish", "buffers", "arithmetic", "decode"},
     "dali_pipes.epoch": {
@@ -65,6 +69,7 @@ ALLOWED = {
             "plans",
             "fetch",
             "made",
+            "masks",
             "notices",
             "prefetch",
             "batch",
@@ -85,6 +90,7 @@ ALLOWED = {
             "backends",
             "cache",
             "epoch",
+            "masks",
             "accounts",
             "arguments",
             "notices",

@@ -11,6 +11,7 @@ from dali_pipes.decode.extent import extent
 from dali_pipes.decode.jpeg import check_jpeg
 from dali_pipes.decode.kinds import Kind
 from dali_pipes.decode.limits import Limits
+from dali_pipes.decode.mask import decode_mask
 from dali_pipes.decode.policy import Decoded, DecodePolicy, policy_from_dict
 from dali_pipes.decode.pool import DecoderPool
 from dali_pipes.decode.sniff import identify, sniff_file
@@ -29,6 +30,7 @@ __all__ = [
     "apply_window",
     "check_jpeg",
     "decode",
+    "decode_mask",
     "decoders",
     "describe",
     "dicom_frames",

@@ -1,0 +1,178 @@
+"""Masks: decoded once, cached under keys of their own, and moved with their images."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from archives import CPU_BACKENDS
+from make_images import describe, dicom, write
+from PIL import Image
+
+import dali_pipes as dp
+from dali_pipes.decode import decode_mask, identify
+from dali_pipes.decode.limits import Limits
+from dali_pipes.errors import DecodeError, UnsupportedError
+
+AUGMENTS: dict[str, dp.Augment | None] = {
+    "nothing": None,
+    "flips": dp.Augment(0.5, 0.5),
+    "crop": dp.Augment(0.5, 0.5, resized_crop=(0.3, 1), quarter_turns=0.75),
+    "turned": dp.Augment(0.5, rotation=60, scale=(0.8, 1.3), shift=0.1, shear=15, resized_crop=(0.5, 1)),
+    "plain turn": dp.Augment(0.5, 0.5, 60, (0.8, 1.3), 0.1),
+}
+
+
+def png(pixels: np.ndarray, **more: Any) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(pixels, **more).save(out, "PNG")
+    return out.getvalue()
+
+
+def discs(count: int, folder: Path) -> dp.Manifest:
+    """White discs on black, and their masks: the same pixels as class 7."""
+    rng = np.random.default_rng(5)
+    rows = ["path,mask"]
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        height, width = (int(n) for n in rng.integers(60, 90, 2))
+        y, x = (int(n) for n in rng.integers(20, 40, 2))
+        disc = (np.arange(height)[:, None] - y) ** 2 + (np.arange(width) - x) ** 2 < 15**2
+        (folder / f"{i}.png").write_bytes(png(disc.astype(np.uint8) * 255))
+        (folder / f"m{i}.png").write_bytes(png(disc.astype(np.uint8) * 7))
+        rows.append(f"{i}.png,m{i}.png" if i else f"{i}.png,")
+    (folder / "all.csv").write_text("\n".join(rows) + "\n")
+    return dp.Manifest.from_csv(folder / "all.csv")
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> dp.Manifest:
+    return discs(8, tmp_path_factory.mktemp("discs"))
+
+
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+@pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
+@pytest.mark.parametrize("name", AUGMENTS)
+def test_masks_lie_where_their_images_lie(manifest: dp.Manifest, name: str, fit: Any, backend: str) -> None:
+    """Where the image is clearly white or black the mask says so; only pixels at edges may be between."""
+    base = None if name == "plain turn" else (56, 50)
+    recipe = dp.Recipe((40, 44), channels=1, base_size=base, fit=fit, augment=AUGMENTS[name])
+    seen = 0
+    with dp.Loader(manifest, recipe, batch_size=3, backend=backend, seed=2) as loader:
+        for batch in loader:
+            assert batch.mask is not None
+            assert batch.mask.dtype is torch.uint8
+            assert batch.mask.shape == (len(batch), 40, 44)
+            for i, image, mask in zip(batch.index.tolist(), batch.image[:, 0], batch.mask):
+                if i == 0:  # it has none
+                    assert not mask.any()
+                    continue
+                assert set(mask.unique().tolist()) <= {0, 7}
+                assert ((image > 200) & (mask != 7)).sum() <= 0.02 * mask.numel()
+                assert ((image < 55) & (mask == 7)).sum() <= 0.02 * mask.numel()
+                seen += int((mask == 7).sum())
+    assert seen > 500
+
+
+def test_masks_are_the_same_on_every_backend_and_view(manifest: dp.Manifest) -> None:
+    found = []
+    recipe = dp.Recipe(32, base_size=50, views=2, augment=AUGMENTS["crop"])
+    for backend in CPU_BACKENDS:
+        with dp.Loader(manifest, recipe, batch_size=4, backend=backend, seed=2) as loader:
+            found.append(torch.cat([batch.mask for batch in loader]))
+    assert torch.equal(*found)
+    assert found[0].shape == (8, 2, 32, 32)
+    assert not torch.equal(found[0][:, 0], found[0][:, 1])
+
+
+def test_a_warm_cache_decodes_no_mask(manifest: dp.Manifest, tmp_path: Path) -> None:
+    for decoded in (8, 0):
+        recipe = dp.Recipe(32, base_size=50, augment=AUGMENTS["turned" if decoded else "crop"])
+        with dp.Loader(manifest, recipe, batch_size=4, cache_mode="pinned", cache_dir=tmp_path) as loader:
+            for batch in loader:
+                assert batch.mask is not None
+            assert loader.stats()["decoded"] == decoded
+            assert loader.stats()["masks"]["decoded"] == max(0, decoded - 1)
+
+
+def test_warming_warms_masks(manifest: dp.Manifest, tmp_path: Path) -> None:
+    recipe = dp.Recipe(32)
+    with dp.Loader(manifest, recipe, batch_size=4, cache_mode="npy", cache_dir=tmp_path) as loader:
+        assert list(loader.warm()) == list(range(8))
+    with dp.Loader(manifest, recipe, batch_size=4, cache_mode="npy", cache_dir=tmp_path) as loader:
+        list(loader)
+        assert loader.stats()["masks"]["decoded"] == 0
+
+
+def test_a_mask_of_another_size_is_an_error_with_both_sizes(tmp_path: Path) -> None:
+    discs(3, tmp_path)
+    (tmp_path / "m1.png").write_bytes(png(np.zeros((5, 9), np.uint8)))
+    manifest = dp.Manifest.from_csv(tmp_path / "all.csv")
+    words = r"sample 1 .*its image has \d+ x \d+ pixels, its mask 5 x 9; give a mask of the image's size"
+    with dp.Loader(manifest, dp.Recipe(16), batch_size=4) as loader, pytest.raises(DecodeError, match=words):
+        list(loader)
+    for on_error, wanted in (("skip", [0, 2]), ("substitute", [0, 2, 2])):
+        with dp.Loader(manifest, dp.Recipe(16), batch_size=4, on_error=on_error) as loader:
+            with pytest.warns(dp.DaliPipesWarning):
+                (batch,) = list(loader)
+            assert batch.index.tolist() == wanted
+            assert batch.mask is not None
+            assert len(batch.mask) == len(wanted)
+            assert torch.equal(batch.mask[1], batch.mask[-1])
+
+
+def test_a_mask_that_is_not_there_is_its_samples_failure(tmp_path: Path) -> None:
+    discs(3, tmp_path)
+    (tmp_path / "m2.png").unlink()
+    manifest = dp.Manifest.from_csv(tmp_path / "all.csv")
+    words = "the mask of sample 2"
+    with dp.Loader(manifest, dp.Recipe(16), batch_size=4) as loader, pytest.raises(DecodeError, match=words):
+        list(loader)
+
+
+def read(data: bytes, frame: int = 0) -> list[list[int]]:
+    found: list[list[int]] = decode_mask(data, identify(None, data), frame, Limits()).tolist()
+    return found
+
+
+def test_class_numbers_of_pngs() -> None:
+    values = np.array([[0, 1, 255], [2, 3, 4]], np.uint8)
+    assert read(png(values)) == values.tolist()
+    assert read(png(values.astype(np.uint16))) == values.tolist()
+    assert read(png(values > 1)) == (values > 1).astype(int).tolist()
+    assert read(png(np.repeat(values[..., None], 3, 2))) == values.tolist()
+    palette = Image.fromarray(values, "P")
+    palette.putpalette([10, 20, 30] * 256)
+    out = io.BytesIO()
+    palette.save(out, "PNG")
+    assert read(out.getvalue()) == values.tolist()
+
+
+def test_what_is_no_mask_is_refused() -> None:
+    colours = np.zeros((2, 2, 3), np.uint8)
+    colours[0, 0, 1] = 9
+    with pytest.raises(UnsupportedError, match="a mask holds colours"):
+        read(png(colours))
+    with pytest.raises(UnsupportedError, match="no whole numbers from 0 to 255"):
+        read(png(np.full((2, 2), 256, np.uint16)))
+    out = io.BytesIO()
+    Image.fromarray(colours).save(out, "JPEG")
+    with pytest.raises(UnsupportedError, match="a mask is a JPEG"):
+        read(out.getvalue())
+
+
+def test_class_numbers_of_dicom_segmentations() -> None:
+    """Frames of eight bits, and of one bit, where frames may begin inside of a byte (PS3.5 8.1.1)."""
+    frames = [np.random.default_rng(i).integers(0, 6, (5, 7)).astype(np.uint8) for i in range(2)]
+    several = dicom(frames, BitsStored=8)
+    assert [read(several, i) for i in (0, 1)] == [frame.tolist() for frame in frames]
+    bits = np.concatenate([(frame > 2).ravel() for frame in frames])
+    packed = np.packbits(bits, bitorder="little")
+    packed = np.append(packed, np.zeros(len(packed) % 2, np.uint8))
+    ds = describe(frames, {"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0})
+    binary = write(ds, "explicit", packed.tobytes(), encapsulated=False)
+    assert [read(binary, i) for i in (0, 1)] == [(frame > 2).astype(int).tolist() for frame in frames]
