@@ -183,6 +183,10 @@ class JournalWriter:
         """Of the journal; empty if there is none yet."""
         return self._stem if self._pid == os.getpid() else ""
 
+    def renew(self) -> None:
+        """Let the next record begin another journal."""
+        self._stem = ""
+
     def append(self, record: bytes) -> None:
         """Publishes one record. Raises OSError."""
         stem, self._stem = self.stem, ""  # its end may be torn, if this fails

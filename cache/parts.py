@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -26,6 +26,8 @@ from .lock import ProcessLock
 LOG = logging.getLogger(__name__)
 SUFFIX = ".made"
 SLOTS = 24
+_PRUNE_EACH = 1 << 18  # bytes written between two looks at whether pruning is due
+_NO_MODES = {"sources", "parts", "claims"}
 RECORD = np.dtype(
     [
         ("key", "V16"),
@@ -40,7 +42,12 @@ Part = str | int | bytes
 
 
 class PartsLedger:
-    """See the module. ``source`` names the part that identifies the source file's content."""
+    """See the module.
+
+    ``source`` names the part that identifies the source file's content. ``alive`` tells whether there is an entry of a
+    key: with it, notes of entries that are gone are dropped now and then (:mod:`.pruning`), if the cache is of one mode
+    only.
+    """
 
     def __init__(
         self,
@@ -50,7 +57,9 @@ class PartsLedger:
         secret: bytes | None = None,
         read_only: bool = False,
         shared_group: str | int | None = None,
+        alive: Callable[[Key], bool] | None = None,
     ) -> None:
+        self._alive, self._written = alive, _PRUNE_EACH
         access = access_to(os.fspath(directory), shared_group)
         self._root = Folder(directory, access, read_only)
         self._folder = Folder(os.path.join(os.fspath(directory), "parts"), access, read_only)
@@ -85,10 +94,21 @@ class PartsLedger:
             if not self._writer.stem:
                 tag(self._root)
             self._writer.append(record)
+            self._written += len(record)
+            if self._alive is not None and self._written > _PRUNE_EACH:
+                self._written = 0
+                self._prune(self._alive)
         except (OSError, IntegrityError) as error:
             if not self._warned:
                 self._warned = True
                 LOG.warning("what entries are made of cannot be noted (%s): 'explain' will know less", error)
+
+    def _prune(self, alive: Callable[[Key], bool]) -> None:
+        from .pruning import is_due, prune  # which knows this module's records
+
+        self._writer.renew()  # only journals that nobody adds to are pruned
+        if is_due(self._folder) and len({*self._root.shards()} - _NO_MODES) <= 1:
+            prune(self._folder, alive)
 
     def explain(self, parts: Mapping[str, Part]) -> dict[str, Any]:
         """Return how ``parts`` compare with the nearest entry that was made of the same source.

@@ -24,6 +24,7 @@ from .journal import is_journal, merge_journals
 from .key import Key
 from .packed import PackedStore
 from .parts import PartsLedger
+from .pruning import prune
 
 _SEGMENT = re.compile(r"[0-9a-f]{16}\.(npy|idx|del)")
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}-[0-9]+-[0-9]+\.[0-9a-f]{16}\.tmp")
@@ -159,8 +160,9 @@ def gc(directory: str | os.PathLike[str], disk_bytes: int | None = None, dry_run
     meanwhile. In another user's cache nothing is merged, unless it is a group's: the copies would be for this user
     alone.
 
-    Gives ``orphans``, ``quarantined``, ``evicted``, ``merged`` (by how many segments and journals there are fewer)
-    and ``freed`` bytes; with ``dry_run`` nothing is changed and ``evicted`` is 0.
+    Gives ``orphans``, ``quarantined``, ``evicted``, ``merged`` (by how many segments and journals there are fewer),
+    ``notes`` (dropped with their entries) and ``freed`` bytes; with ``dry_run`` nothing is changed, and ``evicted`` and
+    ``notes`` are 0.
     """
     path = _require_cache(directory)
     kinds = _sorted(path)
@@ -171,7 +173,7 @@ def gc(directory: str | os.PathLike[str], disk_bytes: int | None = None, dry_run
     for store in stores:
         store.close()
     before = _total(path)
-    evicted = 0
+    evicted = notes = 0
     if not dry_run:
         merged = 0
         for store in _stores(path, Options(disk_bytes=disk_bytes)):  # opening sweeps the orphans
@@ -182,9 +184,10 @@ def gc(directory: str | os.PathLike[str], disk_bytes: int | None = None, dry_run
         for name in [*left, *(name for name, _ in kinds["quarantined"])]:
             _delete(path, name)
         merged += _merge_journals(path)
+        notes = _prune_notes(path)
     freed = sum(size for _, size in kinds["quarantined"]) if dry_run else before - _total(path)
     done = {"orphans": orphans, "quarantined": len(kinds["quarantined"]), "evicted": evicted, "merged": merged}
-    return {"directory": path, "dry_run": dry_run, **done, "freed": freed}
+    return {"directory": path, "dry_run": dry_run, **done, "notes": notes, "freed": freed}
 
 
 def _compact(path: str, store: BaseStore, dry_run: bool = False) -> int:
@@ -206,6 +209,22 @@ def _merge_journals(path: str, dry_run: bool = False) -> int:
             fewer += merge_journals(folder, suffix, size, dry_run)
         folder.close()
     return fewer
+
+
+def _prune_notes(path: str) -> int:
+    """Drops what was noted of entries that no mode holds any more."""
+    if not _may_merge(path):
+        return 0
+    stores = list(_stores(path, Options(read_only=True)))
+    folder = Folder(os.path.join(path, "parts"), access_to(path, None), read_only=True)
+    try:
+        return prune(folder, lambda key: any(store.contains(key) for store in stores))
+    except (OSError, IntegrityError):  # no room, say: they stay as they are
+        return 0
+    finally:
+        folder.close()
+        for store in stores:
+            store.close()
 
 
 def purge(directory: str | os.PathLike[str], keys: list[Key] | None = None, dry_run: bool = True) -> dict[str, Any]:

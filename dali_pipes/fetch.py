@@ -130,7 +130,7 @@ class Fetcher:
         self._store, self._secret = with_secret(store)
         directory = self._store.directory
         self._sources = cache.SourceIndex(directory, **shared)
-        self._ledger = cache.PartsLedger(directory, **shared) if directory else None
+        self._ledger = cache.PartsLedger(directory, **shared, alive=self._store.contains) if directory else None
         self._extents = None
         if extents or recipe.needs_source or recipe.base_size is not None:
             self._extents = Extents(len(manifest), self._store, self._secret, self._ledger, self._policy)
