@@ -29,7 +29,8 @@ def compile(context: Context) -> dict[str, Any]:
     found: dict[str, Any] = {}
     wrong: list[str] = []
     if shutil.which("nvcc"):
-        source = ROOT / "dali_pipes" / "arithmetic" / "portable.cu"
+        source = context.work / "kernels.cu"
+        source.write_text(kernels.source(), "utf-8")
         for capability in chosen:
             with tempfile.NamedTemporaryFile(suffix=".cubin") as out:
                 command = ["nvcc", f"-arch=sm_{capability}", *kernels.COMPILE_OPTIONS, "-ftz=true", "-cubin"]
@@ -77,11 +78,15 @@ def tests(context: Context) -> dict[str, Any]:
 
 def recipes(side: int) -> dict[str, dp.Recipe]:
     """What is compared: bytes and 16-bit values, plain and varied, integers and floats."""
+    crops = dp.Augment(0.5, resized_crop=(0.2, 1.0), blur=(0.1, 2.0))
     varied = dp.Augment(0.5, 0.5, rotation=20, scale=(0.8, 1.2), brightness=0.3, contrast=0.3, saturation=0.3, hue=20)
     return {
         "uint8": dp.Recipe(side),
         "float32": dp.Recipe(side, **IMAGENET, augment=dp.Augment(0.5)),
         "varied": dp.Recipe((side, side + 10), **IMAGENET, augment=varied, fit="crop"),
+        "crops": dp.Recipe(
+            side, base_size=side + 40, **IMAGENET, augment=dp.Augment(0.5, resized_crop=(0.2, 1.0), blur=(0.1, 2.0))
+        ),
         "uint16": dp.Recipe(side, depth=16, window=None, augment=varied),
         "uint16 to float32": dp.Recipe(side, depth=16, window=None, **IMAGENET),
     }

@@ -38,8 +38,30 @@ def planned_batch(images: Sequence[Any], plans: Plan, size: Size, interpolation:
     planes, base_height, base_width = kernels._common(images, kind, 0)
     with images[0].device:
         addresses = [image.data.ptr for image in images]
-        packed = pack_plan(addresses, plans, size, planes, interpolation, 8 if kind == "uint8" else 16)
-        return _steps(packed, kind, (planes, base_height, base_width), size, len(images))
+        return planned_at(addresses, plans, (planes, base_height, base_width), size, interpolation, kind)
+
+
+def planned_at(
+    addresses: Sequence[int],
+    plans: Plan,
+    base: tuple[int, int, int],
+    size: Size,
+    interpolation: Interpolation,
+    kind: str,
+) -> Any:
+    """Do what `planned_batch` does to base pictures that lie on the current device, on CuPy's current stream.
+
+    Args:
+        addresses: where each picture's planes start.
+        plans, size, interpolation: as for `planned_batch`.
+        base: (C, H, W) of the pictures.
+        kind: "uint8" or "uint16".
+
+    Returns:
+        A CuPy array [N, C, *size] of that type.
+    """
+    packed = pack_plan(addresses, plans, size, base[0], interpolation, 8 if kind == "uint8" else 16)
+    return _steps(packed, kind, base, size, len(addresses))
 
 
 def planned_images(images: Sequence[Any], words: Sequence[Any], size: Size, interpolation: Interpolation) -> list[Any]:

@@ -5,14 +5,16 @@ Not run on a GPU.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from dali_pipes.arithmetic import kernels
+from dali_pipes.arithmetic import kernels, kernels_plan
+from dali_pipes.arithmetic.plan import Plan
+from dali_pipes.arithmetic.tables import Interpolation
 from dali_pipes.backends.device import Bytes, Pixels
 
 _LOCKED = 1
@@ -28,6 +30,17 @@ class _Tensor:
     @property
     def address(self) -> int:
         return self.tensor.data_ptr()
+
+
+@dataclass
+class _Array:
+    """Memory of CuPy's pool of a stream, which gives it to others on that stream alone."""
+
+    array: Any
+
+    @property
+    def address(self) -> int:
+        return int(self.array.data.ptr)
 
 
 class CudaDevice:
@@ -87,6 +100,19 @@ class CudaDevice:
         """See `Device.finish`."""
         with self.current(), self._external:
             kernels.launch_finish(kernel, jobs, m, inv, out.data_ptr(), out.shape)
+
+    def planned(
+        self,
+        addresses: Sequence[int],
+        plans: Plan,
+        base: tuple[int, int, int],
+        size: tuple[int, int],
+        interpolation: Interpolation,
+        kind: str,
+    ) -> _Array:
+        """See `Device.planned`."""
+        with self.current(), self._external:
+            return _Array(kernels_plan.planned_at(addresses, plans, base, size, interpolation, kind))
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """See `Device.empty`."""

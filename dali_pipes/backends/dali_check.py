@@ -40,6 +40,9 @@ Array = npt.NDArray[Any]
 _SIZE = (13, 19)
 _COUNT = 6
 _VARIED = Augment(0.5, 0.5, 90, (0.5, 2.0), 0.3, 0.3, 0.3, 0.5, 60)
+_PLANNED = Augment(
+    0.5, 0.5, crop=True, quarter_turns=0.5, gamma=0.5, blur=(0.5, 2.0), noise=0.1, autocontrast=0.5, sharpness=0.5
+)
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -84,8 +87,13 @@ def check_rings(make: Callable[[Recipe], Ring]) -> None:
     Raises:
         ParityError: an output differs.
     """
+    ways: tuple[dict[str, Any], ...] = (
+        {"augment": _VARIED, "mean": _MEAN, "std": _STD},
+        {"augment": Augment(0.5, 0.5)},
+        {"augment": _PLANNED, "base_size": (23, 29), "mean": _MEAN, "std": _STD},
+    )
     for depth in (8, 16):
-        for parts in ({"augment": _VARIED, "mean": _MEAN, "std": _STD}, {"augment": Augment(0.5, 0.5)}):
+        for parts in ways:
             recipe = Recipe(size=_SIZE, window=None, depth=depth, **parts)
             images, _, expected = _finished(recipe)
             ring = make(recipe)
@@ -109,7 +117,7 @@ def check_ring(device_id: int) -> None:
 
 def _finished(recipe: Recipe) -> tuple[list[Array], Changes, list[Array]]:
     """Some base images, what is done to them, and what comes out by the pixel contract."""
-    images = [_noise((3, *_SIZE), recipe.depth, seed) for seed in range(_COUNT)]
+    images = [_noise((3, *recipe.base), recipe.depth, seed) for seed in range(_COUNT)]
     finish = Finish(recipe)
     changes = finish.changes(draw(recipe.augment, 0, 0, np.arange(_COUNT)))
     expected = torch.empty((_COUNT, *finish.shape), dtype=finish.dtype).numpy()

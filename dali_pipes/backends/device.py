@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
+
+from dali_pipes.arithmetic.plan import Plan
+from dali_pipes.arithmetic.tables import Interpolation
 
 Pixels = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
@@ -49,6 +53,29 @@ class Device(Protocol):
             kernel: its name.
             jobs, m, inv: addresses on the device of what `packing.pack_finish` packed.
             out: [N, C, H, W] on the device: one picture a job.
+        """
+
+    def planned(
+        self,
+        addresses: Sequence[int],
+        plans: Plan,
+        base: tuple[int, int, int],
+        size: tuple[int, int],
+        interpolation: Interpolation,
+        kind: str,
+    ) -> Memory:
+        """Queue what a plan says.
+
+        Args:
+            addresses: base images on the device.
+            plans: a record for each.
+            base: (C, H, W) of the base images.
+            size: (height, width) of the outputs.
+            interpolation: of resizing.
+            kind: the images' type, "uint8" or "uint16".
+
+        Returns:
+            The outputs, [N, C, *size] of that type, one after another.
         """
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
     items ──> page-locked already? ──yes──> asynchronous copy ──> staging ─┐
               └─no─> copied by threads into the slot's page-locked buffer ─┘ ──> one launch of `finish` ──> batch
+                                                                                 (a plan's kernels before it)
                                                                      kept in spare GPU memory? no copy at all
 
 Everything is queued on one stream and nothing waits, except for the event of a slot's last use before the slot is used
@@ -19,6 +20,7 @@ import torch
 
 from dali_pipes.arithmetic import normalisation
 from dali_pipes.arithmetic.packing import flip_bits, pack_finish
+from dali_pipes.arithmetic.plan import Plan
 from dali_pipes.backends.base import Named
 from dali_pipes.backends.device import Bytes, Device, Mark, Memory, Pixels
 from dali_pipes.draws import Draws
@@ -42,6 +44,7 @@ class _Slot:
     host: Bytes | None = None
     numbers: Bytes | None = None
     numbers_there: Memory | None = None
+    between: Memory | None = None
     capacity: int = 0
     used: Mark | None = None
     held: list[Pixels] = field(default_factory=list)
@@ -51,7 +54,7 @@ class Ring:
     """Batches of base images, finished on a device.
 
     Args:
-        recipe: of exact parity, not planned.
+        recipe: of exact parity.
         device: where.
         threads: CPU threads that copy what is not page-locked.
         slots: batches that may be under way at once.
@@ -59,6 +62,7 @@ class Ring:
     """
 
     def __init__(self, recipe: Recipe, device: Device, *, threads: int, slots: int = 3, keep_bytes: int = 0) -> None:
+        self._recipe = recipe
         self._finish = Finish(recipe)
         self._device = device
         self._dtype = np.dtype(np.uint16 if recipe.integer_dtype is torch.uint16 else np.uint8)
@@ -94,8 +98,10 @@ class Ring:
         self._turn = (self._turn + 1) % len(self._slots)
         slot.held = [item.image for item in given if item.image is not None]
         try:
-            addresses = self._brought(slot, given)
-            return self._finished(slot, addresses, self._finish.changes(draws))
+            addresses, changes = self._brought(slot, given), self._finish.changes(draws)
+            if changes.plan is not None:
+                addresses, changes = self._planned(slot, addresses, changes.plan)
+            return self._finished(slot, addresses, changes)
         finally:  # after an error too: what was queued before it still uses the slot
             slot.used = self._device.mark()
 
@@ -172,6 +178,18 @@ class Ring:
         part = host[place * self._size : (place + 1) * self._size].view(self._dtype).reshape(image.shape)
         np.copyto(part, image)
         return part
+
+    def _planned(self, slot: _Slot, addresses: list[int], plans: Plan) -> tuple[list[int], Changes]:
+        """Queue what plans say; return the address of each outcome, and that nothing else but normalising is left."""
+        recipe, count = self._recipe, len(addresses)
+        size = (recipe.height, recipe.width)
+        made = self._device.planned(
+            addresses, plans, self._finish.base_shape, size, recipe.interpolation, self._dtype.name
+        )
+        slot.between = made
+        step = int(np.prod(self._finish.shape)) * self._dtype.itemsize
+        still = np.zeros(count, np.bool_)
+        return [made.address + i * step for i in range(count)], Changes(still, still)
 
     def _finished(self, slot: _Slot, addresses: list[int], changes: Changes) -> torch.Tensor:
         """Queue the kernel, and one copy of the numbers that it reads: warps, colour maps, jobs and constants."""

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from kernel_runner import THREADS
 
+from dali_pipes.arithmetic.plan import varied
+
 Bytes = np.ndarray
 
 
@@ -22,6 +24,10 @@ class FakeMemory:
     @property
     def address(self) -> int:
         return int(self.values.ctypes.data)
+
+
+def flipped(image: np.ndarray, hflip: bool, vflip: bool) -> np.ndarray:
+    return image[:, :: -1 if vflip else 1, :: -1 if hflip else 1]
 
 
 @dataclass
@@ -96,6 +102,24 @@ class FakeGpu:
         self.log.append(("launch", kernel, count))
         # `out` is held: an allocator that knows of streams gives its memory to nobody before this is done.
         self.queue.append(lambda out=out: run(grid, *pointers[:2], planes, height, width, *pointers[2:]) and None)
+
+    def planned(
+        self, addresses: Any, plans: Any, base: Any, size: tuple[int, int], interpolation: Any, kind: str
+    ) -> FakeMemory:
+        """By the reference, image by image; the kernels have tests of their own."""
+        out = np.full((len(addresses), base[0], *size), 7, kind)
+        length = int(np.prod(base)) * out.itemsize
+        plans = plans.copy()  # what is queued is uploaded from a copy
+
+        def run() -> None:
+            for place, address, plan in zip(out, addresses, plans):
+                image = np.frombuffer((ctypes.c_ubyte * length).from_address(address), kind).reshape(base)
+                place[...] = flipped(*varied(image, plan, size, interpolation))
+
+        self.log.append(("planned", len(addresses)))
+        self.queue.append(run)
+        self.live.append(FakeMemory(out))
+        return self.live[-1]
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         return torch.zeros(shape, dtype=dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "gray": {"channels": 1, "mean": 0.5, "std": 0.25, "augment": dp.Augment(rotation=9)},
     "uint16": {"depth": 16, "window": None, "augment": VARIED},
     "uint16-float": {"depth": 16, "window": None, "mean": 0.5, "std": 0.25},
+    "crops": {"base_size": (13, 15), "mean": 0.5, "std": 0.25, "augment": dp.Augment(0.5, resized_crop=(0.3, 1.0))},
+    "planned": {"depth": 16, "window": None, "base_size": 9, "augment": dp.Augment(rotation=20, quarter_turns=0.5)},
 }
 SIZE = (7, 11)
 
@@ -40,13 +43,14 @@ def recipe_of(which: str) -> dp.Recipe:
 def images_of(recipe: dp.Recipe, count: int, seed: int = 0) -> list[np.ndarray]:
     kind = np.uint16 if recipe.integer_dtype is torch.uint16 else np.uint8
     rng = np.random.default_rng(seed)
-    return list(rng.integers(0, np.iinfo(kind).max, (count, recipe.channels, *SIZE), dtype=kind, endpoint=True))
+    shape = (count, recipe.channels, *recipe.base)
+    return list(rng.integers(0, np.iinfo(kind).max, shape, dtype=kind, endpoint=True))
 
 
 def expected(recipe: dp.Recipe, images: list[np.ndarray], samples: list[int]) -> np.ndarray:
     """The reference, sample by sample."""
     finish = Finish(recipe)
-    changes = finish.changes(draw(recipe.augment, 0, 0, np.array(samples)))
+    changes = finish.changes(drawn(recipe, samples))
     out = torch.empty((len(images), *finish.shape), dtype=finish.dtype).numpy()
     for i, image in enumerate(images):
         finish.write(out[i], image, changes, i)
@@ -54,7 +58,9 @@ def expected(recipe: dp.Recipe, images: list[np.ndarray], samples: list[int]) ->
 
 
 def drawn(recipe: dp.Recipe, samples: list[int]) -> Any:
-    return draw(recipe.augment, 0, 0, np.array(samples))
+    numbers = np.array(samples)
+    source = np.stack([30 + numbers, 40 + 2 * numbers], axis=1) if recipe.needs_source else None
+    return replace(draw(recipe.augment, 0, 0, numbers), source=source)
 
 
 @pytest.mark.parametrize("which", RECIPES)
