@@ -84,9 +84,7 @@ def recipes(side: int) -> dict[str, dp.Recipe]:
         "uint8": dp.Recipe(side),
         "float32": dp.Recipe(side, **IMAGENET, augment=dp.Augment(0.5)),
         "varied": dp.Recipe((side, side + 10), **IMAGENET, augment=varied, fit="crop"),
-        "crops": dp.Recipe(
-            side, base_size=side + 40, **IMAGENET, augment=dp.Augment(0.5, resized_crop=(0.2, 1.0), blur=(0.1, 2.0))
-        ),
+        "crops": dp.Recipe(side, base_size=side + 40, **IMAGENET, augment=crops),
         "uint16": dp.Recipe(side, depth=16, window=None, augment=varied),
         "uint16 to float32": dp.Recipe(side, depth=16, window=None, **IMAGENET),
     }
