@@ -1,18 +1,27 @@
 """Many entries at once: arrays of one shape gathered into one, and the rows of one array put under many keys.
 
-A store that can do better than one entry after the other has ``get_rows`` and ``put_rows`` of its own.
+Of packed segments the rows are copied a segment at a time: from its map where they were checked before, else read from
+the file and checked in the memory that is handed out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from .errors import IntegrityError
+from .files import fill
+from .integrity import checksum, payload
 from .key import Key
+from .packed import PackedStore
+from .segment import DATA, SLOT_BITS, Segment
+from .slots import SLOT_MASK
 
 Array = np.ndarray[Any, Any]
+Longs = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class Rows(NamedTuple):
@@ -21,21 +30,24 @@ class Rows(NamedTuple):
     ``at``: int64[n], which of the keys asked for, ascending; ``array``: [n, ...], memory of its own.
     """
 
-    at: np.ndarray[Any, np.dtype[np.int64]]
+    at: Longs
     array: Array
 
 
 def get_rows(store: Any, digests: Sequence[bytes]) -> list[Rows]:
-    """The entries of keys (their 16-byte digests), by dtype and shape; those that are in none of them are missing."""
-    own = getattr(store, "get_rows", None)
-    if own is not None:
-        found: list[Rows] = own(digests)
-        return found
-    return gathered((at, store.get(Key(digest))) for at, digest in enumerate(digests))
+    """Return the entries of keys (their 16-byte digests), by dtype and shape; what is in none of them is missing."""
+    if isinstance(store, PackedStore):
+        return _PackedReader(store, digests).rows()
+    return _stacked((at, store.get(Key(digest))) for at, digest in enumerate(digests))
 
 
-def gathered(entries: Any) -> list[Rows]:
-    """Rows of (position, array or None)."""
+def put_rows(store: Any, digests: Sequence[bytes], rows: Array) -> None:
+    """Put ``rows[i]`` under the i-th key, as ``store.put`` would."""
+    for digest, row in zip(digests, rows):
+        store.put(Key(digest), np.asarray(row))
+
+
+def _stacked(entries: Iterable[tuple[int, Array | None]]) -> list[Rows]:
     kinds: dict[tuple[str, tuple[int, ...]], tuple[list[int], list[Array]]] = {}
     for at, array in entries:
         if array is not None:
@@ -45,11 +57,126 @@ def gathered(entries: Any) -> list[Rows]:
     return [Rows(np.array(positions, np.int64), np.stack(arrays)) for positions, arrays in kinds.values()]
 
 
-def put_rows(store: Any, digests: Sequence[bytes], rows: Array) -> None:
-    """Puts ``rows[i]`` under the i-th key."""
-    own = getattr(store, "put_rows", None)
-    if own is not None:
-        own(digests, rows)
-        return
-    for digest, row in zip(digests, rows):
-        store.put(Key(digest), np.asarray(row))
+class _Part(NamedTuple):
+    """The rows that lie in one segment: which keys, and in which slots."""
+
+    segment: Segment
+    at: Longs
+    slots: Longs
+
+
+class _PackedReader:
+    """One gathering from a packed store. Whatever is not plainly there is asked for again one by one."""
+
+    def __init__(self, store: PackedStore, digests: Sequence[bytes]) -> None:
+        self._store, self._digests = store, digests
+        self._left: list[int] = []  # to be asked for one by one
+
+    def rows(self) -> list[Rows]:
+        self._store._check_open()
+        kinds: dict[tuple[str, tuple[int, ...]], list[_Part]] = {}
+        for part in self._parts():
+            try:
+                part.segment.map()
+                dtype = part.segment.dtype
+                if dtype is None or int(part.slots.max()) >= part.segment.slots:
+                    raise IntegrityError("a slot lies outside its segment")
+                kinds.setdefault((dtype.str, part.segment.shape), []).append(part)
+            except (OSError, IntegrityError):
+                self._left += part.at.tolist()
+        found = [self._gather(np.dtype(kind), shape, parts) for (kind, shape), parts in kinds.items()]
+        found = [rows for rows in found if len(rows.at)]
+        if not self._left:
+            return found
+        single = _stacked((at, self._store.get(Key(self._digests[at]))) for at in sorted(self._left))
+        return _joined(found, single)
+
+    def _parts(self) -> list[_Part]:
+        places = self._places()
+        numbers = places >> SLOT_BITS
+        there = np.flatnonzero(places >= 0)
+        order = there[np.argsort(numbers[there], kind="stable")]
+        cuts = np.flatnonzero(np.diff(numbers[order])) + 1
+        parts = []
+        for at in np.split(order, cuts) if len(order) else []:
+            try:
+                segment = self._store._segments[int(numbers[at[0]])]
+            except LookupError:  # forgotten meanwhile by another thread
+                self._left += at.tolist()
+                continue
+            parts.append(_Part(segment, at, places[at] & SLOT_MASK))
+        return parts
+
+    def _places(self) -> Longs:
+        """Where each key lies, or -1."""
+        store, count = self._store, len(self._digests)
+        places = np.fromiter((store._index.get(digest, -1) for digest in self._digests), np.int64, count)
+        if (places < 0).any():
+            try:
+                with store._lock:
+                    store._refresh()
+            except OSError as error:
+                store._failed("read", error)
+            places = np.fromiter((store._index.get(digest, -1) for digest in self._digests), np.int64, count)
+            store.misses += int((places < 0).sum())
+        return places
+
+    def _gather(self, dtype: np.dtype[Any], shape: tuple[int, ...], parts: list[_Part]) -> Rows:
+        """The rows of one dtype and shape, in the order of their keys."""
+        at = np.sort(np.concatenate([part.at for part in parts]))
+        out = np.empty((len(at), *shape), dtype)
+        good = np.ones(len(at), np.bool_)
+        for part in parts:
+            to = np.searchsorted(at, part.at)
+            try:
+                good[to] = self._copy(part, out, to)
+                self._store._use(part.segment)
+            except (OSError, IntegrityError):
+                good[to] = False
+        self._store.hits += int(good.sum())
+        if good.all():
+            return Rows(at, out)
+        self._left += at[~good].tolist()
+        return Rows(at[good], out[good])
+
+    def _copy(self, part: _Part, out: Array, to: Longs) -> Any:
+        """Copies the rows of one segment to the places ``to``; bool[n], which are as they were put."""
+        verify, trusted = self._store.options.verify, part.segment.trusted
+        if verify == "never" or (verify == "first" and trusted.issuperset(part.slots.tolist())):
+            array = part.segment.map()
+            if len(to) == len(out):
+                np.take(array, part.slots, axis=0, out=out, mode="clip")
+            else:
+                out[to] = array[part.slots]
+            return True
+        good = np.zeros(len(to), np.bool_)
+        with part.segment.folder.open(part.segment.name) as fd:
+            size = os.fstat(fd).st_size
+            for row, (slot, place) in enumerate(zip(part.slots.tolist(), to.tolist())):
+                good[row] = self._check(part.segment, fd, size, slot, out[place, ...], self._digests[part.at[row]])
+        return good
+
+    def _check(self, segment: Segment, fd: int, size: int, slot: int, row: Array, digest: bytes) -> bool:
+        """Reads a slot into ``row``; whether it is what was put."""
+        total, start = segment.sums.get(slot), DATA + slot * segment.entry_bytes
+        if total is None or start + segment.entry_bytes > size:
+            return False
+        fill(fd, start, payload(row))
+        if checksum(digest, row.dtype, row.shape, [payload(row)], self._store.options.secret) != total:
+            return False
+        if self._store.options.verify == "first":
+            segment.trusted.add(slot)
+        return True
+
+
+def _joined(one: list[Rows], two: list[Rows]) -> list[Rows]:
+    """Rows of the same dtype and shape as one."""
+    kinds: dict[tuple[str, tuple[int, ...]], list[Rows]] = {}
+    for rows in (*one, *two):
+        kinds.setdefault((rows.array.dtype.str, rows.array.shape[1:]), []).append(rows)
+    found = []
+    for parts in kinds.values():
+        at = np.concatenate([part.at for part in parts])
+        order = np.argsort(at)
+        found.append(Rows(at[order], np.concatenate([part.array for part in parts])[order]))
+    return found

@@ -55,7 +55,7 @@ def train_head(cached: nn.Module, batches: Iterable[Any], head: nn.Linear) -> fl
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     return sum(losses) / len(losses)
 
 
