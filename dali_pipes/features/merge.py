@@ -36,6 +36,8 @@ def merged(sources: Sequence[Source], count: int, order: list[int] | None, devic
 
 def pick(tensor: torch.Tensor, rows: list[int]) -> torch.Tensor:
     """Return some rows of a tensor, on its device."""
+    if tensor.device.type == "cpu":  # NumPy's copying needs no threads, which cost more than so few rows
+        return torch.from_numpy(_bits(tensor).numpy()[rows]).view(tensor.dtype)
     at = torch.tensor(rows, dtype=torch.int64, device=tensor.device)
     return _bits(tensor).index_select(0, at).view(tensor.dtype)
 
@@ -46,7 +48,10 @@ def _tensor(sources: Sequence[Source], count: int, order: list[int] | None, devi
     if len(columns) > 1:
         whole = whole.new_empty((count, *whole.shape[1:]))
         for (at, _), column in zip(sources, columns):
-            _bits(whole).index_copy_(0, torch.tensor(at, device=device), _bits(column))
+            if device.type == "cpu":
+                _bits(whole).numpy()[at] = _bits(column).numpy()
+            else:
+                _bits(whole).index_copy_(0, torch.tensor(at, device=device), _bits(column))
     return whole if order is None else pick(whole, order)
 
 
