@@ -13,6 +13,7 @@ import hashlib
 import os
 import random
 import re
+import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
-from dali_pipes.errors import BackendError, ConfigError
+from dali_pipes.cache import FileState
+from dali_pipes.errors import BackendError, ConfigError, UnsteadyError
 
 PIECE = 8 * 2**20
 """Bytes of a request: what a broken connection loses."""
@@ -53,6 +55,11 @@ class RemoteStamp:
     size: int
     version: int | None
 
+    @property
+    def state(self) -> FileState:
+        """The same as an index of sources keeps it. Without a version it is another each time, so nothing is found."""
+        return FileState(self.size, 0, 0, secrets.randbits(63) if self.version is None else self.version)
+
 
 def is_url(path: str | os.PathLike[str]) -> bool:
     """Whether a path is a URL, such as `s3://bucket/folder`."""
@@ -67,6 +74,55 @@ def shown(url: str) -> str:
     """
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+class RemoteSource:
+    """One remote file as it is now, read when it is first needed; what `SourceFile` is to local files.
+
+    Args:
+        files: where it lies. relative: its path there.
+        counted: called with the number of bytes of each reading.
+
+    Attributes:
+        path: its URL.
+        state: its size and version, which all that is read belongs to.
+    """
+
+    def __init__(self, files: RemoteFiles, relative: str, counted: Callable[[int], None]) -> None:
+        self.path = f"{files.root}/{relative}"
+        self._files, self._relative, self._counted = files, relative, counted
+        self._stamp = files.stat(relative)
+        self.state = self._stamp.state
+        self._fd = -1
+        self.data: bytes | None = None
+
+    def read(self) -> bytes:
+        """Return the whole file. Raises what `RemoteFiles.read` raises."""
+        if self.data is None:
+            self.data = self._files.read(self._relative, self._stamp.size)
+            self._counted(self._stamp.size)
+        return self.data
+
+    def fd(self) -> int:
+        """Return a descriptor of a copy in memory, open as long as this is, for decoders in child processes."""
+        if self._fd < 0:
+            self._fd = os.memfd_create("dali-pipes-remote", os.MFD_CLOEXEC)
+            with open(self._fd, "wb", closefd=False) as file:
+                file.write(self.read())
+        return self._fd
+
+    def check(self) -> None:
+        """Raise UnsteadyError if what was read may not be the content of `state`."""
+        if self.data is not None and self._files.stat(self._relative) != self._stamp:
+            raise UnsteadyError("the file changes while it is read; load it when it is complete")
+
+    def __enter__(self) -> RemoteSource:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
 class RemoteFiles:
