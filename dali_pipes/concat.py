@@ -13,6 +13,7 @@ import numpy.typing as npt
 from dali_pipes.columns import TextColumn, joined
 from dali_pipes.errors import ConfigError, ManifestError
 from dali_pipes.rows import default_ids, repeated
+from dali_pipes.urls import Root
 
 if TYPE_CHECKING:
     from dali_pipes.manifest import Manifest
@@ -25,8 +26,7 @@ def concatenated(manifests: Sequence[Manifest], classes: Sequence[str] | None) -
     if not manifests:
         raise ConfigError("concat: no manifest given; give at least one.")
     names = tuple(classes) if classes is not None else _classes(manifests)
-    root = Path(os.path.commonpath([os.path.abspath(each.root) for each in manifests]))
-    paths = [_moved(each.paths, os.path.relpath(os.path.abspath(each.root), root)) for each in manifests]
+    root, paths = _together(manifests)
     ids = [_ids(each, moved) for each, moved in zip(manifests, paths)]
     frames = np.concatenate([each.frames for each in manifests])
     whole = joined(ids)
@@ -52,6 +52,18 @@ def concatenated(manifests: Sequence[Manifest], classes: Sequence[str] | None) -
         },
         rows=np.concatenate([each.rows for each in manifests]),
     )
+
+
+def _together(manifests: Sequence[Manifest]) -> tuple[Root, list[TextColumn]]:
+    """The root that all of them have in common, and their paths below it."""
+    if any(each.remote for each in manifests):
+        if len({each.root for each in manifests}) > 1:
+            places = sorted({each.place for each in manifests})
+            raise ConfigError(f"concat: manifests of URLs must have one root=; these have {', '.join(places)}.")
+        return manifests[0].root, [each.paths for each in manifests]
+    roots = [os.path.abspath(each.root) for each in manifests]
+    root = os.path.commonpath(roots)
+    return Path(root), [_moved(each.paths, os.path.relpath(own, root)) for each, own in zip(manifests, roots)]
 
 
 def _classes(manifests: Sequence[Manifest]) -> tuple[str, ...]:

@@ -79,7 +79,7 @@ class Losses:
         if self.last is not None:
             raise DecodeError(
                 f"none of the {len(self._places)} samples of this epoch could be decoded; the last: {self.last.error}. "
-                f"Is the manifest's root right ({manifest.root})?"
+                f"Is the manifest's root right ({manifest.place})?"
             )
 
 

@@ -33,6 +33,7 @@ from dali_pipes.extents import Extents
 from dali_pipes.manifest import Manifest
 from dali_pipes.notices import Notices
 from dali_pipes.recipe import Recipe
+from dali_pipes.remote import IN_FLIGHT, RemoteFiles, RemoteSource
 from dali_pipes.source_file import SourceFile
 
 Pixels = npt.NDArray[Any]
@@ -140,7 +141,12 @@ class Fetcher:
         self._attributes: dict[int, str] = {}
         self._refused: set[int] = set()
         self._sound: set[bytes] = set()
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="dali-pipes-fetch")
+        self._remote = RemoteFiles(manifest.root) if isinstance(manifest.root, str) else None
+        threads = workers if self._remote is None else max(workers, IN_FLIGHT)
+        self.ahead = 2 * threads
+        """How many samples are to be requested ahead, so that nobody waits."""
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="dali-pipes-fetch")
+        self._decoding = threading.BoundedSemaphore(workers)  # threads that wait for a server take no processor
         self._children = DecoderPool(workers, self._policy.limits)
         self._books = Bookkeeping(manifest.describe, self.notices)
         self._alone = threading.Lock()
@@ -206,6 +212,8 @@ class Fetcher:
     def close(self) -> None:
         """Ends threads and child processes; requests that have not begun are dropped."""
         self._flight.close()  # first: threads that wait for another's image would keep theirs waiting
+        if self._remote is not None:
+            self._remote.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._children.close()
         self._sources.close()
@@ -236,10 +244,15 @@ class Fetcher:
         with self._source(sample) as source:
             return self._load_from(source, sample)
 
-    def _source(self, sample: int) -> SourceFile:
-        return SourceFile(*self._manifest.locate(sample), lambda size: self._books.count(bytes_read=size))
+    def _source(self, sample: int) -> SourceFile | RemoteSource:
+        def counted(size: int) -> None:
+            self._books.count(bytes_read=size)
 
-    def _load_from(self, source: SourceFile, sample: int) -> Item:
+        if self._remote is not None:
+            return RemoteSource(self._remote, self._manifest.paths[sample], counted)
+        return SourceFile(*self._manifest.locate(sample), counted)
+
+    def _load_from(self, source: SourceFile | RemoteSource, sample: int) -> Item:
         frame = int(self._manifest.frames[sample])
         content, kind = self._identify(source)
         parts = self._parts(content, kind, frame)
@@ -263,7 +276,10 @@ class Fetcher:
         made: list[str] = []
 
         def compute() -> Pixels:
-            decoded = self._decode(source, kind, frame)
+            if self._remote is not None:
+                source.read()  # before a decoder's turn comes
+            with self._decoding:
+                decoded = self._decode(source, kind, frame)
             source.check()  # or other pixels would be kept under this content's key
             self._books.tell(sample, decoded)
             if self._recipe.depth == 16:
@@ -301,7 +317,7 @@ class Fetcher:
     def _parts(self, content: bytes, kind: Kind, frame: int) -> dict[str, str | int | bytes]:
         return key_parts(self._recipe, self._policy, content, kind, frame)
 
-    def _identify(self, source: SourceFile) -> tuple[bytes, Kind]:
+    def _identify(self, source: SourceFile | RemoteSource) -> tuple[bytes, Kind]:
         """Digest and kind of a source file, which is read only if nobody knows it."""
         known = self._sources.lookup(source.path, source.state)
         if known is not None:
@@ -314,7 +330,7 @@ class Fetcher:
         self._sources.record(source.path, source.state, content, kind.tag)
         return content, kind
 
-    def _decode(self, source: SourceFile, kind: Kind, frame: int) -> Decoded:
+    def _decode(self, source: SourceFile | RemoteSource, kind: Kind, frame: int) -> Decoded:
         start = time.perf_counter()
         # Of a file with many frames a child reads what it needs by mapping it, which could end this process if the file
         # were cut short meanwhile.

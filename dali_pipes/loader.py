@@ -292,7 +292,7 @@ class Loader:
         plan = sampling.batches(shares.places(start), batch_size=shares.batch_size, drop_last=self._drop_last)
         fixed = (self.manifest, self.recipe, self._fetcher, backend, self._on_error, self._seed)
         work = Epoch(*fixed, epoch, self._order(shares, epoch), losses, self._matrix, self._masks)
-        return work.batches(plan, ahead=max(1, -(-2 * self._workers // shares.batch_size)))
+        return work.batches(plan, ahead=max(1, -(-self._fetcher.ahead // shares.batch_size)))
 
     def warm(self, samples: Iterable[int] | None = None) -> Iterator[int]:
         """Decode into the cache whatever is not there yet; yield each sample's number when it is done.
@@ -305,7 +305,7 @@ class Loader:
         chosen = range(len(self.manifest)) if samples is None else samples
         losses = Losses(self._notices, self._max_failures, len(self.manifest))
         requests = ((sample, self._fetcher.request(sample)) for sample in chosen)
-        for sample, request in lookahead(requests, 4 * self._workers):
+        for sample, request in lookahead(requests, 2 * self._fetcher.ahead):
             item = ready(request)
             if self._masks is not None and not isinstance(item, Failure):
                 item = self._masks.checked(sample, self._masks.request(sample), self._fetcher)

@@ -24,6 +24,7 @@ from dali_pipes.privacy import described, hint
 from dali_pipes.rows import Reading, Table, check
 from dali_pipes.sources import Source, Sources
 from dali_pipes.splits import assign, check_fractions, leaks
+from dali_pipes.urls import Root, title
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Manifest(Sources, Sequence[Sample]):
     """Samples as columns; build one with one of the methods whose names begin with `from_`.
 
     Attributes:
-        root: the folder that paths are relative to.
+        root: the folder, or the URL, that paths are relative to.
         paths, ids, splits, groups: text, one value a sample.
         frames: int32[N].
         labels: int64[N], -1 where there is none.
@@ -67,7 +68,7 @@ class Manifest(Sources, Sequence[Sample]):
     Arrays are read-only, because the digest of a manifest is remembered.
     """
 
-    root: Path
+    root: Root
     paths: TextColumn
     ids: TextColumn
     frames: npt.NDArray[np.int32]
@@ -87,8 +88,8 @@ class Manifest(Sources, Sequence[Sample]):
         object.__setattr__(self, "targets", {name: _read_only(values) for name, values in self.targets.items()})
 
     @classmethod
-    def _from_table(cls, root: Path, table: Table, reading: Reading) -> Manifest:
-        if not root.is_dir():
+    def _from_table(cls, root: Root, table: Table, reading: Reading) -> Manifest:
+        if isinstance(root, Path) and not root.is_dir():
             raise ManifestError(
                 f"{table.source}: its root {root} is no folder; give root=, the folder that paths begin at."
             )
@@ -126,7 +127,7 @@ class Manifest(Sources, Sequence[Sample]):
         return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
-        return f"Manifest({len(self)} samples, {len(self.classes) or 'numbered'} classes, root={str(self.root)!r})"
+        return f"Manifest({len(self)} samples, {len(self.classes) or 'numbered'} classes, root={self.place!r})"
 
     def subset(self, indices: Iterable[int]) -> Manifest:
         """Return the samples at `indices`, in that order; or those where a mask, bool[N], is true.
@@ -262,12 +263,24 @@ class Manifest(Sources, Sequence[Sample]):
 
         return concatenated(manifests, classes)
 
+    @property
+    def place(self) -> str:
+        """The root as text, without what is secret in a URL."""
+        return title(self.root)
+
+    @property
+    def remote(self) -> bool:
+        """Whether the files lie behind a URL."""
+        return isinstance(self.root, str)
+
     def resolve(self, index: int) -> Path:
         """Return the absolute path of a sample's file, links followed.
 
         Raises:
-            ManifestError: the path leads out of the root.
+            ManifestError: the path leads out of the root. ConfigError: the files lie behind a URL.
         """
+        if self.remote:
+            raise ConfigError(f"the files of this manifest are in {self.place}; this works on local files only.")
         root = self._real_root
         path = os.path.realpath(os.path.join(root, self.paths[index]))
         if os.path.commonpath([root, path]) != root:

@@ -12,17 +12,16 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-import re
 import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
 from dali_pipes.cache import FileState
 from dali_pipes.errors import BackendError, ConfigError, UnsteadyError
+from dali_pipes.urls import shown
 
 PIECE = 8 * 2**20
 """Bytes of a request: what a broken connection loses."""
@@ -34,7 +33,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 IN_FLIGHT = 32
 """Requests at once: waiting for a server costs no processor."""
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotImplementedError, ValueError, TypeError)
 _LATER = (408, 425, 429)  # HTTP: time-out, too early, too many requests
 _VERSIONS = ("VersionId", "version_id", "generation", "ETag", "etag", "content_md5", "md5")
@@ -59,21 +57,6 @@ class RemoteStamp:
     def state(self) -> FileState:
         """The same as an index of sources keeps it. Without a version it is another each time, so nothing is found."""
         return FileState(self.size, 0, 0, secrets.randbits(63) if self.version is None else self.version)
-
-
-def is_url(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is a URL, such as `s3://bucket/folder`."""
-    return isinstance(path, str) and _URL.match(path) is not None
-
-
-def shown(url: str) -> str:
-    """Write a URL without user, password and query, which may be secret.
-
-    >>> shown("https://ann:pass@host/folder?X-Amz-Signature=1")
-    'https://host/folder'
-    """
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 class RemoteSource:
@@ -225,9 +208,16 @@ def _connect(root: str) -> tuple[Any, str]:
         import fsspec
     except ImportError:
         raise BackendError(f"{shown(root)}: URLs need fsspec: pip install 'dali-pipes[remote]'.") from None
-    forked = {"skip_instance_cache": True}  # an instance that a parent made has threads that a child lacks
+    options: dict[str, Any] = {
+        "use_listings_cache": False,
+        "skip_instance_cache": True,  # an instance that a parent made has threads that a child lacks
+    }
+    protocol = root.partition("://")[0]
+    if protocol in ("s3", "s3a"):  # it has ten connections by default
+        configured = fsspec.config.conf.get(protocol, {}).get("config_kwargs", {})
+        options["config_kwargs"] = {"max_pool_connections": IN_FLIGHT, **configured}
     try:
-        system, base = fsspec.core.url_to_fs(root, use_listings_cache=False, **forked)
+        system, base = fsspec.core.url_to_fs(root, **options)
     except ImportError as error:
         raise BackendError(f"{shown(root)}: {error}; the extra 'remote' brings S3.") from None
     except ValueError:

@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from dali_pipes.columns import TextColumn
 from dali_pipes.errors import ConfigError, ManifestError
 from dali_pipes.labels import MissingLabel, is_missing, number_labels, target_values
+from dali_pipes.urls import Root, shown
 
 MOST_LINES = 1000
 """How many bad rows a message names one by one."""
@@ -143,7 +143,7 @@ class Checked:
     targets: dict[str, npt.NDArray[np.float32]]
 
 
-def check(table: Table, root: Path, reading: Reading) -> Checked:
+def check(table: Table, root: Root, reading: Reading) -> Checked:
     """Return the columns of a table whose every row is good.
 
     Raises:
@@ -217,15 +217,16 @@ def repeated(column: TextColumn) -> dict[int, int]:
     return {row: earlier for row, earlier in found if row != earlier}
 
 
-def _paths(column: TextColumn, root: Path, problems: dict[int, str]) -> TextColumn:
+def _paths(column: TextColumn, root: Root, problems: dict[int, str]) -> TextColumn:
     """The paths, relative to the root; those that are not plainly so already are looked at one by one."""
     odd = np.flatnonzero(_odd(column)).tolist()
     if not odd:
         return column
-    roots = tuple(dict.fromkeys((os.path.abspath(root), os.path.realpath(root))))
+    roots = (root,) if isinstance(root, str) else tuple(dict.fromkeys((os.path.abspath(root), os.path.realpath(root))))
+    tidy = _tidy_url if isinstance(root, str) else _tidy
     texts = list(column)
     for row in odd:
-        texts[row], reason = _tidy(texts[row], roots)
+        texts[row], reason = tidy(texts[row], roots)
         if reason:
             problems.setdefault(row, reason)
     return TextColumn(texts)
@@ -245,6 +246,16 @@ def _odd(column: TextColumn) -> npt.NDArray[np.bool_]:
     starts, ends = data[offsets[full]], data[offsets[full + 1] - 1]
     found[full] = (starts == ord("/")) | (starts == ord(".")) | (starts == ord(" ")) | (ends == ord(" "))
     return found
+
+
+def _tidy_url(text: str, roots: tuple[str, ...]) -> tuple[str, str | None]:
+    """As `_tidy`, below a URL, where nothing can be looked at."""
+    plain = text.strip().removeprefix(f"{roots[0]}/").lstrip("/")
+    if not plain:
+        return text, "path is empty"
+    if _CONTROL.search(plain) or "://" in plain or ".." in plain.split("/"):
+        return text, f"path must lie below the root {shown(roots[0])}, without '..' or control characters"
+    return plain, None
 
 
 def _tidy(text: str, roots: tuple[str, ...]) -> tuple[str, str | None]:

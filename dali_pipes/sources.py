@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from dali_pipes.columns import TextColumn
+from dali_pipes.errors import ManifestError
 from dali_pipes.labels import MissingLabel
 from dali_pipes.rows import Reading, Table
 from dali_pipes.tables import of_columns, of_records, read_csv, read_parquet
+from dali_pipes.urls import Root, common, is_url, parent, place, root_of
 
 Source = str | os.PathLike[str]
 
@@ -20,7 +22,7 @@ class Sources:
     """What `Manifest` inherits: class methods that read samples from somewhere."""
 
     @classmethod
-    def _from_table(cls, root: Path, table: Table, reading: Reading) -> Self:
+    def _from_table(cls, root: Root, table: Table, reading: Reading) -> Self:
         """Makes a manifest of a table, whose rows it checks."""
         raise NotImplementedError
 
@@ -46,8 +48,10 @@ class Sources:
         `classes` is given. Without a label column every label is -1.
 
         Args:
-            path: the CSV.
-            root: the folder that paths are relative to; the CSV's own folder by default. Absolute paths below it do.
+            path: the CSV; a URL too.
+            root: the folder, or the URL, that paths are relative to; by default the CSV's own folder, or what all paths
+                have in common if they are URLs. Absolute paths below the root do. URLs (`s3://`...) need the extra
+                `remote`.
             classes: the names of all classes, in the order of their numbers.
             path_column, label_column: what these columns are called.
             targets: columns of numbers, for regression or for several labels a sample (see the attribute).
@@ -60,7 +64,8 @@ class Sources:
             ManifestError: the file is missing or malformed, or rows cannot be used; every bad row is named.
         """
         reading = _reading(path_column, label_column, targets, columns, classes, missing_label)
-        return cls._from_table(_root_of(path, root), read_csv(Path(path), reading, sep, encoding), reading)
+        table = read_csv(place(path), reading, sep, encoding)
+        return cls._from_table(_root_of(path, root, table), table, reading)
 
     @classmethod
     def from_parquet(
@@ -77,7 +82,8 @@ class Sources:
     ) -> Self:
         """Read a Parquet file as `from_csv` reads a CSV; needs pyarrow (`pip install 'dali-pipes[features]'`)."""
         reading = _reading(path_column, label_column, targets, columns, classes, missing_label)
-        return cls._from_table(_root_of(path, root), read_parquet(Path(path), reading), reading)
+        table = read_parquet(place(path), reading)
+        return cls._from_table(_root_of(path, root, table), table, reading)
 
     @classmethod
     def from_records(
@@ -185,16 +191,26 @@ class Sources:
 
     @classmethod
     def _from_values(cls, table: Table, root: Source | None, reading: Reading) -> Self:
-        if root is not None:
-            return cls._from_table(Path(root), table, reading)
+        if root is not None or any(map(is_url, table.known["path"])):
+            return cls._from_table(_root_of("", root, table), table, reading)
         paths = [os.path.abspath(path) if path else "" for path in table.known["path"]]
         folders = [os.path.dirname(path) for path in paths if path]
         base = Path(os.path.commonpath(folders)) if folders else Path.cwd()
         return cls._from_table(base, replace(table, known={**table.known, "path": TextColumn(paths)}), reading)
 
 
-def _root_of(path: Source, root: Source | None) -> Path:
-    return Path(path).parent if root is None else Path(root)
+def _root_of(path: Source, root: Source | None, table: Table) -> Root:
+    """The root that was given; else what all paths have in common, if they are URLs; else where the table lies."""
+    if root is not None:
+        return root_of(root)
+    if not any(map(is_url, table.known["path"])):
+        return parent(path)
+    found = common(table.known["path"])
+    if not found:
+        raise ManifestError(
+            f"{table.source}: its paths are URLs, and not all of one bucket or host; make a manifest for each of them."
+        )
+    return found
 
 
 def _reading(

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import codecs
 import csv
+import io
 import json
 import os
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from dali_pipes.columns import TextColumn
 from dali_pipes.errors import ConfigError, ManifestError
 from dali_pipes.rows import Layout, Reading, Table, lay_out
+from dali_pipes.urls import Root, title
 
 SEPARATORS = (",", ";", "\t", "|")
 """What may stand between the fields of a CSV, in the order in which a header is tried."""
@@ -26,7 +28,7 @@ CLASSES = b"dali_pipes.classes"
 _BOMS = ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
-def read_csv(path: Path, reading: Reading, sep: str | None = None, encoding: str | None = None) -> Table:
+def read_csv(path: Root, reading: Reading, sep: str | None = None, encoding: str | None = None) -> Table:
     """Return the columns of a CSV with a header row; lines without any value are passed over.
 
     Args:
@@ -43,16 +45,16 @@ def read_csv(path: Path, reading: Reading, sep: str | None = None, encoding: str
         raise ConfigError(f"sep={sep!r}: give one character.")
     reader: Any = csv.reader(())
     try:
-        with open(path, encoding=encoding or _encoding(path), newline="") as file:
+        with _opened(path) as data, io.TextIOWrapper(data, encoding or _encoding(data), newline="") as file:
             start, named = _named_separator(file)
             sep = sep or named or _separator(file, start, reading)
             file.seek(0)
             reader = csv.reader(file, delimiter=sep, strict=True)
             for _ in range(start):
                 next(reader)
-            return _table(str(path), reader, reading)
+            return _table(title(path), reader, reading)
     except OSError as error:
-        raise ManifestError(f"{path}: cannot be read: {error.strerror}") from error
+        raise ManifestError(f"{title(path)}: cannot be read: {error.strerror or error}") from error
     except LookupError as error:
         raise ConfigError(f"encoding={encoding!r}: {error}; give one that Python knows, such as 'cp1252'.") from error
     except (UnicodeError, csv.Error) as error:
@@ -60,12 +62,25 @@ def read_csv(path: Path, reading: Reading, sep: str | None = None, encoding: str
         hint = ""
         if isinstance(error, UnicodeError):
             hint = ". Give encoding=, such as 'cp1252' for files of Windows in Western Europe"
-        raise ManifestError(f"{path}: not a {called} CSV, after line {reader.line_num}: {error}{hint}") from error
+        raise ManifestError(
+            f"{title(path)}: not a {called} CSV, after line {reader.line_num}: {error}{hint}"
+        ) from error
 
 
-def _encoding(path: Path) -> str:
-    with open(path, "rb") as file:
-        head = file.read(2)
+def _opened(path: Root) -> BinaryIO:
+    """A file, or what lies behind a URL, read whole."""
+    if isinstance(path, Path):
+        return open(path, "rb")
+    from dali_pipes.remote import RemoteFiles
+
+    folder, _, name = path.rpartition("/")
+    files = RemoteFiles(folder)
+    return io.BytesIO(files.read(name, files.stat(name).size))
+
+
+def _encoding(file: BinaryIO) -> str:
+    head = file.read(2)
+    file.seek(0)
     return next((name for mark, name in _BOMS if head == mark), "utf-8-sig")
 
 
@@ -127,7 +142,7 @@ def _arranged(
     return Table(source, known, lines, targets, further, problems or {}, classes)
 
 
-def read_parquet(path: Path, reading: Reading) -> Table:
+def read_parquet(path: Root, reading: Reading) -> Table:
     """Return the columns of a Parquet file; rows are numbered from 0, nulls count as missing, nests are left out.
 
     Raises:
@@ -137,23 +152,26 @@ def read_parquet(path: Path, reading: Reading) -> Table:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
-        raise ManifestError(f"{path}: reading Parquet needs pyarrow; pip install 'dali-pipes[features]'.") from error
+        raise ManifestError(
+            f"{title(path)}: reading Parquet needs pyarrow; pip install 'dali-pipes[features]'."
+        ) from error
     try:
-        schema = pq.read_schema(path)
-        layout = lay_out(str(path), schema.names, reading)
+        file = path if isinstance(path, Path) else _opened(path)
+        schema = pq.read_schema(file)
+        layout = lay_out(title(path), schema.names, reading)
         places = {place: schema.names[place] for place in layout.positions()}
-        data = pq.read_table(path, columns=list(places.values()))
+        data = pq.read_table(file, columns=list(places.values()))
         columns = {place: of_arrow(data[name]) for place, name in places.items()}
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: not readable as Parquet: {error}") from error
+        raise ManifestError(f"{title(path)}: not readable as Parquet: {error}") from error
     names = (schema.metadata or {}).get(CLASSES)
     flat = Layout(
         layout.known, layout.targets, {name: i for name, i in layout.further.items() if columns[i] is not None}
     )
     usable = {place: column for place, column in columns.items() if column is not None}
     if missing := {*flat.known.values(), *flat.targets.values()} - usable.keys():
-        raise ManifestError(f"{path}: column {schema.names[min(missing)]!r} holds neither text nor numbers.")
-    return _arranged(str(path), usable, flat, range(data.num_rows), None, tuple(json.loads(names)) if names else None)
+        raise ManifestError(f"{title(path)}: column {schema.names[min(missing)]!r} holds neither text nor numbers.")
+    return _arranged(title(path), usable, flat, range(data.num_rows), None, tuple(json.loads(names)) if names else None)
 
 
 def of_arrow(column: Any) -> TextColumn | None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dali_pipes.errors import ConfigError, ManifestError
 from dali_pipes.names import BACKENDS, CACHE_MODES, CHOICES
 from dali_pipes.privacy import SHOW_PATHS, shows_paths
+from dali_pipes.urls import place
 
 if TYPE_CHECKING:
     from dali_pipes.decode import Window
@@ -41,11 +42,12 @@ def add_manifest(parser: argparse.ArgumentParser, *, optional: bool = False) -> 
     """The manifest and its root."""
     parser.add_argument(
         "manifest",
-        type=Path,
+        type=place,
         nargs="?" if optional else None,
-        help="CSV or Parquet with a column 'path', or a folder: DICOM files in any, else images in class folders",
+        help="CSV or Parquet with a column 'path', also by URL; or a folder: DICOM files in any, else images in class "
+        "folders",
     )
-    parser.add_argument("--root", type=Path, help="folder that paths are relative to (default: the manifest's)")
+    parser.add_argument("--root", type=place, help="folder or URL that paths are relative to (default: the manifest's)")
     parser.add_argument("--split", help="only the samples of this split")
 
 
@@ -110,9 +112,10 @@ def manifest_of(args: argparse.Namespace) -> Manifest:
     manifest = read_manifest(args)
     if args.split:
         manifest = manifest.split(args.split)
-    if len(manifest) and not any((manifest.root / path).exists() for path in manifest.paths):
+    root = manifest.root
+    if len(manifest) and isinstance(root, Path) and not any((root / path).exists() for path in manifest.paths):
         raise ManifestError(
-            f"{args.manifest}: none of its {len(manifest)} files is under {manifest.root}; "
+            f"{args.manifest}: none of its {len(manifest)} files is under {root}; "
             "give --root, the folder that paths begin at."
         )
     return manifest
@@ -123,12 +126,12 @@ def read_manifest(args: argparse.Namespace) -> Manifest:
     from dali_pipes.listing import holds_dicom
     from dali_pipes.manifest import Manifest
 
-    if args.manifest.is_dir():
+    if isinstance(args.manifest, Path) and args.manifest.is_dir():
         if args.root is not None:
             raise ConfigError("--root goes with a CSV or Parquet file; a folder's paths begin at the folder itself.")
         read = Manifest.from_dicom_tree if holds_dicom(args.manifest) else Manifest.from_folder
         return read(args.manifest)
-    if args.manifest.suffix == ".parquet":
+    if str(args.manifest).endswith(".parquet"):
         return Manifest.from_parquet(args.manifest, args.root)
     return Manifest.from_csv(args.manifest, args.root)
 

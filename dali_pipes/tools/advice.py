@@ -309,7 +309,8 @@ def _decode(few: Manifest, recipe: Recipe, workers: int) -> tuple[list[Pixels], 
             end = time.perf_counter()
         finally:
             fetcher.close()
-    sizes = [few.resolve(sample).stat().st_size for sample in good]
+    read = fetcher.counts()["bytes_read"] / len(few)
+    sizes = [read if few.remote else few.resolve(sample).stat().st_size for sample in good]
     images, seconds = [item for item in again if isinstance(item, np.ndarray)], end - middle
     return images, max(0.0, middle - start - seconds), seconds / len(good), statistics.fmean(sizes)
 

@@ -39,6 +39,7 @@ from dali_pipes.errors import BackendError, ConfigError
 from dali_pipes.loader import Loader
 from dali_pipes.manifest import Manifest
 from dali_pipes.recipe import Recipe
+from dali_pipes.urls import root_of
 
 PACKAGES = ("torch", "numpy", "nvidia-dali-cuda120", "nvidia-dali-cuda130", "simplejpeg", "imagecodecs", "pydicom")
 """Packages whose versions decide how fast things are."""
@@ -245,7 +246,7 @@ def _memory() -> tuple[float, float]:
 
 def _rows(manifest: Manifest) -> dict[str, Any]:
     """What a child needs of a manifest; JSON holds file names that are no UTF-8 too."""
-    root = str(Path(manifest.root).absolute())
+    root = manifest.root if isinstance(manifest.root, str) else str(manifest.root.absolute())
     frames, labels = manifest.frames.tolist(), manifest.labels.tolist()
     return {"root": root, "paths": [*manifest.paths], "ids": [*manifest.ids], "frames": frames, "labels": labels}
 
@@ -253,11 +254,13 @@ def _rows(manifest: Manifest) -> dict[str, Any]:
 def _manifest(root: str, paths: list[str], ids: list[str], frames: list[int], labels: list[int]) -> Manifest:
     blank = TextColumn([""] * len(paths))
     columns = (TextColumn(paths), TextColumn(ids), np.array(frames, np.int32), np.array(labels, np.int64))
-    return Manifest(Path(root), *columns, blank, blank)
+    return Manifest(root_of(root), *columns, blank, blank)
 
 
 def _read_sources(manifest: Manifest) -> None:
     """Brings the source files into the page cache, as far as a quarter of the memory holds them."""
+    if manifest.remote:
+        return
     left = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
     for sample in range(len(manifest)):
         with contextlib.suppress(OSError):  # a bad file is the loader's to report

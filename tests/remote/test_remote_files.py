@@ -16,7 +16,8 @@ from servers import Faults, door
 
 import dali_pipes.remote
 from dali_pipes.errors import BackendError, ConfigError
-from dali_pipes.remote import RemoteFiles, is_url, shown
+from dali_pipes.remote import RemoteFiles
+from dali_pipes.urls import is_url, shown
 
 DATA = np.random.default_rng(0).integers(0, 256, 100_000, np.uint8).tobytes()
 
