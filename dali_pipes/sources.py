@@ -191,7 +191,7 @@ class Sources:
 
     @classmethod
     def _from_values(cls, table: Table, root: Source | None, reading: Reading) -> Self:
-        if root is not None or any(map(is_url, table.known["path"])):
+        if root is not None or _are_urls(table.known["path"]):
             return cls._from_table(_root_of("", root, table), table, reading)
         paths = [os.path.abspath(path) if path else "" for path in table.known["path"]]
         folders = [os.path.dirname(path) for path in paths if path]
@@ -199,11 +199,15 @@ class Sources:
         return cls._from_table(base, replace(table, known={**table.known, "path": TextColumn(paths)}), reading)
 
 
+def _are_urls(paths: TextColumn) -> bool:
+    return len(paths) > 0 and is_url(paths[0]) and all(map(is_url, paths))
+
+
 def _root_of(path: Source, root: Source | None, table: Table) -> Root:
     """The root that was given; else what all paths have in common, if they are URLs; else where the table lies."""
     if root is not None:
         return root_of(root)
-    if not any(map(is_url, table.known["path"])):
+    if not _are_urls(table.known["path"]):
         return parent(path)
     found = common(table.known["path"])
     if not found:

@@ -124,7 +124,7 @@ REFUSED: list[Case] = [
     ("a short row", b"path,label\na.jpg\n", {}, "line 2: it has 1 fields, the header has 2"),
     ("a comma too many", b"path,label\na,b.jpg,1\n", {}, "line 2: it has 3 fields, the header has 2"),
     ("a drive", b"path\nC:\\images\\a.jpg\n", {}, "must be relative to the root"),
-    ("an address", b"path\nhttps://host/a.jpg\n", {}, "must be relative to the root"),
+    ("an address among others", b"path\na.jpg\nhttps://host/a.jpg\n", {}, "must be relative to the root"),
     (
         "an absolute path elsewhere",
         b"path\n/elsewhere/a.jpg\n",
