@@ -59,6 +59,9 @@ __all__ = ["Encoded", "Failure", "Fetcher", "Item", "Pixels", "key_parts", "read
 
 Item = Pixels | Encoded | Failure
 
+Source = SourceFile | RemoteSource
+"""A source file, here or behind a URL."""
+
 
 def key_parts(
     recipe: Recipe, policy: DecodePolicy, content: bytes, kind: Kind, frame: int
@@ -244,7 +247,7 @@ class Fetcher:
         with self._source(sample) as source:
             return self._load_from(source, sample)
 
-    def _source(self, sample: int) -> SourceFile | RemoteSource:
+    def _source(self, sample: int) -> Source:
         def counted(size: int) -> None:
             self._books.count(bytes_read=size)
 
@@ -252,7 +255,7 @@ class Fetcher:
             return RemoteSource(self._remote, self._manifest.paths[sample], counted)
         return SourceFile(*self._manifest.locate(sample), counted)
 
-    def _load_from(self, source: SourceFile | RemoteSource, sample: int) -> Item:
+    def _load_from(self, source: Source, sample: int) -> Item:
         frame = int(self._manifest.frames[sample])
         content, kind = self._identify(source)
         parts = self._parts(content, kind, frame)
@@ -317,7 +320,7 @@ class Fetcher:
     def _parts(self, content: bytes, kind: Kind, frame: int) -> dict[str, str | int | bytes]:
         return key_parts(self._recipe, self._policy, content, kind, frame)
 
-    def _identify(self, source: SourceFile | RemoteSource) -> tuple[bytes, Kind]:
+    def _identify(self, source: Source) -> tuple[bytes, Kind]:
         """Digest and kind of a source file, which is read only if nobody knows it."""
         known = self._sources.lookup(source.path, source.state)
         if known is not None:
@@ -330,7 +333,7 @@ class Fetcher:
         self._sources.record(source.path, source.state, content, kind.tag)
         return content, kind
 
-    def _decode(self, source: SourceFile | RemoteSource, kind: Kind, frame: int) -> Decoded:
+    def _decode(self, source: Source, kind: Kind, frame: int) -> Decoded:
         start = time.perf_counter()
         # Of a file with many frames a child reads what it needs by mapping it, which could end this process if the file
         # were cut short meanwhile.

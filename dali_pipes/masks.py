@@ -23,10 +23,9 @@ from dali_pipes.bookkeeping import Failure
 from dali_pipes.columns import TextColumn
 from dali_pipes.decode import Decoded, DecodePolicy, Kind, decode_mask
 from dali_pipes.errors import ConfigError, DecodeError
-from dali_pipes.fetch import Encoded, Fetcher, Item, Pixels, ready
+from dali_pipes.fetch import Encoded, Fetcher, Item, Pixels, Source, ready
 from dali_pipes.manifest import Manifest
 from dali_pipes.recipe import Recipe
-from dali_pipes.source_file import SourceFile
 
 COLUMN, FRAME_COLUMN = "mask", "mask_frame"
 
@@ -41,7 +40,7 @@ class MaskFetcher(Fetcher):
         shape = {name: self._recipe.base_parts[name] for name in ("size", "fit")}
         return {"source": content, "frame": frame, "decoder": f"mask {RULES}, {kind.decoder}", **shape}
 
-    def _decode(self, source: SourceFile, kind: Kind, frame: int) -> Decoded:
+    def _decode(self, source: Source, kind: Kind, frame: int) -> Decoded:
         start = time.perf_counter()
         mask = decode_mask(source.read(), kind, frame, self._policy.limits)
         self._books.count(time.perf_counter() - start, decoded=1)

@@ -20,7 +20,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from dali_pipes.cache import FileState
-from dali_pipes.errors import BackendError, ConfigError, UnsteadyError
+from dali_pipes.errors import BackendError, ConfigError, ManifestError, UnsteadyError
 from dali_pipes.urls import shown
 
 PIECE = 8 * 2**20
@@ -72,6 +72,8 @@ class RemoteSource:
     """
 
     def __init__(self, files: RemoteFiles, relative: str, counted: Callable[[int], None]) -> None:
+        if ".." in relative.split("/"):
+            raise ManifestError("its path may not leave the root ('..')")
         self.path = f"{files.root}/{relative}"
         self._files, self._relative, self._counted = files, relative, counted
         self._stamp = files.stat(relative)
