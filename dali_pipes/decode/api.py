@@ -16,8 +16,9 @@ from dali_pipes.decode.dicom.header import read_header
 from dali_pipes.decode.formats import FORMATS
 from dali_pipes.decode.kinds import Kind
 from dali_pipes.decode.limits import Limits
+from dali_pipes.decode.named import damage_named
 from dali_pipes.decode.policy import Decoded, DecodePolicy
-from dali_pipes.errors import DaliPipesError, DecodeError, NoImageError, TruncatedError
+from dali_pipes.errors import DecodeError, NoImageError, TruncatedError
 
 DEFAULT = DecodePolicy()
 DEFAULT_LIMITS = Limits()
@@ -54,24 +55,19 @@ def decode_distinct(data: bytes | memoryview, kind: Kind, frame: int, policy: De
     policy.limits.check_file(len(data))
     if kind.tag not in FORMATS:
         raise DecodeError(f"no decoder has the tag {kind.tag!r}")
-    try:
+    with damage_named():
         return FORMATS[kind.tag].decode(data, frame, policy)
-    except (DaliPipesError, MemoryError):  # who runs out of memory knows whether the file is to blame
-        raise
-    except Exception as error:  # whatever a library throws at odd bytes; unquoted, for it may hold what the file says
-        raise DecodeError(
-            f"{type(error).__name__} in the decoder: the file is damaged, or of a kind that is not read"
-        ) from None
 
 
 def frames(source: str | os.PathLike[str] | bytes | memoryview, limits: Limits = DEFAULT_LIMITS) -> int:
     """How many frames a DICOM file holds; reads its header only. Raises DecodeError, NoImageError, OSError."""
     if isinstance(source, (bytes, memoryview)):
-        return read_header(source, limits).frames
+        with damage_named("in the headers"):
+            return read_header(source, limits).frames
     with Path(source).open("rb") as file:
         if not os.fstat(file.fileno()).st_size:
             raise TruncatedError("the file is empty")
-        return read_header(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)), limits).frames
+        return frames(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)), limits)
 
 
 def dicom_frames(path: str | os.PathLike[str]) -> int:

@@ -11,6 +11,7 @@ from dali_pipes.decode.dicom.image import Frame, read_frame
 from dali_pipes.decode.dicom.lut import Lut
 from dali_pipes.decode.formats import FORMATS
 from dali_pipes.decode.grayscale import window_table
+from dali_pipes.decode.named import damage_named
 from dali_pipes.decode.policy import DecodePolicy
 from dali_pipes.decode.sniff import identify
 
@@ -23,7 +24,8 @@ def describe(data: bytes | memoryview, frame: int = 0, policy: DecodePolicy = DE
     kind = identify(None, data)
     told: dict[str, Any] = {"kind": kind.tag, "decoder": kind.decoder, "in_threads": kind.in_threads, "dali": kind.dali}
     if FORMATS[kind.tag].family == "dicom":
-        return {**told, **_dicom(read_frame(data, frame, policy), policy)}
+        with damage_named():
+            return {**told, **_dicom(read_frame(data, frame, policy), policy)}
     pixels = decode(data, kind, frame, policy).pixels
     return {**told, "height": pixels.shape[0], "width": pixels.shape[1], "warnings": []}
 

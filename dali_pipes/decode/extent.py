@@ -10,9 +10,9 @@ from dali_pipes.decode.dicom.header import read_header
 from dali_pipes.decode.formats import FORMATS
 from dali_pipes.decode.jpegheader import read_jpeg_header
 from dali_pipes.decode.kinds import Kind
+from dali_pipes.decode.named import damage_named
 from dali_pipes.decode.policy import DecodePolicy
 from dali_pipes.decode.raster import PILLOW
-from dali_pipes.errors import DaliPipesError, DecodeError
 
 
 def extent(data: bytes | memoryview, kind: Kind, frame: int, policy: DecodePolicy) -> tuple[int, int]:
@@ -21,7 +21,7 @@ def extent(data: bytes | memoryview, kind: Kind, frame: int, policy: DecodePolic
     Raises:
         DecodeError: headers that cannot be read, or its subclasses as `decode` raises them.
     """
-    try:
+    with damage_named("in the headers"):
         family = FORMATS[kind.tag].family
         if family == "dicom":
             header = read_header(data, policy.limits)
@@ -32,7 +32,3 @@ def extent(data: bytes | memoryview, kind: Kind, frame: int, policy: DecodePolic
         with Image.open(io.BytesIO(data), formats=[PILLOW[kind.tag]]) as image:
             image.seek(frame)
             return image.height, image.width  # of a TIFF as it lies upright, which is how it is decoded
-    except DaliPipesError:
-        raise
-    except Exception as error:  # whatever a library throws at odd bytes; unquoted, for it may hold what the file says
-        raise DecodeError(f"the file's headers cannot be read: {type(error).__name__}") from None

@@ -8,6 +8,7 @@ from pathlib import Path
 from dali_pipes.decode.dicom.meta import looks_like_dicom, transfer_syntax
 from dali_pipes.decode.jpeg import jpeg_tag
 from dali_pipes.decode.kinds import Kind, tag_of_syntax
+from dali_pipes.decode.named import damage_named
 from dali_pipes.errors import TruncatedError, UnsupportedError
 
 _SIGNATURES = (
@@ -59,10 +60,11 @@ def identify(path: object, data: bytes | memoryview) -> Kind:
     if len(data) == 0:
         raise TruncatedError("the file is empty")
     found = sniff(bytes(data[:160]))
-    if found == "jpeg":
-        return Kind.from_tag(jpeg_tag(data))
-    if found == "dicom":
-        return Kind.from_tag(tag_of_syntax(transfer_syntax(data)))
+    with damage_named("in the headers"):
+        if found == "jpeg":
+            return Kind.from_tag(jpeg_tag(data))
+        if found == "dicom":
+            return Kind.from_tag(tag_of_syntax(transfer_syntax(data)))
     if found is None:
         raise UnsupportedError(
             f"not an image format that is read here (first bytes {bytes(data[:4]).hex(' ')}); "
