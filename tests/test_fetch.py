@@ -16,6 +16,8 @@ from make_images import dicom, jpeg
 import dali_pipes as dp
 from dali_pipes import cache
 from dali_pipes import fetch as fetch_module
+from dali_pipes.cache import sources
+from dali_pipes.cache.journal import seal
 from dali_pipes.decode import DecodePolicy, Limits
 from dali_pipes.fetch import Encoded, Failure, Fetcher, ready
 from dali_pipes.manifest import Manifest
@@ -417,6 +419,28 @@ def test_other_content_of_the_same_size_and_mtime(photos: Manifest, tmp_path: Pa
     assert np.array_equal(after.items[0], before[1])
     assert np.array_equal(after.items[1], before[0])
     assert after.counts["bytes_read"] == 2 * longest, "the others are not read again"
+
+
+@pytest.mark.parametrize("mode", ["npy", "pinned"])
+def test_spliced_records_of_sources_swap_no_samples(photos: Manifest, tmp_path: Path, mode: str) -> None:
+    """By somebody who can write to the folder, and knows neither secret; the journals' own check is made right."""
+    options = {"secret": b"k" * 32, "verify": "always"}
+    with cache.open_store(mode, tmp_path / "cache", **options) as store:  # type: ignore[arg-type]
+        before = Run(photos, RECIPE, store).items
+    (journal,) = (tmp_path / "cache" / "sources").iterdir()
+    for fields in (["content", "tag"], ["content"], ["path"], ["path", "state"], ["path", "state", "mac"]):
+        original = journal.read_bytes()
+        records = np.frombuffer(bytearray(original), sources.RECORD)
+        for field in fields:
+            records[field] = records[field][::-1].copy()
+        journal.write_bytes(b"".join(seal(record.tobytes()[:-8]) for record in records))
+        with cache.open_store(mode, tmp_path / "cache", **options) as store:  # type: ignore[arg-type]
+            found = Run(photos, RECIPE, store)
+        assert found.counts["bytes_read"] >= sum(photos.resolve(i).stat().st_size for i in range(5) if i != 2)
+        assert all(np.array_equal(one, two) for one, two in zip(found.items, before))
+        for path in journal.parent.iterdir():
+            path.unlink()
+        journal.write_bytes(original)
 
 
 def test_a_file_that_never_rests_is_named(photos: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
