@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from dali_pipes.loader import Loader as Loader
     from dali_pipes.manifest import Manifest as Manifest
     from dali_pipes.manifest import Sample as Sample
+    from dali_pipes.order import Balanced as Balanced
+    from dali_pipes.order import ClassesAndSamples as ClassesAndSamples
+    from dali_pipes.order import Grouped as Grouped
+    from dali_pipes.order import Weighted as Weighted
     from dali_pipes.points import transform_boxes as transform_boxes
     from dali_pipes.points import transform_points as transform_points
     from dali_pipes.recipe import Recipe as Recipe
@@ -61,6 +65,7 @@ _HOMES = {
     "items.cached_dataset": ("CachedDataset",),
     "loader": ("Loader",),
     "manifest": ("Manifest", "Sample"),
+    "order": ("Balanced", "ClassesAndSamples", "Grouped", "Weighted"),
     "points": ("transform_boxes", "transform_points"),
     "recipe": ("Recipe",),
     "warming": ("warm",),

@@ -10,7 +10,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -27,6 +27,7 @@ from dali_pipes.errors import BackendError, ConfigError
 from dali_pipes.fetch import Failure, Fetcher, ready
 from dali_pipes.manifest import Manifest
 from dali_pipes.notices import Notices
+from dali_pipes.order import Order, Ordering
 from dali_pipes.prefetch import Prefetch, lookahead
 from dali_pipes.ranks import place_of
 from dali_pipes.recipe import Recipe
@@ -53,6 +54,7 @@ class Loader:
         cache_dir: folder of the modes that persist.
         backend: "auto", "dali-gpu", "dali-cpu" or "torch"; `backend` (attribute) says which was taken.
         shuffle: another order each epoch, from `seed` and the epoch's number.
+        order: another order than these: `Weighted`, `Balanced`, `ClassesAndSamples` or `Grouped`.
         seed: decides the order and every random draw.
         drop_last: leave out a last batch that is smaller.
         pad: with several ranks, repeat samples so that all ranks take equally many, which training needs; `batch.valid`
@@ -66,9 +68,9 @@ class Loader:
         max_failures: end an epoch with DecodeError where more samples than this cannot be decoded: a number, or a share
             of this rank's samples (0.01). Without it the epoch ends only where no sample at all can be decoded.
         rank, world_size: this process's share of a distributed run. By default whatever is known when an iteration
-            begins: `torch.distributed`, else the variables of torchrun or Slurm; see `ranks.place_of`.
+            begins: `torch.distributed`, else torchrun's or Slurm's variables; see `ranks.place_of`.
         distributed: False lets `rank` and `world_size` alone count; without them every process takes all samples.
-        matrix: tell in `batch.matrix` where source pixels went, for boxes and key points of your own.
+        matrix: tell in `batch.matrix` where source pixels went, for your boxes and key points.
         batch_transform: called with every batch in the thread that iterates; what it returns is handed out. PyTorch's
             random numbers in it are a function of seed, epoch, batch and rank, and the same after resuming.
         prefetch: finished batches that may wait for the loop.
@@ -96,6 +98,7 @@ class Loader:
         cache_dir: str | os.PathLike[str] | None = None,
         backend: str = "auto",
         shuffle: bool = False,
+        order: Order | None = None,
         seed: int = 0,
         drop_last: bool = False,
         pad: bool = True,
@@ -125,7 +128,8 @@ class Loader:
         self.recipe = recipe
         self.batch_size = whole("batch_size", batch_size, 1)
         self.backend = backends.resolve(backend, recipe, decode=cache_mode == "none" and not sandbox)
-        self._shuffle, self._seed = bool(shuffle), whole("seed", seed)
+        self._seed = whole("seed", seed)
+        self._ordering = Ordering(order, shuffle, manifest, self._seed)
         self._drop_last, self._pad = bool(drop_last), bool(pad)
         self._on_error, self._matrix = on_error, bool(matrix)
         self._max_failures = failures_allowed(max_failures, on_error)
@@ -188,7 +192,6 @@ class Loader:
         return sampling.EpochSampler(self.set_epoch, self._coming)
 
     def _coming(self) -> sampling.Samples:
-        """The samples of the next iteration."""
         shares = self._shares()
         turn = self._standing.next_turn(shares.steps)
         return self._order(shares, turn.epoch)[shares.places(turn.start) % max(1, shares.count)]
@@ -207,13 +210,12 @@ class Loader:
         return self._iterate(self._standing.next_turn(shares.steps), shares)
 
     def _order(self, shares: sampling.Shares, epoch: int) -> sampling.Samples:
-        return sampling.epoch_order(shares.count, seed=self._seed, epoch=epoch, shuffle=self._shuffle)
+        return self._ordering.samples(epoch, shares.world_size, shares.batch_size)
 
     def _shares(self) -> sampling.Shares:
         place = self._place()
-        return sampling.Shares(
-            len(self.manifest), place.rank, place.world_size, self.batch_size, self._drop_last, self._pad
-        )
+        count = self._ordering.count(place.world_size, self.batch_size)
+        return sampling.Shares(count, place.rank, place.world_size, self.batch_size, self._drop_last, self._pad)
 
     def _check_usable(self) -> None:
         if not self._close.alive:
@@ -359,10 +361,9 @@ class Loader:
         """
         self._standing.load(state, self._belongs_to)
 
-    @cached_property
+    @property
     def _belongs_to(self) -> dict[str, Any]:
-        count = len(self.manifest)
-        return {"count": count, "samples": self.manifest.digest(), "seed": self._seed, "shuffle": self._shuffle}
+        return self._ordering.belongs_to(self._place().world_size, self.batch_size)
 
     def close(self) -> None:
         """Ends threads and child processes, and closes the cache. Iterations under way end."""
@@ -391,10 +392,9 @@ def _close(
     fetchers: tuple[Any, ...],
     store: cache.Store,
 ) -> None:
-    if os.getpid() != process:  # in a forked child there are no threads to end, and the files are the parent's
-        idle.close()
-        return
-    for each in (*runs, *filter(None, fetchers)):
+    if os.getpid() == process:
+        things: tuple[Any, ...] = (*runs, *filter(None, fetchers), idle, store)
+    else:  # in a forked child there are no threads to end, and the files are the parent's
+        things = (idle,)
+    for each in things:
         each.close()
-    idle.close()
-    store.close()

@@ -56,6 +56,8 @@ ALLOWED = {
     },
     "dali_pipes.made": {"draws", "recipe"},
     "dali_pipes.source_file": {"errors", "cache"},
+    "dali_pipes.bins": set(),
+    "dali_pipes.order": {"errors", "draws", "manifest", "bins", "sampling"},
     "dali_pipes.masks": {
         *("errors", "bookkeeping", "columns", "decode", "arithmetic", "cache", "fetch", "manifest", "recipe"),
         "source_file",
@@ -92,6 +94,7 @@ ALLOWED = {
             "backends",
             "cache",
             "epoch",
+            "order",
             "masks",
             "accounts",
             "arguments",
