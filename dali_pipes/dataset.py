@@ -28,6 +28,7 @@ from dali_pipes.epoch_clock import EpochClock
 from dali_pipes.errors import ConfigError, ManifestError
 from dali_pipes.fetch import Encoded, Failure, Fetcher, Item, Pixels, ready, stand_in
 from dali_pipes.finish import Finish
+from dali_pipes.layout import Layout
 from dali_pipes.manifest import Manifest
 from dali_pipes.recipe import Recipe
 from dali_pipes.rows import KNOWN
@@ -101,7 +102,7 @@ class ImageDataset(Dataset[Output]):
             raise ConfigError("ImageDataset: the manifest has no samples, so there is nothing to iterate over.")
         self.recipe = recipe
         self._on_error, self._seed, self._transform = on_error, seed, transform
-        self._finish = Finish(recipe)
+        self._finish, self._layout = Finish(recipe), Layout(recipe)
         self._clock = EpochClock()
         self._store = open_for_workers(cache_mode, cache_dir, cache_options)
         self._begin()
@@ -248,9 +249,9 @@ class ImageDataset(Dataset[Output]):
         if source is not None:
             draws = replace(draws, source=source.repeat(views, axis=0))
         changes = self._finish.changes(draws)
-        out = torch.empty((views, *self._finish.shape), dtype=self._finish.dtype)
+        out = self._layout.empty(views)
         for k in range(views):
-            self._finish.write(out[k].numpy(), image, changes, k)
+            self._layout.write(out[k], image, changes, k)
         return out if views > 1 else out[0]
 
 

@@ -10,6 +10,8 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "parity": ("exact", "fast"),
     "emulate": ("dali-cpu", "dali-gpu"),
     "reduce": (False, True),
+    "dtype": ("float32", "float16", "bfloat16"),
+    "memory_format": ("contiguous", "channels_last"),
 }
 """What a recipe's fields with few values allow."""
 

@@ -67,6 +67,9 @@ class Recipe:
             resized to `size` (stretched, should their aspect ratios differ).
         views: independent draws of each sample, 1 to 64: with K above 1 `batch.image` is [N, K, C, H, W]. Each sample
             is fetched once.
+        dtype: of normalised outputs: "float32", "float16" or "bfloat16". The latter are the float32 values rounded once
+            more, to nearest, ties to even, with the same bits from every backend.
+        memory_format: "contiguous" (planes), or "channels_last", as convolutions on tensor cores prefer it.
 
     Raises:
         ConfigError: a value outside of what is allowed; the message lists it.
@@ -91,6 +94,8 @@ class Recipe:
     reduce: bool = False
     base_size: tuple[int, int] | int | None = None
     views: int = 1
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    memory_format: Literal["contiguous", "channels_last"] = "contiguous"
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
@@ -117,6 +122,12 @@ class Recipe:
         object.__setattr__(self, "std", _per_channel("std", self.std, self.channels))
         if (self.mean is None) != (self.std is None):
             raise ConfigError("Recipe: give both mean and std, or neither (integers out).")
+        if self.mean is None and self.dtype != "float32":
+            raise ConfigError(f"Recipe(dtype={self.dtype!r}): without mean and std integers come out; give both.")
+        if self.views > 1 and self.memory_format != "contiguous":
+            raise ConfigError(
+                "Recipe(memory_format='channels_last'): a batch of several views has 5 axes; leave it out."
+            )
         if isinstance(self.mean, tuple) and max(self.mean) > 1:
             raise ConfigError(f"Recipe(mean={self.mean}): give means in units of full scale, at most 1 (123.7 / 255).")
         if isinstance(self.std, tuple) and min(self.std) <= 0:
@@ -215,6 +226,7 @@ class Recipe:
     def digest(self) -> str:
         """32 hex digits that change if and only if output pixels can change."""
         plain = self.to_dict()
+        plain.pop("memory_format", None)
         if self.augment == Augment():  # nothing ever varies
             del plain["augment"]
         return _digest(plain)
@@ -242,8 +254,9 @@ class Recipe:
         for name in ("mean", "std", "base_size"):
             if name in plain:
                 plain[name] = list(plain[name])
-        if self.views == 1:
-            del plain["views"]
+        for name, usual in (("views", 1), ("dtype", "float32"), ("memory_format", "contiguous")):
+            if plain[name] == usual:
+                del plain[name]
         plain["window"] = "none" if self.window is None else self.window.as_dict()
         if self.parity == "exact":
             del plain["emulate"]

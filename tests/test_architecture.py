@@ -62,8 +62,20 @@ ALLOWED = {
         *("errors", "bookkeeping", "columns", "decode", "arithmetic", "cache", "fetch", "manifest", "recipe"),
         "source_file",
     },
+    "dali_pipes.layout": {"recipe", "finish", "buffers"},
     "dali_pipes.finish": {"compiled", "errors", "recipe", "draws", "plans", "arithmetic"},
-    "dali_pipes.backends": {"errors", "names", "recipe", "draws", "fetch", "finish", "buffers", "arithmetic", "decode"},
+    "dali_pipes.backends": {
+        "errors",
+        "names",
+        "recipe",
+        "draws",
+        "fetch",
+        "finish",
+        "layout",
+        "buffers",
+        "arithmetic",
+        "decode",
+    },
     "dali_pipes.epoch": {
         *(
             "errors",

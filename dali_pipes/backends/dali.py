@@ -30,6 +30,7 @@ from dali_pipes.draws import Draws
 from dali_pipes.errors import BackendError, DaliPipesError
 from dali_pipes.fetch import Encoded
 from dali_pipes.finish import Finish
+from dali_pipes.layout import Layout
 from dali_pipes.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ class DaliBackend:
         self._device_id = device_id or 0
         self._graph = Graph(recipe, device, self.takes_encoded, batch_size, threads, device_id)
         self._finish = Finish(recipe)
+        self._layout = Layout(recipe)
         self._pipeline: Any = None
         self._process = os.getpid()
         with self._there():
@@ -89,7 +91,9 @@ class DaliBackend:
         if os.getpid() != self._process:
             raise BackendError(f"{self.name}: a DALI pipeline cannot be used in a forked child; make the Loader there.")
         with self._there():
-            return self._run(items, draws)
+            made = self._run(items, draws)
+            with nullcontext() if self._stream is None else torch.cuda.stream(self._stream):
+                return self._layout.of(made)
 
     def _there(self) -> AbstractContextManager[object]:
         """Makes the GPU the calling thread's own: whatever looks for a current device finds no other."""
