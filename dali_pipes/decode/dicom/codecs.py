@@ -56,8 +56,12 @@ class Codec:
 _OWN = "part of dali-pipes"
 _NEVER = "never used: {} is under the {}, which the users of a permissive library could not accept"
 _GPL_JPEG = Codec("pylibjpeg-libjpeg", "libjpeg", "GPL-3.0", why=_NEVER.format("it", "GPL"))
-_TURBO = Codec("imagecodecs", "imagecodecs", "BSD-3-Clause", plugins.turbo, library=plugins.turbo_version)
-_OPENJPEG = Codec("pylibjpeg-openjpeg", "openjpeg", "MIT", plugins.openjpeg)
+_TURBO = Codec(
+    "imagecodecs", "imagecodecs", "BSD-3-Clause", plugins.turbo, library=plugins.turbo_version, in_threads=True
+)
+_OPENJPEG = Codec(
+    "imagecodecs", "imagecodecs", "BSD-3-Clause", plugins.openjpeg, library=plugins.openjpeg_version, in_threads=True
+)
 
 CODECS: dict[str, tuple[Codec, ...]] = {
     "native": (Codec("dali-pipes", "numpy", _OWN, plugins.never, in_threads=True),),

@@ -170,6 +170,12 @@ def turbo_version() -> str:
     return f"{imagecodecs.jpeg8_version()}, simplejpeg {simplejpeg.__version__}"
 
 
+def openjpeg_version() -> str:
+    import imagecodecs
+
+    return str(imagecodecs.jpeg2k_version())
+
+
 def jpegxl_version() -> str:
     import imagecodecs
 
@@ -237,14 +243,14 @@ def fallback_version() -> str:
     return f"or imagecodecs {imagecodecs.__version__} {imagecodecs.jpegls_version()}"
 
 
-@named("pylibjpeg-openjpeg")
+@named("imagecodecs (OpenJPEG)")
 def openjpeg(frame: bytes, header: Header) -> Samples:
     """JPEG 2000 and HTJ2K; the inverse colour transform has been applied where the codestream has one."""
-    from openjpeg.utils import decode
+    import imagecodecs
 
     told = read_j2k_header(frame)
     told.check(header.rows, header.columns, header.samples)
-    array = np.asarray(decode(frame))
+    array = np.asarray(imagecodecs.jpeg2k_decode(frame, numthreads=1))
     return Samples(_as_frame(array, header), told.precision, told.signed, rgb=told.transformed)
 
 
