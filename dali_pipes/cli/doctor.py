@@ -24,7 +24,6 @@ PACKAGES = (
         "simplejpeg",
         "pydicom",
         "imagecodecs",
-        "pylibjpeg-openjpeg",
         "pylibjpeg-rle",
         "pyjpegls",
     ),
