@@ -64,7 +64,9 @@ def test_frames_of_every_depth(seed, bits, signed, look, level):
     )
     header = read_header(make.dicom(pixels.astype(kind), "j2k", frames=[bytes(frame)], BitsStored=bits), Limits())
     expected = np.asarray(by_pylibjpeg(bytes(frame)))
-    assert np.array_equal(openjpeg(bytes(frame), header).array.reshape(expected.shape), expected)
+    found = openjpeg(bytes(frame), header).array.reshape(expected.shape)
+    most = 1 if level and "transf" in look else 0  # the irreversible colour transform is in floats, which builds round
+    assert np.abs(found.astype(int) - expected.astype(int)).max() <= most
 
 
 def test_they_are_read_in_threads():
