@@ -3,41 +3,72 @@
 A store is opened by the name of its mode and knows nothing of what it keeps:
 
 >>> import numpy as np
+>>> from dali_pipes.cache import Key, open_store
 >>> store = open_store("memory")
 >>> store.put(Key.of(source="a"), np.arange(3))
 >>> store.get(Key.of(source="a"))
 array([0, 1, 2])
+
+Names are imported when they are first used (PEP 562), so that the list of modes needs no NumPy.
 """
 
-from . import upkeep
-from .errors import CacheError, EntryError, IntegrityError, SecretError, StoreConfigError, StoreIOError
-from .flight import SingleFlight
-from .integrity import content_digest
-from .key import Key, default_secret
-from .parts import PartsLedger
-from .pin import PinnedMapping
-from .sources import FileState, SourceIndex
-from .store import DISK_MODES, MODES, PERSISTENT_MODES, Store, open_store
+import importlib as _importlib
+import logging as _logging
+from typing import TYPE_CHECKING
+from typing import Any as _Any
 
-__all__ = [
-    "DISK_MODES",
-    "MODES",
-    "PERSISTENT_MODES",
-    "CacheError",
-    "EntryError",
-    "FileState",
-    "IntegrityError",
-    "Key",
-    "PartsLedger",
-    "PinnedMapping",
-    "SecretError",
-    "SingleFlight",
-    "SourceIndex",
-    "Store",
-    "StoreConfigError",
-    "StoreIOError",
-    "content_digest",
-    "default_secret",
-    "open_store",
-    "upkeep",
-]
+from .modes import DISK_MODES as DISK_MODES
+from .modes import MODES as MODES
+from .modes import PERSISTENT_MODES as PERSISTENT_MODES
+
+if TYPE_CHECKING:
+    from . import upkeep as upkeep
+    from .base import Store as Store
+    from .errors import CacheError as CacheError
+    from .errors import EntryError as EntryError
+    from .errors import IntegrityError as IntegrityError
+    from .errors import SecretError as SecretError
+    from .errors import StoreConfigError as StoreConfigError
+    from .errors import StoreIOError as StoreIOError
+    from .flight import SingleFlight as SingleFlight
+    from .integrity import content_digest as content_digest
+    from .key import Key as Key
+    from .key import default_secret as default_secret
+    from .parts import PartsLedger as PartsLedger
+    from .pin import PinnedMapping as PinnedMapping
+    from .sources import FileState as FileState
+    from .sources import SourceIndex as SourceIndex
+    from .store import open_store as open_store
+
+_HOMES = {
+    "base": ("Store",),
+    "errors": ("CacheError", "EntryError", "IntegrityError", "SecretError", "StoreConfigError", "StoreIOError"),
+    "flight": ("SingleFlight",),
+    "integrity": ("content_digest",),
+    "key": ("Key", "default_secret"),
+    "parts": ("PartsLedger",),
+    "pin": ("PinnedMapping",),
+    "sources": ("FileState", "SourceIndex"),
+    "store": ("open_store",),
+}
+"""The modules of the public names."""
+
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = sorted([*_HOME_OF, "DISK_MODES", "MODES", "PERSISTENT_MODES", "upkeep"])  # noqa: PLE0605
+
+_logging.getLogger(__name__).addHandler(_logging.NullHandler())
+
+
+def __getattr__(name: str) -> _Any:
+    if name == "upkeep":
+        return _importlib.import_module(f"{__name__}.upkeep")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(_importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

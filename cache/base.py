@@ -1,18 +1,19 @@
-"""What all stores share: options, counters, failing open, refusing after close, and reopening in another process."""
+"""The class of all stores: options, counters, failing open, and refusing to work after ``close``."""
 
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
 from .access import Access
 from .errors import CacheError, IntegrityError, StoreConfigError, StoreIOError
-from .files import access_to
 from .key import Key
+from .tagging import access_to
 
 LOG = logging.getLogger(__name__)
 Array = np.ndarray[Any, Any]
@@ -47,20 +48,58 @@ class Options:
         return f"Options(verify={self.verify!r}, read_only={self.read_only}, strict={self.strict})"  # never the secret
 
     def access_to(self, directory: str) -> Access:
-        """Modes and group of what the store writes into a cache."""
+        """Return modes and group of what the store writes into a cache."""
         return access_to(directory, self.shared_group)
 
 
-class BaseStore:
-    """Template of a store: subclasses give ``_get, _put, _contains, _delete, _keys, _extra_stats``.
+@dataclass(frozen=True)
+class Opening:
+    """What :func:`.open_store` was asked for besides the mode; each mode takes what it needs.
 
-    Those may raise OSError and IntegrityError: here they become misses, counted and warned of once, or errors.
+    The meaning of each field is at :func:`.open_store`.
     """
 
-    mode = "none"
-    direct = True
-    persistent = False
+    options: Options
     directory: str | None = None
+    shared: bool = False
+    over: str = "npy"
+    base: str | None = None
+
+    def folder(self, mode: str) -> str:
+        """Return the cache's folder. Raises StoreConfigError if none was given."""
+        if self.directory is None:
+            raise StoreConfigError(
+                f"cache mode {mode!r} keeps its entries in a folder: say which (directory=, cache_dir=)"
+            )
+        return self.directory
+
+
+class Store:
+    """Arrays under keys: ``get`` gives exactly what was ``put``, or None.
+
+    A mode inherits this and gives ``_get, _put, _contains, _delete, _keys, _extra_stats``. Those may raise OSError,
+    MemoryError and IntegrityError: here these become misses, counted and warned of once, or errors if the store is
+    strict.
+
+    Attributes:
+        mode: name of the mode.
+        direct: ``get`` of a warm entry is a view or a look-up, not worth handing to a thread.
+        persistent: entries outlive the process.
+        directory: the cache's folder, or None.
+        options: how it was opened.
+        pattern: what the names of its files look like, relative to the folder of the mode; None if it has no folder.
+    """
+
+    mode: ClassVar[str] = "none"
+    direct: bool = True
+    persistent: ClassVar[bool] = False
+    pattern: ClassVar[re.Pattern[str] | None] = None
+    directory: str | None = None
+
+    @classmethod
+    def open(cls, opening: Opening) -> Store:
+        """Open a store of this mode. Raises StoreConfigError for a combination that cannot work."""
+        return cls(opening.options)
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -72,11 +111,11 @@ class BaseStore:
     # -- the protocol --------------------------------------------------------------------------------------------------
 
     def get(self, key: Key) -> Array | None:
-        """The entry, read-only and C-contiguous, or None."""
+        """Return the entry, read-only and C-contiguous, or None."""
         self._check_open()
         try:
             found = self._get(key)
-        except (OSError, IntegrityError) as error:
+        except (OSError, MemoryError, IntegrityError) as error:
             self._failed("read", error)
             found = None
         if found is None:
@@ -86,18 +125,21 @@ class BaseStore:
         return found
 
     def put(self, key: Key, array: Array) -> None:
-        """Stores a copy of ``array`` under ``key``; replaces an entry with other content."""
+        """Store a copy of ``array`` under ``key``; an entry with other content is replaced.
+
+        ``array``: bool, int, uint, float or complex, of any shape. Raises EntryError for anything else.
+        """
         self._check_open()
         if self._read_only:
             return
         try:
             self._put(key, array)
             self.puts += 1
-        except (OSError, IntegrityError) as error:
+        except (OSError, MemoryError, IntegrityError) as error:
             self._failed("write", error)
 
     def contains(self, key: Key) -> bool:
-        """Whether there is an entry (which a check of its bytes may still refuse)."""
+        """Return whether there is an entry (which a check of its bytes may still refuse)."""
         self._check_open()
         try:
             return self._contains(key)
@@ -106,7 +148,7 @@ class BaseStore:
             return False
 
     def delete(self, key: Key) -> bool:
-        """Removes an entry; False if there was none. Arrays handed out before stay valid."""
+        """Remove an entry; False if there was none. Arrays handed out before stay valid."""
         self._check_open()
         if self._read_only:
             return False
@@ -117,7 +159,7 @@ class BaseStore:
             return False
 
     def keys(self) -> list[Key]:
-        """The keys of all entries, in no order."""
+        """Return the keys of all entries, in no order."""
         self._check_open()
         try:
             return self._keys()
@@ -126,7 +168,10 @@ class BaseStore:
             return []
 
     def stats(self) -> dict[str, Any]:
-        """Counters of this instance, and ``entries`` and ``bytes`` of the whole store. Plain JSON values."""
+        """Return counters of this instance, and ``entries`` and ``bytes`` of the whole store, as plain JSON values.
+
+        ``mode, directory, entries, bytes, hits, misses, puts, evicted, corrupt, errors`` and what a mode adds.
+        """
         counters = {name: getattr(self, name) for name in ("hits", "misses", "puts", "evicted", "corrupt", "errors")}
         extra: dict[str, Any] = {"entries": 0, "bytes": 0}
         if not self._closed:
@@ -137,10 +182,36 @@ class BaseStore:
         return {"mode": self.mode, "directory": self.directory, **extra, **counters}
 
     def close(self) -> None:
-        """Ends the use of this instance; arrays handed out stay valid."""
+        """End the use of this instance; arrays handed out stay valid."""
         self._closed = True
 
-    def __enter__(self) -> Any:
+    # -- upkeep: what a mode without files has nothing to do for ------------------------------------------------------
+
+    def page_lock(self, budget_bytes: int | None = None) -> int:
+        """Page-lock what is mapped and will not change, for copies to a GPU; return how many bytes are locked now.
+
+        ``budget_bytes``: lock at most so many in all, those of earlier calls included. What is locked stays so until
+        ``close``, or until the next call after it was evicted. 0 without CUDA, and for modes that map nothing.
+        """
+        return 0
+
+    def refresh(self) -> None:
+        """Notice files that were replaced in place behind the store's back. Call it when an epoch begins."""
+        self._check_open()
+
+    def orphans(self) -> list[str]:
+        """Return the names of files that dead processes left half made."""
+        return []
+
+    def trim(self) -> int:
+        """Remove the least recently used entries until the budget is kept; return how many."""
+        return 0
+
+    def compact(self, dry_run: bool = False) -> int:
+        """Merge small files into fewer; return by how many there are fewer, or would be."""
+        return 0
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -178,7 +249,7 @@ class BaseStore:
             )
 
     def _failed(self, doing: str, error: Exception) -> None:
-        """Counts a failure and warns of the first of its kind; raises it if the store is strict."""
+        """Count a failure and warn of the first of its kind; raise it if the store is strict."""
         self.errors += not isinstance(error, IntegrityError)
         if self.options.strict:
             if isinstance(error, CacheError):
@@ -194,7 +265,7 @@ class BaseStore:
             )
 
     def _refuse(self, key: Key, why: str) -> None:
-        """Counts an entry that must not be served; raises IntegrityError if the store is strict, else it is a miss."""
+        """Count an entry that must not be served; raise IntegrityError if the store is strict."""
         self.corrupt += 1
         if self.options.strict:
             raise IntegrityError(

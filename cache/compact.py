@@ -28,10 +28,9 @@ from .journal import is_journal
 from .lock import can_lock, exclusive
 from .npyformat import header
 from .segment import DATA, LARGEST, MOST_SLOTS, Segment
-from .slots import (
+from .segment_journal import (
     DEAD,
     SEALED,
-    SlotIndex,
     entry_record,
     header_record,
     is_left,
@@ -39,6 +38,7 @@ from .slots import (
     sealed_record,
     segment_files,
 )
+from .slots import SlotIndex
 
 Move = tuple[Segment, int, bytes, bytes]
 """A slot to be copied: its segment, number, key and checksum."""

@@ -17,19 +17,12 @@ import stat
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from .access import Access
-from .errors import IntegrityError, StoreConfigError
+from .errors import IntegrityError
 from .owner import Owner, me
 
-TAG_NAME = "CACHEDIR.TAG"
-TAG = (
-    b"Signature: 8a477f597d28d172789f06886806bc55\n"
-    b"# This folder is a cache made by dali-pipes. Its content can be made again.\n"
-    b"# See https://bford.info/cachedir/\n"
-)
 FOREIGN_LEASE = 3600.0  # seconds after which a temporary file of another host counts as left behind
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHUNK = 1 << 16  # fits the processor's cache: hashing a chunk costs little more than reading it
@@ -112,12 +105,14 @@ class Folder:
             size = os.fstat(fd).st_size
             return b"".join(bytes(piece) for piece in chunks(fd, offset, max(0, min(limit, size - offset))))
 
-    def map(self, name: str) -> mmap.mmap:
-        """A read-only shared mapping of a whole file."""
+    def map(self, name: str) -> tuple[mmap.mmap, tuple[int, int]]:
+        """Return a read-only shared mapping of a whole file, and which file it is (inode and size)."""
         with self.open(name) as fd:
             # before 3.13 the mapping keeps a descriptor of its own
             more: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
-            return mmap.mmap(fd, os.fstat(fd).st_size, access=mmap.ACCESS_READ, **more)
+            status = os.fstat(fd)
+            mapping = mmap.mmap(fd, status.st_size, access=mmap.ACCESS_READ, **more)
+            return mapping, (status.st_ino, status.st_size)
 
     def status(self, name: str) -> os.stat_result | None:
         """stat of a file, or of the folder itself ("."); None if there is none."""
@@ -309,49 +304,6 @@ def fill(fd: int, offset: int, view: memoryview) -> None:
         if not done:
             raise IntegrityError(f"the file ends at byte {offset}, too early")
         view, offset = view[done:], offset + done
-
-
-def tag(folder: Folder) -> None:
-    """Marks ``folder`` as a cache of ours. Raises StoreConfigError if another program's cache lives there."""
-    if is_tagged(folder):
-        return
-    with contextlib.suppress(FileExistsError):
-        folder.publish(TAG_NAME, [TAG], replace=False, sync=True)
-        return
-    found = folder.read(TAG_NAME, limit=len(TAG) + 1)
-    if len(found) == len(TAG) and sum(a == b for a, b in zip(found, TAG)) > len(TAG) // 2:
-        if found != TAG:  # ours, with damaged bytes
-            folder.publish(TAG_NAME, [TAG], sync=True)
-    else:
-        raise StoreConfigError(
-            f"{folder.path} holds a {TAG_NAME} of another program: choose an empty folder for the cache"
-        )
-
-
-def is_tagged(folder: Folder) -> bool:
-    """Whether ``folder`` holds our CACHEDIR.TAG."""
-    try:
-        return folder.read(TAG_NAME, limit=len(TAG) + 1) == TAG
-    except OSError:
-        return False
-
-
-def access_to(directory: str, shared_group: str | int | None) -> Access:
-    """How to write into a cache: for ``shared_group``, else for the group that it was made for, as its tag tells.
-
-    In or below a folder in which anyone may write (/tmp) another user's tag is not believed: it may be a trap.
-    """
-    if shared_group is not None:
-        return Access.of(shared_group)
-    root = Folder(directory, read_only=True)
-    with contextlib.suppress(OSError):
-        tagged = root.status(TAG_NAME) if is_tagged(root) else None
-        if tagged is not None and stat.S_IMODE(tagged.st_mode) == Access.of(tagged.st_gid).file:
-            place = Path(root.path).resolve()
-            open_to_all = any(path.stat().st_mode & stat.S_IWOTH for path in (place, *place.parents))
-            if tagged.st_uid == os.getuid() or not open_to_all:
-                return Access.of(tagged.st_gid)
-    return Access()
 
 
 def _write(fd: int, data: Any) -> None:

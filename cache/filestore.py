@@ -10,52 +10,47 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import xxhash
 
-from .base import Array, BaseStore, Options
+from .base import Array
 from .budget import QUARANTINE, Budget, charge, entry_stem
 from .errors import IntegrityError
-from .files import Folder, chunks, fill, tag
+from .files import chunks, fill
+from .folderstore import FolderStore
 from .integrity import payload, read_only, storable
 from .journal import RECORD
 from .key import Key
 from .trailer import Trailer, body_checksum
 
 
-class FileStore(BaseStore):
-    """Template: a mode gives ``mode``, ``suffix``, ``_encode`` and ``_decode`` (or its own ``_load`` and ``_save``)."""
+def entry_pattern(suffix: str) -> re.Pattern[str]:
+    """Return what the names of entries look like; ``suffix`` is a regular expression."""
+    return re.compile(r"[0-9a-f]{2}/[0-9a-f]{32}" + suffix)
 
-    suffix = ""
+
+class FileStore(FolderStore):
+    """Template: a mode gives ``mode``, ``suffix``, ``_encode`` and ``_decode`` (or its own ``_load`` and ``_save``).
+
+    Attributes:
+        whole: whether ``_decode`` wants the file's bytes; else it reads from the descriptor.
+    """
+
+    suffix: ClassVar[str]
     direct = False
-    persistent = True
-    whole = True  # whether _decode wants the file's bytes; else it reads from the descriptor
+    whole: bool = True
 
-    def __init__(self, directory: str | os.PathLike[str], options: Options, sweep: bool = True) -> None:
-        super().__init__(options)
-        self.directory = os.path.abspath(os.fspath(directory))
-        self._root = Folder(self.directory, options.access_to(self.directory), options.read_only)
-        self._folder = Folder(os.path.join(self.directory, self.mode), self._root.access, options.read_only)
+    def _prepare(self) -> None:
         self._budget = None
-        if options.disk_bytes is not None and not options.read_only:
-            self._budget = Budget(self._folder, options.disk_bytes, self._remove)
+        if self.options.disk_bytes is not None and not self.options.read_only:
+            self._budget = Budget(self._folder, self.options.disk_bytes, self._remove)
         self._checked: dict[bytes, tuple[int, int]] = {}  # entries checked by this instance: inode and size
         self._refused: set[tuple[bytes, int]] = set()  # entries that a read-only store has found damaged
-        if not options.read_only:
-            try:
-                tag(self._root)
-                if sweep:
-                    self._root.sweep()
-                    self.sweep()
-            except OSError as error:
-                self._failed("open", error)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.directory, self.options, False)
 
     # -- for modes -----------------------------------------------------------------------------------------------------
 
@@ -70,7 +65,7 @@ class FileStore(BaseStore):
     # -- reading -------------------------------------------------------------------------------------------------------
 
     def stem(self, key: Key) -> str:
-        """Path of an entry within the mode's folder, without suffix."""
+        """Return the path of an entry within the mode's folder, without suffix."""
         return f"{key.hex[:2]}/{key.hex}"
 
     def _get(self, key: Key) -> Array | None:
@@ -187,19 +182,6 @@ class FileStore(BaseStore):
         """Removes all files of an entry; False if there was none."""
         return self._folder.delete(stem + self.suffix)
 
-    def orphans(self) -> list[str]:
-        """Files that dead processes left half made."""
-        return self._folder.orphans()
-
-    def sweep(self) -> int:
-        """Removes the orphans; how many there were."""
-        return sum(self._folder.delete(name) for name in self.orphans())
-
     def trim(self) -> int:
-        """Removes the least recently used entries until the budget is kept; how many."""
+        """Remove the least recently used entries until the budget is kept; return how many."""
         return self._budget.make_room(0) if self._budget is not None else 0
-
-    def close(self) -> None:
-        super().close()
-        self._folder.close()
-        self._root.close()

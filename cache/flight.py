@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from .base import Array
+from .base import Array, Store
 from .errors import StoreConfigError
 from .files import Folder
 from .integrity import read_only, storable
@@ -37,17 +37,15 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.001, 0.05
 class SingleFlight:
     """See the module. ``store``: any store; claims lie in the subfolder ``claims`` of its directory, if it has one."""
 
-    def __init__(self, store: Any, lease: float = LEASE, patience: float = PATIENCE) -> None:
+    def __init__(self, store: Store, lease: float = LEASE, patience: float = PATIENCE) -> None:
         self.store, self.lease, self.patience = store, lease, patience
         self._lock = ProcessLock()
         self._pid = os.getpid()
         self._flights: dict[bytes, threading.Event] = {}
         self._closed = threading.Event()
-        directory, options = getattr(store, "directory", None), getattr(store, "options", None)
         self._claims: Folder | None = None
-        if directory is not None and not (options is not None and options.read_only):
-            access = options.access_to(directory) if options is not None else None
-            self._claims = Folder(os.path.join(directory, "claims"), access)
+        if store.directory is not None and not store.options.read_only:
+            self._claims = Folder(os.path.join(store.directory, "claims"), store.options.access_to(store.directory))
             with contextlib.suppress(OSError):  # a folder that cannot be made or read holds nothing to sweep
                 for name in left_behind(self._claims):
                     if name.endswith(".claim"):

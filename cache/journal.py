@@ -105,6 +105,12 @@ class JournalReader:
         if self._offsets.get(stem):  # its header was read: what follows is in order
             self._offsets[stem] += self._size
 
+    def restart(self, stem: str) -> None:
+        """Read a journal from its beginning next time, if it is still there."""
+        if stem in self._offsets:
+            self._offsets[stem] = 0
+            self.complete.discard(stem)
+
     def poll(self) -> tuple[list[tuple[str, np.ndarray[Any, Any]]], list[str]]:
         """Return (stem and its new valid records) of every journal that grew, and the stems of those that are gone.
 

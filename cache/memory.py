@@ -7,25 +7,34 @@ pickled. For one copy shared by all worker processes of a machine open the store
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from typing import Any, NoReturn
 
 import numpy as np
 
-from .base import Array, BaseStore, Options
+from .base import Array, Opening, Options, Store
 from .errors import StoreConfigError
 from .integrity import read_only, storable
 from .key import Key
+from .limits import default_memory_bytes
 from .lock import ProcessLock
 
 OVERHEAD = 256  # bytes that an entry costs beside its payload: key, array object, table slot
 
 
-class MemoryStore(BaseStore):
+class MemoryStore(Store):
     """See the module. ``memory_bytes`` bounds payloads plus 256 bytes an entry; by default a quarter of the memory."""
 
     mode = "memory"
+
+    @classmethod
+    def open(cls, opening: Opening) -> Store:
+        """Open a store of this process's own, or one that workers share."""
+        if opening.shared:
+            from .shared import SharedMemoryStore  # most never need it
+
+            return SharedMemoryStore(opening.options)
+        return cls(opening.options)
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
@@ -84,14 +93,3 @@ class MemoryStore(BaseStore):
             "a memory store belongs to one process and cannot be sent to another: "
             "open it with open_store('memory', shared=True) for one copy shared by all workers"
         )
-
-
-def default_memory_bytes() -> int:
-    """A quarter of the memory that this process may use (the machine's, or its control group's)."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
-            total = min(total, int(file.read()))
-    except (OSError, ValueError):
-        pass  # no control group, or no limit in it
-    return max(1, total // 4)

@@ -9,7 +9,7 @@ import numpy as np
 
 from .base import Array
 from .errors import IntegrityError
-from .filestore import FileStore
+from .filestore import FileStore, entry_pattern
 from .integrity import payload
 from .npyformat import header, nbytes, parse
 
@@ -19,6 +19,7 @@ class NpyStore(FileStore):
 
     mode = "npy"
     suffix = ".npy"
+    pattern = entry_pattern(r"\.npy")
 
     def _encode(self, array: Array) -> Sequence[Any]:
         return [header(array.dtype, array.shape), payload(array)]

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from .errors import EntryError, IntegrityError
-from .files import Folder, access_to, tag
+from .files import Folder
 from .journal import JournalReader, JournalWriter, is_signed, seal_signed
 from .key import Key, default_secret
 from .lock import ProcessLock
+from .tagging import access_to, tag
 
 LOG = logging.getLogger(__name__)
 SUFFIX = ".made"

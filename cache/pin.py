@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
 from .base import Array
+from .lock import ProcessLock
 
 LOG = logging.getLogger(__name__)
 _DEFAULT, _READ_ONLY = 0, 8  # cudaHostRegisterDefault, cudaHostRegisterReadOnly
@@ -52,13 +55,21 @@ class PinnedMapping:
         return True
 
     def close(self) -> None:
-        """Gives the pages back. Do not close while a copy from them is under way."""
+        """Give the pages back. Do not close while a copy from them is under way."""
         if self.active:
             self.active = False
             try:
                 self._runtime.hostUnregister(self._address)
             except self._runtime.CUDARuntimeError as error:
                 LOG.info("page-locked entries could not be given back: %s", error)
+
+    def wait(self) -> None:
+        """Wait until no copy from these pages can be under way any more."""
+        if self.active:
+            try:
+                self._runtime.deviceSynchronize()
+            except self._runtime.CUDARuntimeError as error:
+                LOG.info("the GPU did not end its work: %s", error)
 
     def __enter__(self) -> PinnedMapping:
         return self
@@ -69,8 +80,62 @@ class PinnedMapping:
         self.close()
 
 
+class PageLocks:
+    """The maps that a store has page-locked, by name. Locking takes long (milliseconds a segment): a store does it
+    without holding its own lock.
+    """
+
+    def __init__(self) -> None:
+        self._lock = ProcessLock()
+        self._pid = os.getpid()
+        self._held: dict[str, PinnedMapping] = {}
+
+    def hold(self, maps: Mapping[str, Array], budget_bytes: int | None = None) -> int:
+        """Page-lock ``maps`` as far as the budget goes; return how many bytes are locked now.
+
+        What was locked before stays locked, except what ``maps`` no longer names or names with other memory: that is
+        given back, after the GPU has ended its work.
+        """
+        with self._lock:
+            self._leave_parent()
+            self._give_back([name for name, held in self._held.items() if not _same(held.array, maps.get(name))])
+            total = sum(held.array.nbytes for held in self._held.values())
+            for name, array in maps.items():
+                if name in self._held or (budget_bytes is not None and total + array.nbytes > budget_bytes):
+                    continue
+                pinned = PinnedMapping(array)
+                if not pinned.active:
+                    break
+                self._held[name] = pinned
+                total += array.nbytes
+            return total
+
+    def close(self) -> None:
+        """Give all pages back. Do not close while a copy from them is under way."""
+        with self._lock:
+            self._leave_parent()
+            for held in self._held.values():
+                held.close()
+            self._held = {}
+
+    def _give_back(self, names: list[str]) -> None:
+        for name in names[:1]:
+            self._held[name].wait()
+        for name in names:
+            self._held.pop(name).close()
+
+    def _leave_parent(self) -> None:
+        """After a fork: what the parent locked is not locked here."""
+        if self._pid != os.getpid():
+            self._pid, self._held = os.getpid(), {}
+
+
+def _same(held: Array, array: Array | None) -> bool:
+    return array is not None and held.__array_interface__["data"] == array.__array_interface__["data"]
+
+
 def pages_of(array: Array) -> tuple[int, int]:
-    """Address and length in bytes of the whole pages that hold ``array``."""
+    """Return address and length in bytes of the whole pages that hold ``array``."""
     start = int(array.__array_interface__["data"][0])
     first = start // _PAGE * _PAGE
     end = -(-(start + array.nbytes) // _PAGE) * _PAGE

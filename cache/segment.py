@@ -6,14 +6,15 @@ changes size, so a mapping of it never loses pages, and a disk that fills up is 
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
 
 from .base import Array
 from .errors import IntegrityError
-from .files import Folder, chunks
-from .integrity import checksum
+from .files import Folder, chunks, fill
+from .integrity import checksum, payload, read_only
 from .npyformat import nbytes, parse
 
 DATA = 4096
@@ -23,9 +24,13 @@ MOST_SLOTS = 1 << SLOT_BITS
 
 
 def capacity(entry_bytes: int, number: int, largest: int) -> int:
-    """Slots of a writer's ``number``-th segment of one shape: 16 MiB, doubled each time up to ``largest`` bytes."""
+    """Return the slots of a writer's ``number``-th segment of a shape: 16 MiB, doubled each time up to ``largest``."""
     budget = min(SMALLEST << min(number, 8), LARGEST, largest)
     return max(1, min(MOST_SLOTS, budget // max(1, entry_bytes)))
+
+
+class Replaced(FileNotFoundError):
+    """Another file lies under the name of a segment that is mapped."""
 
 
 class Segment:
@@ -36,6 +41,7 @@ class Segment:
         self.sums: dict[int, bytes] = {}  # published slots and their checksums
         self.trusted: set[int] = set()  # slots that may be served without another check
         self.array: Array | None = None
+        self.identity = (0, 0)  # inode and size of what is mapped
         self.dtype: np.dtype[Any] | None = None
         self.shape: tuple[int, ...] = ()  # of one entry
         self.slots = self.entry_bytes = 0
@@ -45,28 +51,28 @@ class Segment:
         self.refused = ""  # why nothing of this segment can be served
 
     def describe(self, dtype: np.dtype[Any], shape: tuple[int, ...], slots: int) -> None:
-        """Sets what the header says."""
+        """Set what the header says."""
         self.dtype, self.shape, self.slots, self.unpublished = dtype, shape, slots, slots
         self.entry_bytes = nbytes(dtype, shape)
 
     @property
     def is_full(self) -> bool:
-        """Whether every slot is taken."""
+        """Return whether every slot is taken."""
         return self._taken == self.slots and not self._given_back
 
     def take(self) -> int:
-        """A slot to fill, that nobody else will."""
+        """Return a slot to fill, which nobody else will."""
         if self._given_back:
             return self._given_back.pop()
         self._taken += 1
         return self._taken - 1
 
     def give_back(self, slot: int) -> None:
-        """A slot that was taken, and of which nothing was published."""
+        """Take back a slot of which nothing was published."""
         self._given_back.append(slot)
 
     def read_header(self) -> None:
-        """Reads and checks the header once. Raises IntegrityError if this is not a segment of ours."""
+        """Read and check the header, once. Raises IntegrityError if this is not a segment of ours."""
         if self.refused:
             raise IntegrityError(self.refused)
         if self.dtype is not None:
@@ -81,28 +87,59 @@ class Segment:
         self.describe(dtype, shape[1:], shape[0])
 
     def map(self) -> Array:
-        """The map of all slots. Raises IntegrityError if the file is shorter than its header says."""
+        """Return the map of all slots. Raises IntegrityError if the file is shorter than its header says."""
         array = self.array
         if array is None:
             self.read_header()
-            mapping = self.folder.map(self.name)
+            mapping, self.identity = self.folder.map(self.name)
             if len(mapping) < DATA + self.slots * self.entry_bytes:
                 self.refused = f"segment {self.name} has {len(mapping)} bytes, fewer than its header says"
                 raise IntegrityError(self.refused)
             array = self.array = np.ndarray((self.slots, *self.shape), self.dtype, buffer=mapping, offset=DATA)
         return array
 
-    def check(self, digest: bytes, slot: int, secret: bytes | None) -> bool:
-        """Whether the slot's bytes on disk are those that were put.
+    def is_replaced(self) -> bool:
+        """Return whether the file under this name is no longer the one that is mapped, or has another size."""
+        status = self.folder.status(self.name) if self.array is not None else None
+        return status is not None and (status.st_ino, status.st_size) != self.identity
 
-        Reads with pread: so a bad disk is an OSError, not a SIGBUS. Raises FileNotFoundError for a slot that has died.
+    def check(self, digest: bytes, slot: int, secret: bytes | None) -> bool:
+        """Return whether the slot's bytes on disk are those that were put.
+
+        Reads with pread, so that a bad disk is an OSError and not a SIGBUS. Raises FileNotFoundError for a slot that
+        has died, and where another file has taken the place of the one that is mapped.
         """
+        total, dtype, inside = self._expected(slot)
+        if not inside:
+            return False
+        with self.folder.open(self.name) as fd:
+            status = os.fstat(fd)
+            if self.array is not None and (status.st_ino, status.st_size) != self.identity:
+                raise Replaced(f"{self.name} was replaced by another file")
+            data = chunks(fd, DATA + slot * self.entry_bytes, self.entry_bytes)
+            return checksum(digest, dtype, self.shape, data, secret) == total
+
+    def load(self, digest: bytes, slot: int, secret: bytes | None) -> Array | None:
+        """Return a slot in memory of its own, checked there; None if it is not what was put.
+
+        Raises FileNotFoundError for a slot that has died.
+        """
+        total, dtype, inside = self._expected(slot)
+        if not inside:
+            return None
+        with self.folder.open(self.name) as fd:
+            if os.fstat(fd).st_size < DATA + (slot + 1) * self.entry_bytes:
+                return None
+            array = np.empty(self.shape, dtype)
+            fill(fd, DATA + slot * self.entry_bytes, payload(array))
+        good = checksum(digest, dtype, self.shape, [payload(array)], secret) == total
+        return read_only(array) if good else None
+
+    def _expected(self, slot: int) -> tuple[bytes, np.dtype[Any], bool]:
+        """Checksum and type of a slot, and whether it lies in the segment."""
         total = self.sums.get(slot)
         if total is None:
             raise FileNotFoundError(f"slot {slot} of {self.name} is not there any more")
         self.read_header()
-        if slot >= self.slots or self.dtype is None:
-            return False
-        with self.folder.open(self.name) as fd:
-            data = chunks(fd, DATA + slot * self.entry_bytes, self.entry_bytes)
-            return checksum(digest, self.dtype, self.shape, data, secret) == total
+        dtype = self.dtype
+        return total, dtype or np.dtype(np.uint8), slot < self.slots and dtype is not None

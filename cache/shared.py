@@ -16,12 +16,12 @@ from dataclasses import replace
 from typing import Any
 
 from .base import Options
+from .contents import remove_cache
 from .errors import StoreConfigError
 from .files import Folder
-from .memory import default_memory_bytes
+from .limits import default_memory_bytes
 from .owner import Owner, me
 from .packed import PackedStore
-from .upkeep import remove_cache
 
 PLACE = "/dev/shm"
 _PREFIX = "dali-pipes-"
@@ -67,7 +67,7 @@ def _remove(directory: str, creator: int) -> None:
 
 
 def sweep_shared() -> int:
-    """Removes the shared memory of processes that were killed; how many there were."""
+    """Remove the shared memory of processes that were killed; return how many there were."""
     swept = 0
     place = Folder(PLACE, read_only=True)
     for name in place.names():

@@ -32,10 +32,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .errors import IntegrityError, StoreConfigError
-from .files import Folder, access_to, tag
+from .files import Folder
 from .journal import JournalReader, JournalWriter, is_settled, is_signed, seal_signed
 from .key import default_secret
 from .lock import ProcessLock
+from .tagging import access_to, tag
 
 LOG = logging.getLogger(__name__)
 SUFFIX = ".seen"

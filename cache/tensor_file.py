@@ -6,7 +6,6 @@ that torch lacks (bytes in the other order) are kept as uint8, with their dtype 
 
 from __future__ import annotations
 
-import ast
 import io
 import os
 from collections.abc import Sequence
@@ -16,8 +15,8 @@ import numpy as np
 
 from .base import Array, Options
 from .errors import IntegrityError, StoreConfigError
-from .filestore import FileStore
-from .npyformat import nbytes, plain
+from .filestore import FileStore, entry_pattern
+from .npyformat import nbytes, parse_note, write_note
 
 OLDEST = (2, 10)
 
@@ -27,7 +26,7 @@ class TensorFileStore(FileStore):
 
     mode = "tensor-disk"
     suffix = ".pt"
-    whole = False
+    pattern = entry_pattern(r"\.pt")
 
     def __init__(self, directory: str | os.PathLike[str], options: Options, sweep: bool = True) -> None:
         try:
@@ -42,6 +41,8 @@ class TensorFileStore(FileStore):
                 "upgrade it, or use cache mode 'npy'"
             )
         super().__init__(directory, options, sweep)
+        # under "always" a copy is checked and served, because what is mapped may change after the check
+        self.whole = options.verify == "always"
 
     def _encode(self, array: Array) -> Sequence[Any]:
         import torch
@@ -50,7 +51,7 @@ class TensorFileStore(FileStore):
         try:
             saved: Any = torch.from_numpy(given)
         except (TypeError, ValueError):
-            note = np.frombuffer(repr((array.dtype.str, array.shape)).encode(), np.uint8).copy()
+            note = np.frombuffer(write_note(array.dtype, array.shape), np.uint8).copy()
             saved = {"bytes": torch.from_numpy(given.reshape(-1).view(np.uint8)), "note": torch.from_numpy(note)}
         buffer = io.BytesIO()
         torch.save(saved, buffer)
@@ -60,18 +61,22 @@ class TensorFileStore(FileStore):
         import torch
 
         try:
-            loaded = torch.load(f"/proc/self/fd/{fd}", weights_only=True, mmap=True, map_location="cpu")
+            if self.whole:
+                loaded = torch.load(io.BytesIO(body), weights_only=True, map_location="cpu")
+            else:
+                loaded = torch.load(f"/proc/self/fd/{fd}", weights_only=True, mmap=True, map_location="cpu")
             if isinstance(loaded, torch.Tensor):
                 found: Array = loaded.numpy()
                 return found if found.flags.c_contiguous else found.copy()
-            name, shape = ast.literal_eval(bytes(loaded["note"].numpy()).decode("ascii"))
+            dtype, shape = parse_note(loaded["note"].numpy().tobytes())
             data: Array = loaded["bytes"].numpy()
-            dtype, shape = plain(name, shape)
             if data.dtype != np.uint8 or data.nbytes != nbytes(dtype, shape):
                 raise ValueError("its note does not fit its bytes")
             array: Array = data.view(dtype).reshape(shape)
             return array
-        except OSError:
+        except (OSError, MemoryError, IntegrityError):
             raise
         except Exception as error:  # torch raises whatever its parsers meet
+            if "annot allocate memory" in str(error) or "not enough memory" in str(error):
+                raise MemoryError(str(error)) from error
             raise IntegrityError(f"torch cannot read it: {type(error).__name__}") from error

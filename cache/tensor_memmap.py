@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,8 @@ import numpy as np
 from .base import Array
 from .budget import QUARANTINE
 from .errors import IntegrityError
-from .files import chunks
-from .filestore import FileStore
+from .files import chunks, fill
+from .filestore import FileStore, entry_pattern
 from .integrity import checksum, payload
 from .key import Key
 from .npyformat import nbytes, plain
@@ -35,6 +36,7 @@ class TensorMemmapStore(FileStore):
 
     mode = "tensor-memmap"
     suffix = ".json"
+    pattern = entry_pattern(r"\.(json|[0-9a-f]{16}-[0-9]+-[0-9]+\.[0-9a-f]{16}\.dat)")
     direct = True
 
     def _describe(self, key: Key) -> tuple[str, np.dtype[Any], tuple[int, ...], bytes, bytes, tuple[int, int]]:
@@ -51,7 +53,7 @@ class TensorMemmapStore(FileStore):
             total, content = bytes.fromhex(note["checksum"]), bytes.fromhex(note["content"])
             found = _DATA.fullmatch(note["data"])
             owner = note["key"]
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, MemoryError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise IntegrityError(f"its .json is damaged: {error}") from None
         if owner != key.hex or found is None or found[1] != key.hex:
             raise IntegrityError("it belongs to another key")
@@ -59,17 +61,23 @@ class TensorMemmapStore(FileStore):
 
     def _load(self, key: Key) -> Array:
         data, dtype, shape, total, _, identity = self._describe(key)
-        size = nbytes(dtype, shape)
+        size, verify = nbytes(dtype, shape), self.options.verify
         with self._folder.open(data) as fd:
             if os.fstat(fd).st_size != size:
                 raise IntegrityError(f"its data has {os.fstat(fd).st_size} bytes and should have {size}")
-            verify = self.options.verify
-            if (verify == "always" or (verify == "first" and self._checked.get(key.digest) != identity)) and (
-                checksum(key.digest, dtype, shape, chunks(fd, 0, size), self.options.secret) != total
-            ):
+            copy = memoryview(b"")  # under "always" this is checked and served: a map may change after the check
+            parts: Iterable[Any] = ()
+            if verify == "always":
+                copy = np.empty(size, np.uint8).data
+                fill(fd, 0, copy)
+                parts = [copy]
+            elif verify == "first" and self._checked.get(key.digest) != identity:
+                parts = chunks(fd, 0, size)
+            if parts and checksum(key.digest, dtype, shape, parts, self.options.secret) != total:
                 raise IntegrityError("its checksum does not fit its bytes")
         self._checked[key.digest] = identity
-        array: Array = np.ndarray(shape, dtype, buffer=self._folder.map(data) if size else b"")
+        buffer = copy if verify == "always" or not size else self._folder.map(data)[0]
+        array: Array = np.ndarray(shape, dtype, buffer=buffer)
         return array
 
     def _has(self, key: Key, content: bytes) -> bool:

@@ -9,38 +9,41 @@ name their content never need that).
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from .base import Array, BaseStore, Options
+from .base import Array, Opening, Options, Store
 from .key import Key
 from .memory import MemoryStore
+from .modes import find_disk
 
-Disk = Callable[[str | os.PathLike[str], Options], BaseStore]
 
-
-class TieredStore(BaseStore):
-    """See the module. ``disk`` opens the disk mode; ``base`` is the shared folder."""
+class TieredStore(Store):
+    """See the module. ``disk`` is the class of the disk mode; ``base`` is the shared folder."""
 
     mode = "tiered"
     persistent = True
+    directory: str
 
-    def __init__(
-        self,
-        directory: str | os.PathLike[str],
-        options: Options,
-        disk: Disk,
-        base: str | os.PathLike[str] | None = None,
-    ) -> None:
+    @classmethod
+    def open(cls, opening: Opening) -> Store:
+        """Open memory over the mode ``opening.over``. Raises StoreConfigError for a mode that is not on disk."""
+        directory = opening.folder(cls.mode)
+        return cls(directory, opening.options, opening.over, opening.base)
+
+    def __init__(self, directory: str, options: Options, over: str, base: str | None = None) -> None:
         super().__init__(options)
-        self._arguments = (disk, base)
-        self.directory = os.path.abspath(os.fspath(directory))
+        self._arguments = (over, base)
+        self.directory = os.path.abspath(directory)
         self._read_only = False  # memory is this process's own; the folders refuse by themselves
+        disk = find_disk(over).store()
         self.memory = MemoryStore(replace(options, read_only=False))
-        self.disk = disk(directory, options)
-        self.base = None if base is None else disk(base, replace(options, read_only=True, disk_bytes=None))
+        self.disk = disk.open(Opening(options, self.directory))
+        self.base = None
+        if base is not None:
+            self.base = disk.open(Opening(replace(options, read_only=True, disk_bytes=None), base))
         self._below = [self.disk] if self.base is None else [self.disk, self.base]
         self.direct = self.disk.direct
         self._hidden: set[bytes] = set()
@@ -55,11 +58,12 @@ class TieredStore(BaseStore):
         for folder in self._below:
             found = folder.get(key) if self._shows(folder, key) else None
             if found is not None:
-                self.memory._put(key, found)
+                with contextlib.suppress(MemoryError):  # what was found is good without a copy of it
+                    self.memory._put(key, found)
                 return found
         return None
 
-    def _shows(self, folder: BaseStore, key: Key) -> bool:
+    def _shows(self, folder: Store, key: Key) -> bool:
         """Whether an entry of a folder is one of this store."""
         return key.digest not in self._hidden or not folder.options.read_only
 
@@ -87,6 +91,31 @@ class TieredStore(BaseStore):
         for folder in self._below:
             found.update(key for key in folder.keys() if self._shows(folder, key))  # noqa: SIM118
         return list(found)
+
+    def page_lock(self, budget_bytes: int | None = None) -> int:
+        """Page-lock what lies under memory, as :meth:`.Store.page_lock` says; the budget is for all of it."""
+        locked = 0
+        for folder in self._below:
+            locked += folder.page_lock(None if budget_bytes is None else budget_bytes - locked)
+        return locked
+
+    def refresh(self) -> None:
+        """Notice files that were replaced in place below."""
+        super().refresh()
+        for folder in self._below:
+            folder.refresh()
+
+    def orphans(self) -> list[str]:
+        """Return the names of files that dead processes left half made on disk."""
+        return self.disk.orphans()
+
+    def trim(self) -> int:
+        """Remove the least recently used entries from disk until the budget is kept; return how many."""
+        return self.disk.trim()
+
+    def compact(self, dry_run: bool = False) -> int:
+        """Merge small files on disk into fewer; return by how many there are fewer, or would be."""
+        return self.disk.compact(dry_run)
 
     def _extra_stats(self) -> dict[str, Any]:
         tiers = {"memory": self.memory.stats(), "disk": self.disk.stats()}

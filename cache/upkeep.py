@@ -1,89 +1,57 @@
-"""What an owner of a cache folder wants to know and do: stats, verify, gc, purge, and removal.
+"""What an owner of a cache folder wants to know and do: stats, verify, gc, purge and explain.
 
-Every function takes the folder and gives a plain dict of JSON values. Only files whose names this package gives are
-ever counted or removed, and only in a folder that carries our CACHEDIR.TAG; whatever else lies there is left alone
-and counted as ``unknown``.
+Every function takes the folder and gives a plain dict of JSON values. Only files of ours are ever counted or removed
+(:mod:`.contents`), and only in a folder that carries our CACHEDIR.TAG.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from . import parts, sources
 from .access import Access
-from .base import BaseStore, Options
-from .budget import QUARANTINE
-from .errors import IntegrityError, StoreConfigError
-from .files import TAG_NAME, Folder, access_to, is_tagged
+from .base import Opening, Options, Store
+from .contents import look, remove, require_cache
+from .errors import IntegrityError
+from .files import Folder
 from .flight import left_behind
 from .journal import is_journal, merge_journals
 from .key import Key
-from .packed import PackedStore
+from .modes import REGISTRY
 from .parts import PartsLedger
 from .pruning import prune
+from .tagging import TAG_NAME, access_to
 
-_SEGMENT = re.compile(r"[0-9a-f]{16}\.(npy|idx|del)")
-_TEMPORARY = re.compile(r"\.[0-9a-f]{16}-[0-9]+-[0-9]+\.[0-9a-f]{16}\.tmp")
-_ENTRY = r"[0-9a-f]{2}/[0-9a-f]{32}"
-_PATTERNS = {
-    "disk": re.compile(_ENTRY + r"\.png"),
-    "npy": re.compile(_ENTRY + r"\.npy"),
-    "tensor-disk": re.compile(_ENTRY + r"\.pt"),
-    "tensor-memmap": re.compile(_ENTRY + r"\.(json|[0-9a-f]{16}-[0-9]+-[0-9]+\.[0-9a-f]{16}\.dat)"),
-    "pinned": _SEGMENT,
-    "sources": re.compile(r"[0-9a-f]{16}\.(seen|src)"),
-    "claims": re.compile(r"[0-9a-f]{32}\.claim|[0-9a-f]{16}\.now"),
-    "parts": re.compile(r"[0-9a-f]{16}\.(made|prt)"),
-}
 _JOURNALS = {  # suffix, and bytes of a record
     "sources": (sources.SUFFIX, sources.RECORD.itemsize),
     "parts": (parts.SUFFIX, parts.RECORD.itemsize),
 }
 _SUPERSEDED = (".src", ".prt")  # journals of layouts that nobody reads any more
-_SET_ASIDE = re.compile(QUARANTINE + r"/[0-9a-f]{16}(-[0-9]+)?\.(png|npy|pt|json|dat)")
-MODES_ON_DISK = ("disk", "npy", "tensor-disk", "tensor-memmap", "pinned")
 Progress = Callable[[int, int], None]
 
 
-def _stores(directory: str, options: Options) -> Iterator[BaseStore]:
+def _stores(directory: str, options: Options) -> Iterator[Store]:
     """The stores of the modes that the folder holds."""
-    from .store import open_disk
-
-    for mode in MODES_ON_DISK:
-        if os.path.isdir(os.path.join(directory, mode)):
-            yield open_disk(mode)(directory, options)
-
-
-def _require_cache(directory: str | os.PathLike[str]) -> str:
-    path = os.path.abspath(os.fspath(directory))
-    folder = Folder(path, read_only=True)
-    try:
-        if not is_tagged(folder):
-            raise StoreConfigError(
-                f"{path} is not a cache of dali-pipes (it has no {TAG_NAME} of ours): "
-                "give the folder that was given as cache_dir"
-            )
-    finally:
-        folder.close()
-    return path
+    for mode in REGISTRY:
+        if mode.on_disk and os.path.isdir(os.path.join(directory, mode.name)):
+            yield mode.store().open(Opening(options, directory))
 
 
 def stats(directory: str | os.PathLike[str]) -> dict[str, Any]:
-    """``entries`` and ``bytes`` in all, and both by mode.
+    """Return ``entries`` and ``bytes`` in all, and both by mode.
 
-    ``quarantined``, ``sources`` (known source files) and ``unknown`` files.
+    Also ``quarantined`` entries, ``sources`` (records of source files) and ``unknown`` files.
     """
-    path = _require_cache(directory)
+    path = require_cache(directory)
     modes = {}
     for store in _stores(path, Options(read_only=True)):
-        found = store.stats()
-        modes[store.mode] = {"entries": found["entries"], "bytes": found["bytes"]}
+        held = store.stats()
+        modes[store.mode] = {"entries": held["entries"], "bytes": held["bytes"]}
         store.close()
-    kinds = _sorted(path)
+    found = look(path)
     folder = Folder(os.path.join(path, "sources"), read_only=True)
     suffix, record = _JOURNALS["sources"]
     known = sum(status.st_size // record for name, status in folder.scan() if is_journal(name, suffix))
@@ -93,9 +61,9 @@ def stats(directory: str | os.PathLike[str]) -> dict[str, Any]:
         "entries": sum(mode["entries"] for mode in modes.values()),
         "bytes": sum(mode["bytes"] for mode in modes.values()),
         "modes": modes,
-        "quarantined": len(kinds["quarantined"]),
+        "quarantined": len(found.quarantined),
         "sources": known,
-        "unknown": len(kinds["unknown"]),
+        "unknown": len(found.unknown),
     }
 
 
@@ -105,20 +73,25 @@ def verify(
     repair: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Reads every entry.
+    """Read every entry.
 
-    ``entries`` that are good, ``corrupt`` ones (their keys in ``keys``), and ``orphans``, files half made.
+    Args:
+        directory: the cache.
+        secret: the one that keyed checksums were made with.
+        repair: put the damaged entries into quarantine and remove orphans.
+        progress: called with (done, total) after each entry.
 
-    ``repair`` puts the corrupt ones into quarantine and removes orphans. ``progress(done, total)`` is called after
-    each entry. Keyed checksums need the ``secret`` that they were made with.
+    Returns:
+        ``entries`` that are good, ``corrupt`` ones (their keys in ``keys``), ``orphans`` (files half made) and
+        ``errors``.
     """
-    path = _require_cache(directory)
+    path = require_cache(directory)
     good, bad = 0, []
     left = _left_beside(path)
     options = Options(verify="always", secret=secret, read_only=not repair)
     stores = list(_stores(path, options))
     work = [(store, key) for store in stores for key in store.keys()]  # noqa: SIM118
-    orphans = len(left) + sum(len(orphans_of(store)) for store in stores)
+    orphans = len(left) + sum(len(store.orphans()) for store in stores)
     for done, (store, key) in enumerate(work, 1):
         before = store.corrupt + store.errors
         if store.get(key) is not None:
@@ -130,16 +103,9 @@ def verify(
     errors = sum(store.errors for store in stores)
     for store in stores:
         store.close()
-    for name in left if repair else ():
-        _delete(path, name)
+    remove(path, left if repair else ())
     found = {"directory": path, "entries": good, "corrupt": len(bad), "orphans": orphans, "errors": errors}
     return {**found, "repaired": repair, "keys": bad}
-
-
-def orphans_of(store: BaseStore) -> list[str]:
-    """Names of files that a killed process left in a store's folder."""
-    found: list[str] = store.orphans()  # type: ignore[attr-defined]
-    return found
 
 
 def _left_beside(path: str) -> list[str]:
@@ -153,45 +119,43 @@ def _left_beside(path: str) -> list[str]:
 
 
 def gc(directory: str | os.PathLike[str], disk_bytes: int | None = None, dry_run: bool = False) -> dict[str, Any]:
-    """Removes what nobody needs.
+    """Remove what nobody needs.
 
-    Orphans, quarantined entries, stale claims, journals of old layouts, and entries beyond ``disk_bytes`` (per mode,
-    oldest first); then merges small segments of the pinned mode, and small journals, which others may go on using
-    meanwhile. In another user's cache nothing is merged, unless it is a group's: the copies would be for this user
-    alone.
+    That is orphans, quarantined entries, stale claims, journals of old layouts, and entries beyond ``disk_bytes`` (per
+    mode, oldest first). Then small segments of the pinned mode are merged, and small journals, which others may go on
+    using meanwhile. In another user's cache nothing is merged except in a group's, because the copies would be for
+    this user alone.
 
-    Gives ``orphans``, ``quarantined``, ``evicted``, ``merged`` (by how many segments and journals there are fewer),
-    ``notes`` (dropped with their entries) and ``freed`` bytes; with ``dry_run`` nothing is changed, and ``evicted`` and
-    ``notes`` are 0.
+    Returns:
+        ``orphans``, ``quarantined``, ``evicted``, ``merged`` (by how many segments and journals there are fewer),
+        ``notes`` (dropped with their entries) and ``freed`` bytes. With ``dry_run`` nothing is changed, and ``evicted``
+        and ``notes`` are 0.
     """
-    path = _require_cache(directory)
-    kinds = _sorted(path)
+    path = require_cache(directory)
+    before = look(path)
     stores = list(_stores(path, Options(read_only=True)))
-    left = _left_beside(path) + [name for name, _ in kinds["ours"] if name.endswith(_SUPERSEDED)]
-    orphans = len(left) + sum(len(orphans_of(store)) for store in stores)
+    left = _left_beside(path) + [name for name, _ in before.ours if name.endswith(_SUPERSEDED)]
+    orphans = len(left) + sum(len(store.orphans()) for store in stores)
     merged = sum(_compact(path, store, dry_run=True) for store in stores) + _merge_journals(path, dry_run=True)
     for store in stores:
         store.close()
-    before = _total(path)
-    evicted = notes = 0
+    evicted, notes, freed = 0, 0, sum(size for _, size in before.quarantined)
     if not dry_run:
         merged = 0
         for store in _stores(path, Options(disk_bytes=disk_bytes)):  # opening sweeps the orphans
-            if disk_bytes is not None:
-                evicted += store.trim()  # type: ignore[attr-defined]
+            evicted += store.trim()
             merged += _compact(path, store)
             store.close()
-        for name in [*left, *(name for name, _ in kinds["quarantined"])]:
-            _delete(path, name)
+        remove(path, [*left, *(name for name, _ in before.quarantined)])
         merged += _merge_journals(path)
         notes = _prune_notes(path)
-    freed = sum(size for _, size in kinds["quarantined"]) if dry_run else before - _total(path)
-    done = {"orphans": orphans, "quarantined": len(kinds["quarantined"]), "evicted": evicted, "merged": merged}
+        freed = before.size - look(path).size
+    done = {"orphans": orphans, "quarantined": len(before.quarantined), "evicted": evicted, "merged": merged}
     return {"directory": path, "dry_run": dry_run, **done, "notes": notes, "freed": freed}
 
 
-def _compact(path: str, store: BaseStore, dry_run: bool = False) -> int:
-    return store.compact(dry_run) if isinstance(store, PackedStore) and _may_merge(path) else 0
+def _compact(path: str, store: Store, dry_run: bool = False) -> int:
+    return store.compact(dry_run) if _may_merge(path) else 0
 
 
 def _may_merge(path: str) -> bool:
@@ -228,83 +192,25 @@ def _prune_notes(path: str) -> int:
 
 
 def purge(directory: str | os.PathLike[str], keys: list[Key] | None = None, dry_run: bool = True) -> dict[str, Any]:
-    """Removes the entries of ``keys``, or all; the cache can go on being used. Only counts unless ``dry_run=False``.
+    """Remove the entries of ``keys``, or all; the cache can go on being used. Only counts unless ``dry_run=False``.
 
     Gives ``entries`` (for ``keys``) or ``files`` and ``bytes`` (for all), and ``unknown``: files that are not ours
     and stay. Raises StoreConfigError if the folder does not carry our tag.
     """
-    path = _require_cache(directory)
-    kinds = _sorted(path)
-    unknown = len(kinds["unknown"])
+    path = require_cache(directory)
+    held = look(path)
+    unknown = len(held.unknown)
     if keys is not None:
         removed = 0
         for store in _stores(path, Options(read_only=dry_run)):
             removed += sum(store.contains(key) if dry_run else store.delete(key) for key in keys)
             store.close()
         return {"directory": path, "dry_run": dry_run, "entries": removed, "unknown": unknown}
-    ours = kinds["ours"] + kinds["quarantined"]
+    ours = [*held.ours, *held.quarantined]
     if not dry_run:
-        for name, _ in ours:
-            _delete(path, name)
+        remove(path, [name for name, _ in ours])
     size = sum(size for _, size in ours)
     return {"directory": path, "dry_run": dry_run, "files": len(ours), "bytes": size, "unknown": unknown}
-
-
-def remove_cache(directory: str) -> None:
-    """Removes a cache: the files that we made, then the folders that are empty by then, the tag last."""
-    root = Folder(directory, read_only=True)
-    if not is_tagged(root):
-        return
-    kinds = _sorted(directory)
-    for name, _ in kinds["ours"] + kinds["quarantined"]:
-        _delete(directory, name)
-    for mode in _PATTERNS:
-        inner = Folder(os.path.join(directory, mode), read_only=True)
-        for shard in inner.shards():
-            inner.remove_folder(shard)
-        inner.close()
-        root.remove_folder(mode)
-    if set(root.names()) == {TAG_NAME}:
-        root.delete(TAG_NAME)
-        root.remove_folder()
-    root.close()
-
-
-def _sorted(directory: str) -> dict[str, list[tuple[str, int]]]:
-    """(name, bytes on disk) of every file: ours, quarantined and unknown.
-
-    The tag and files of the root are not counted as ours.
-    """
-    kinds: dict[str, list[tuple[str, int]]] = {"ours": [], "quarantined": [], "unknown": []}
-    root = Folder(directory, read_only=True)
-    for name in root.names():
-        if name in _PATTERNS or name == TAG_NAME:
-            continue
-        kinds["ours" if _TEMPORARY.fullmatch(name) else "unknown"].append((name, 0))
-    root.close()
-    for mode, pattern in _PATTERNS.items():
-        folder = Folder(os.path.join(directory, mode), read_only=True)
-        for name, status in folder.scan():
-            kind = "unknown"
-            if pattern.fullmatch(name) or _TEMPORARY.fullmatch(name):
-                kind = "ours"
-            elif _SET_ASIDE.fullmatch(name):
-                kind = "quarantined"
-            kinds[kind].append((f"{mode}/{name}", status.st_blocks * 512))
-        folder.close()
-    return kinds
-
-
-def _total(directory: str) -> int:
-    kinds = _sorted(directory)
-    return sum(size for kind in ("ours", "quarantined") for _, size in kinds[kind])
-
-
-def _delete(directory: str, name: str) -> None:
-    mode, slash, rest = name.partition("/")
-    folder = Folder(os.path.join(directory, mode) if slash else directory, read_only=True)
-    folder.delete(rest or mode)
-    folder.close()
 
 
 def explain(
@@ -316,13 +222,13 @@ def explain(
     name_secret: bytes | None = None,
     secret: bytes | None = None,
 ) -> dict[str, Any]:
-    """Why the entry ``key`` would hit or miss.
+    """Say why the entry ``key`` would hit or miss.
 
     ``hit``; ``modes``: for each mode in the folder ``"good"``, ``"damaged"`` or ``"absent"``; with ``parts`` (those
     of the key, as they were given to :class:`.PartsLedger`) also ``noted``, ``nearest`` and ``parts`` of its
     ``explain``. ``name_secret`` is the ledger's secret, ``secret`` that of keyed checksums.
     """
-    path = _require_cache(directory)
+    path = require_cache(directory)
     modes = {}
     for store in _stores(path, Options(verify="always", read_only=True, secret=secret)):
         there = store.contains(key)

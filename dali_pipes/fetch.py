@@ -127,10 +127,10 @@ class Fetcher:
         self._policy = policy or recipe.decode_policy
         self._encoded = encoded and not self._cached
         self._sandbox = sandbox
-        options = getattr(store, "options", None)
-        shared: dict[str, Any] = {}
-        if options is not None:
-            shared = {"read_only": options.read_only, "shared_group": options.shared_group}
+        shared: dict[str, Any] = {
+            "read_only": store.options.read_only,
+            "shared_group": store.options.shared_group,
+        }
         self._store, self._secret = with_secret(store)
         directory = self._store.directory
         self._sources = cache.SourceIndex(directory, **shared)
@@ -385,8 +385,7 @@ def with_secret(store: cache.Store) -> tuple[cache.Store, bytes]:
     try:
         return store, cache.default_secret()
     except cache.SecretError as error:
-        options = getattr(store, "options", None)
-        if options is not None and options.strict:
+        if store.options.strict:
             raise
         warnings.warn(f"going on without the cache in {store.directory}: {error}", DaliPipesWarning, stacklevel=3)
         return cache.open_store("none"), b""

@@ -264,7 +264,8 @@ class Loader:
     ) -> Iterator[tuple[Batch | None, torch.cuda.Event | None]]:
         backend = self._backends.take()
         try:
-            if getattr(backend, "reads_in_place", False) and hasattr(self._store, "page_lock"):
+            self._store.refresh()
+            if getattr(backend, "reads_in_place", False):
                 self._store.page_lock()  # what is cached so far is copied to the GPU from where it lies
             for batch in self._work(backend, turn.epoch, turn.start, shares, losses):
                 yield batch, backend.mark()

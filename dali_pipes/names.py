@@ -17,9 +17,3 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 
 BACKENDS = ("dali-gpu", "dali-cpu", "torch")
 """All backends, in the order in which "auto" tries them."""
-
-CACHE_MODES = ("none", "memory", "disk", "npy", "tensor-disk", "tensor-memmap", "pinned", "tiered")
-"""`cache.MODES`, which a test compares with this."""
-
-PERSISTENT_MODES = CACHE_MODES[2:]
-"""`cache.PERSISTENT_MODES`, likewise."""

@@ -133,10 +133,20 @@ def name_of(path: Path) -> str:
     return f"dali_pipes.{name}" if name.split(".")[0] == "cache" else name
 
 
-def imports(path: Path) -> set[str]:
+def imports(path: Path, typing: bool = True) -> set[str]:
+    """Everything that a module imports; without ``typing``, only what is imported when it runs."""
     package = name_of(path).split(".") if path.name == "__init__.py" else name_of(path).split(".")[:-1]
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    tree = ast.parse(path.read_text("utf-8"))
+    unused = {
+        each
+        for node in ast.walk(tree)
+        if not typing and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for each in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if node in unused:
+            continue
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -204,6 +214,58 @@ def test_nothing_is_unpickled(path: Path) -> None:
                 assert ast.unparse(given.get("allow_pickle", ast.Constant(False))) == "False"
             if node.func.attr == "load" and ast.unparse(node.func.value) == "torch":
                 assert ast.unparse(given.get("weights_only", ast.Constant(False))) == "True"
+
+
+def test_no_import_circles() -> None:
+    """Imports within functions count too: a circle that is put off is still one."""
+    names = {name_of(path) for path in MODULES}
+    arrows = {}
+    for path in MODULES:
+        used = imports(path, typing=False) & names - {name_of(path)}
+        inner = {name.rpartition(".")[0] for name in used}  # "from package import module" uses the module
+        arrows[name_of(path)] = {name for name in used if name not in inner}
+    assert not circles(arrows)
+
+
+def circles(arrows: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that import each other (Tarjan's strongly connected components)."""
+    order: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(name: str) -> None:
+        order[name] = low[name] = len(order)
+        stack.append(name)
+        for other in sorted(arrows[name]):
+            if other not in order:
+                visit(other)
+                low[name] = min(low[name], low[other])
+            elif other in stack:
+                low[name] = min(low[name], order[other])
+        if low[name] == order[name]:
+            at = stack.index(name)
+            group, stack[at:] = stack[at:], []
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for name in sorted(arrows):
+        if name not in order:
+            visit(name)
+    return found
+
+
+def test_circles_are_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}) == [["b", "c"]]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_stores_are_not_probed(path: Path) -> None:
+    """What a store can do is what its base class says."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("hasattr", "getattr"):
+            asked = ast.unparse(node.args[0]).split(".")[-1].lstrip("_")
+            assert asked not in ("store", "disk", "base", "memory", "folder", "cache"), ast.unparse(node)
 
 
 def test_the_cache_is_imported_as_part_of_the_package() -> None:

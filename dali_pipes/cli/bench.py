@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dali_pipes.cache import MODES
 from dali_pipes.cli import common
-from dali_pipes.names import BACKENDS, CACHE_MODES
+from dali_pipes.names import BACKENDS
 
 if TYPE_CHECKING:
     from dali_pipes.tools.bench import Measurement
@@ -18,7 +19,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     common.add_manifest(parser)
     common.add_recipe(parser)
     common.add_loading(parser)
-    parser.add_argument("--modes", nargs="+", default=list(CACHE_MODES), choices=CACHE_MODES, help="(default: all)")
+    parser.add_argument("--modes", nargs="+", default=list(MODES), choices=MODES, help="(default: all)")
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, help="(default: all that run here)")
     parser.add_argument("--epochs", type=int, default=4, help="epochs of each, at least 2 (default: 4)")
     parser.add_argument("--dir", type=Path, help="where the caches lie while they are measured (default: temporary)")

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dali_pipes.cache import MODES
 from dali_pipes.errors import ConfigError, ManifestError
-from dali_pipes.names import BACKENDS, CACHE_MODES, CHOICES
+from dali_pipes.names import BACKENDS, CHOICES
 from dali_pipes.privacy import SHOW_PATHS, shows_paths
 from dali_pipes.urls import place
 
@@ -77,7 +78,7 @@ def add_decoders(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_cache(parser: argparse.ArgumentParser, mode: str, modes: Sequence[str] = CACHE_MODES) -> None:
+def add_cache(parser: argparse.ArgumentParser, mode: str, modes: Sequence[str] = MODES) -> None:
     """Where base images are kept."""
     parser.add_argument("--cache-mode", default=mode, choices=modes, help=f"(default: {mode})")
     parser.add_argument("--cache-dir", type=Path, help="folder of the cache, for the modes that persist")

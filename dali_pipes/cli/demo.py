@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dali_pipes.cache import MODES, PERSISTENT_MODES
 from dali_pipes.cli import common
-from dali_pipes.names import CACHE_MODES, PERSISTENT_MODES
 
 if TYPE_CHECKING:
     from dali_pipes.manifest import Manifest
@@ -43,9 +43,9 @@ def run(args: argparse.Namespace) -> int:
     common.note(args, f"Making images in {args.dir} ...")
     manifest = Manifest.from_csv(make_demo_set(args.dir / "images"))
     names = common.present_backends()
-    combinations = [(backend, mode) for mode in CACHE_MODES for backend in names]
+    combinations = [(backend, mode) for mode in MODES for backend in names]
     common.note(
-        args, f"{len(manifest)} images; {len(names)} backends ({', '.join(names)}) x {len(CACHE_MODES)} cache modes."
+        args, f"{len(manifest)} images; {len(names)} backends ({', '.join(names)}) x {len(MODES)} cache modes."
     )
     kept = args.dir / "cache"
     with Loader(manifest, recipe, batch_size=16, cache_mode="pinned", cache_dir=kept, backend="torch") as loader:

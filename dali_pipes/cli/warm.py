@@ -7,8 +7,8 @@ import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from dali_pipes.cache import PERSISTENT_MODES
 from dali_pipes.cli import common
-from dali_pipes.names import PERSISTENT_MODES
 
 if TYPE_CHECKING:
     from dali_pipes.manifest import Manifest

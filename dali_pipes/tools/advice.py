@@ -31,6 +31,8 @@ from typing import Any
 import numpy as np
 
 from dali_pipes import backends, cache
+from dali_pipes.cache.limits import memory_groups
+from dali_pipes.cache.modes import find
 from dali_pipes.cores import default_workers
 from dali_pipes.draws import draw, random_bits
 from dali_pipes.errors import DecodeError
@@ -52,8 +54,6 @@ _PROBE_BYTES = 16 << 20
 _STEADY_SECONDS, _STEADY_ROUNDS = 0.1, 3
 _DISK_SHARE, _MEMORY_SHARE = 0.9, 0.8
 _CLOSE = 1.1
-_PREFERENCE = ("pinned", "tensor-memmap", "npy", "memory", "tiered", "tensor-disk", "disk", "none")
-"""Among modes that take about as long; those that persist and hold no memory of their own come first."""
 
 Progress = Callable[[int, int], None]
 
@@ -241,7 +241,7 @@ def recommend(estimates: list[Estimate]) -> tuple[str, str]:
 
     shortest = min(map(training, usable.values()))
     close = [each for each in usable.values() if training(each) <= _CLOSE * shortest]
-    best = min(close, key=lambda each: _PREFERENCE.index(each.mode))
+    best = min(close, key=lambda each: find(each.mode).ease)
     gain = training(usable["none"]) / training(best)
     if gain < _CLOSE:
         refused = sorted({each.lacking for each in estimates if each.lacking})
@@ -256,12 +256,9 @@ def available_memory() -> int:
     try:
         lines = Path("/proc/meminfo").read_text("ascii").splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-        group = Path("/sys/fs/cgroup")
-        limit, used = ((group / name).read_text("ascii") for name in ("memory.max", "memory.current"))
-        free = min(free, int(limit) - int(used))
     except (OSError, ValueError, StopIteration):
-        pass  # another system, no control group, or one without a limit
-    return max(1, free)
+        pass  # another system
+    return max(1, min([free, *(limit - used for limit, used in memory_groups())]))
 
 
 def disk_rate(directory: Path) -> float:

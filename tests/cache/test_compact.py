@@ -15,10 +15,10 @@ import pytest
 import dali_pipes.cache.compact
 import dali_pipes.cache.files
 import dali_pipes.cache.lock
-import dali_pipes.cache.slots
 from dali_pipes.cache import Key, Store, StoreIOError, open_store, upkeep
 from dali_pipes.cache.integrity import checksum, payload
 from dali_pipes.cache.lock import exclusive
+from dali_pipes.cache.segment_journal import dead_record, header_record
 from tests.cache.conftest import key, value
 from tests.faults.conftest import in_child, kill, right_or_missing, wanted
 
@@ -232,7 +232,7 @@ def test_the_other_copy_of_an_entry_goes_meanwhile(
         for number in numbers[:doubled]:
             array = wanted(number)
             total = checksum(key(number).digest, array.dtype, array.shape, [payload(array)], None)
-            other._write(key(number), array, total)  # type: ignore[attr-defined]
+            other._writer.write(key(number).digest, array, total)  # type: ignore[attr-defined]
         other.put(key(99), wanted(99))
         (theirs,) = set(segments(tmp_path)) - before
 
@@ -326,8 +326,8 @@ def test_a_tomb_that_is_dug_while_tombs_are_looked_through(tmp_path: Path, monke
         def is_left(folder: Any, name: str) -> bool:
             if name == tomb.name and not late:
                 late.append(name)
-                (tmp_path / "pinned" / f"{token}.idx").write_bytes(dali_pipes.cache.slots.header_record(token))
-                tomb.write_bytes(tomb.read_bytes()[:64] + dali_pipes.cache.slots.dead_record(token, 0, key(0).digest))
+                (tmp_path / "pinned" / f"{token}.idx").write_bytes(header_record(token))
+                tomb.write_bytes(tomb.read_bytes()[:64] + dead_record(token, 0, key(0).digest))
                 return real(folder, name) or True
             return real(folder, name)
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from dali_pipes.cache import DISK_MODES, FileState, PartsLedger, SingleFlight, SourceIndex, open_store, upkeep
-from dali_pipes.cache.files import Folder, access_to
+from dali_pipes.cache.files import Folder
+from dali_pipes.cache.tagging import access_to
 from tests.cache.conftest import key, value
 from tests.faults.conftest import in_child, wait
 
@@ -166,7 +167,7 @@ def test_journals_that_cannot_be_read_are_left_out(
     mine = {path.name for path in tmp_path.rglob("*")}
     use("pinned", tmp_path, 2)
     with open_store("pinned", tmp_path) as theirs:
-        theirs._make_segment(value(1))  # type: ignore[attr-defined]
+        theirs._writer._make(value(1))  # type: ignore[attr-defined]
         real, refused = Folder.open, []
 
         def refuse(folder: Folder, name: str, flags: int = os.O_RDONLY) -> object:

@@ -7,7 +7,8 @@ import pickle
 import pytest
 
 from dali_pipes.cache import StoreConfigError, open_store
-from dali_pipes.cache.memory import OVERHEAD, default_memory_bytes
+from dali_pipes.cache.limits import default_memory_bytes
+from dali_pipes.cache.memory import OVERHEAD
 from tests.cache.conftest import key, value
 
 ENTRY = 1000 + OVERHEAD

@@ -18,7 +18,7 @@ import dali_pipes.cache.segment
 from dali_pipes.cache import IntegrityError, Store, StoreConfigError, open_store
 from dali_pipes.cache.packed import PackedStore
 from dali_pipes.cache.segment import capacity
-from dali_pipes.cache.slots import journal_owner
+from dali_pipes.cache.segment_journal import journal_owner
 from tests.cache.conftest import key, value
 
 WRITER = """

@@ -22,6 +22,7 @@ from dali_pipes.cache import (
     upkeep,
 )
 from dali_pipes.cache import parts as ledger_module
+from dali_pipes.cache.contents import remove_cache
 from dali_pipes.cache.journal import seal
 from tests.cache.conftest import key, value
 
@@ -139,7 +140,7 @@ def test_purge_of_a_cache_that_holds_nothing_else(tmp_path: Path) -> None:
         open_store(mode, tmp_path / "cache").put(key(1), value(1))
     upkeep.purge(tmp_path / "cache", dry_run=False)
     assert set(tree(tmp_path)) == {"cache/CACHEDIR.TAG"}
-    upkeep.remove_cache(str(tmp_path / "cache"))
+    remove_cache(str(tmp_path / "cache"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -171,7 +172,7 @@ def test_other_folders_are_refused(tmp_path: Path, tag: bytes | None) -> None:
     for action in (upkeep.stats, upkeep.verify, upkeep.gc, lambda path: upkeep.purge(path, dry_run=False)):
         with pytest.raises(StoreConfigError, match="not a cache of dali-pipes"):
             action(tmp_path)
-    upkeep.remove_cache(str(tmp_path))
+    remove_cache(str(tmp_path))
     assert precious.exists()
 
 

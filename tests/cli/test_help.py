@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from dali_pipes import backends, cache, names, recipe
+from dali_pipes import backends, names, recipe
 from dali_pipes.cli import COMMANDS
 
 CACHE_COMMANDS = ("stats", "verify", "gc", "purge", "explain")
@@ -43,8 +43,6 @@ def test_wrong_usage_imports_nothing_heavy_either() -> None:
 
 
 def test_the_names_are_those_of_the_modules_that_use_them() -> None:
-    assert names.CACHE_MODES == cache.MODES
-    assert names.PERSISTENT_MODES == cache.PERSISTENT_MODES
     assert backends.BACKENDS is names.BACKENDS
     assert recipe.CHOICES is names.CHOICES
 

@@ -14,7 +14,7 @@ import pytest
 from dali_pipes.cache import IntegrityError, open_store
 from dali_pipes.cache.journal import seal
 from dali_pipes.cache.npyformat import header, parse
-from dali_pipes.cache.slots import RECORD
+from dali_pipes.cache.segment_journal import RECORD
 from tests.cache.conftest import key
 from tests.faults.conftest import MODES, right_or_missing, wanted
 

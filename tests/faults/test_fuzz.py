@@ -61,7 +61,7 @@ def _npy(text: bytes) -> bytes:
     return b"\x93NUMPY\x01\x00" + (size - 10).to_bytes(2, "little") + text.ljust(size - 11) + b"\n" + bytes(80)
 
 
-_GOOD_PNG = encode(wanted(1))
+_GOOD_PNG = b"".join(encode(wanted(1)))
 _GOOD_NPY = header(np.dtype("u2"), (5, 8)) + bytes(80)
 
 

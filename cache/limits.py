@@ -1,0 +1,91 @@
+"""How much memory this process may use: the least of what the machine has and of what was set as a limit for it.
+
+Limits are those of its control groups (version 1 and 2, and every group around its own, because a group is held to the
+limits of all that it lies in) and of ``RLIMIT_AS``.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+_NO_LIMIT = 1 << 60  # version 1 says "none" by a number about as large as fits
+
+
+def memory_limit(root: str | os.PathLike[str] = "/") -> int:
+    """Return how many bytes of memory this process may use at most. ``root``: where ``proc`` and ``sys`` are."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *(limit for limit, _ in memory_groups(root))]
+    soft = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return min([*limits, soft] if soft != resource.RLIM_INFINITY else limits)
+
+
+def default_memory_bytes() -> int:
+    """Return the budget of a store in memory that is given none: a quarter of what this process may use."""
+    return max(1, memory_limit() // 4)
+
+
+def memory_groups(root: str | os.PathLike[str] = "/") -> Iterator[tuple[int, int]]:
+    """Give (limit, used) in bytes of every control group around this process that has a limit of memory."""
+    for folder, limit, used in _folders(Path(root)):
+        top = _number(folder / limit)
+        if top is not None and top < _NO_LIMIT:
+            yield top, _number(folder / used) or 0
+
+
+def _folders(root: Path) -> Iterator[tuple[Path, str, str]]:
+    """Folder, and names of the files with limit and use, of this process's groups and of those around them."""
+    mounts = list(_mounts(root))
+    for line in _lines(root / "proc/self/cgroup"):
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number == "0" and not controllers:
+            kind, names = "cgroup2", ("memory.max", "memory.current")
+        elif "memory" in controllers.split(","):
+            kind, names = "cgroup", ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        else:
+            continue
+        for place, shown, found in mounts:
+            if found == kind:
+                for folder in _chain(root / place.lstrip("/"), shown, path):
+                    yield folder, *names
+
+
+def _mounts(root: Path) -> Iterator[tuple[str, str, str]]:
+    """(where, which group is seen there, kind) of every mounted hierarchy that may tell of memory."""
+    for line in _lines(root / "proc/self/mountinfo"):
+        left, _, right = line.partition(" - ")
+        fields, kind = left.split(), right.split()
+        if len(fields) < 5 or len(kind) < 3:
+            continue
+        if kind[0] == "cgroup2" or (kind[0] == "cgroup" and "memory" in kind[2].split(",")):
+            yield fields[4], fields[3], kind[0]
+
+
+def _chain(place: Path, shown: str, path: str) -> Iterator[Path]:
+    """The folder of the group ``path`` in a hierarchy mounted at ``place``, and those around it up to ``place``.
+
+    ``shown``: the group that is seen at ``place``: in a container often the process's own, though ``path`` is given as
+    it is called outside.
+    """
+    inner = path.removeprefix(shown.rstrip("/")) if path.startswith(shown) else path
+    folder = place / inner.lstrip("/") if ".." not in inner.split("/") else place
+    while folder != place:
+        yield folder
+        folder = folder.parent
+    yield place
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return []  # another system, or one without control groups
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text("ascii"))
+    except (OSError, ValueError):
+        return None  # "max", or no such file

@@ -1,0 +1,183 @@
+"""What one process writes of the packed mode: its own segments, their journals, and its journal of dead slots."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Callable
+
+from .base import Array
+from .files import Folder
+from .integrity import payload
+from .journal import JournalReader
+from .lock import ProcessLock, exclusive
+from .npyformat import header
+from .segment import DATA, LARGEST, Segment, capacity
+from .segment_journal import dead_record, entry_record, header_record, sealed_record, segment_files
+from .slots import SlotIndex
+
+Kind = tuple[str, tuple[int, ...]]
+"""dtype and shape of the entries of a segment."""
+
+
+class SegmentWriter:
+    """Writes for the store that owns ``slots`` and ``entries``, under its ``lock``.
+
+    A forked child begins anew: it never writes into the segments or journals of its parent.
+
+    Args:
+        folder: of the segments.
+        slots, entries: what the store knows, and the reader of the ``.idx`` journals.
+        lock: the store's.
+        budget: bytes that all segments may take, or None.
+        forget: called with the token of a segment that is gone.
+        evict: called with bytes; removes segments until the rest fits into so many.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        slots: SlotIndex,
+        entries: JournalReader,
+        lock: ProcessLock,
+        budget: int | None,
+        forget: Callable[[str], None],
+        evict: Callable[..., None],
+    ) -> None:
+        self._folder, self._slots, self._entries, self._lock = folder, slots, entries, lock
+        self._budget, self._forget, self._evict = budget, forget, evict
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._open: dict[Kind, Segment] = {}
+        self._made: dict[Kind, int] = {}
+        self._tomb_name = ""
+
+    def _leave_parent(self) -> None:
+        if self._pid != os.getpid():
+            self._begin()
+
+    # -- entries -------------------------------------------------------------------------------------------------------
+
+    def write(self, digest: bytes, array: Array, total: bytes) -> Segment:
+        """Put an entry into a segment and publish it; return the segment.
+
+        Raises FileNotFoundError if the segment was evicted between two puts: another try takes a new one.
+        """
+        kind = (array.dtype.str, array.shape)
+        with self._lock:
+            self._leave_parent()
+            segment = self._open.get(kind) or self._make(array)
+            slot = segment.take()
+            if segment.is_full:
+                self._open.pop(kind, None)
+        try:
+            self._folder.write_at(segment.name, DATA + slot * array.nbytes, payload(array))
+        except FileNotFoundError:
+            with self._lock:
+                self._forget(segment.token)
+            raise
+        except OSError:
+            with self._lock:
+                segment.give_back(slot)
+                self._open.setdefault(kind, segment)
+            raise
+        with self._lock:
+            self._publish(kind, segment, slot, digest, total)
+        return segment
+
+    def _publish(self, kind: Kind, segment: Segment, slot: int, digest: bytes, total: bytes) -> None:
+        if segment.token not in self._slots.numbers:
+            raise FileNotFoundError(f"{segment.name} was forgotten while it was written to")
+        try:
+            self._folder.append(segment.token + ".idx", entry_record(segment.token, slot, digest, total))
+        except OSError:
+            if self._open.get(kind) is segment:
+                del self._open[kind]  # its journal may end in part of a record: nothing more is appended to it
+            raise
+        self._slots.publish(segment, slot, digest, total)
+        self._entries.wrote(segment.token)
+        segment.unpublished -= 1
+        if not segment.unpublished:
+            self._seal(segment.token + ".idx")
+
+    def _make(self, array: Array) -> Segment:
+        """Make a segment for entries like ``array``, within the budget."""
+        kind = (array.dtype.str, array.shape)
+        number = self._made.get(kind, 0)
+        slots = capacity(array.nbytes, number, self._budget // 16 if self._budget else LARGEST)
+        size = DATA + slots * array.nbytes
+        token = secrets.token_hex(8)
+        if self._budget is None:
+            self._create(token, array, slots, size)
+        elif size > self._budget:
+            raise OSError(f"an entry of {array.nbytes} bytes is larger than the budget of {self._budget} bytes")
+        else:
+            with exclusive(self._folder):  # so that two who make room at once do not both use it
+                self._evict(self._budget - size)
+                self._create(token, array, slots, size)
+                self._evict(self._budget, keep=token)  # others made one at the same time, where there are no locks
+        self._entries.watch(token)
+        segment = self._slots.segment(token)
+        segment.describe(array.dtype, array.shape, slots)
+        self._made[kind] = number + 1
+        self._open[kind] = segment
+        return segment
+
+    def _create(self, token: str, array: Array, slots: int, size: int) -> None:
+        self._folder.publish(token + ".idx", [header_record(token)], replace=False)
+        head = header(array.dtype, (slots, *array.shape), DATA)
+        try:
+            self._folder.publish(token + ".npy", [head], size, replace=False)
+        except OSError:
+            self._folder.delete(token + ".idx")
+            raise
+
+    def stop(self, segment: Segment) -> None:
+        """Write no more into a segment that is gone."""
+        for kind in [kind for kind, mine in self._open.items() if mine is segment]:
+            del self._open[kind]
+
+    # -- dead slots ----------------------------------------------------------------------------------------------------
+
+    def bury(self, token: str, slot: int, digest: bytes) -> None:
+        """Tell other processes that a slot is dead. Raises OSError."""
+        self._leave_parent()
+        name, self._tomb_name = self._tomb_name, ""  # its end may be torn, if this fails
+        record = dead_record(token, slot, digest)
+        if name:
+            with contextlib.suppress(FileNotFoundError):  # purged by another process: take a new one
+                self._folder.append(name, record)
+                self._tomb_name = name
+                return
+        name = secrets.token_hex(8) + ".del"
+        self._folder.publish(name, [header_record(name[:16]), record], replace=False)
+        self._tomb_name = name
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def seal(self) -> None:
+        """Say that this process's journals will not grow any more."""
+        self._leave_parent()
+        for name in [*(segment.token + ".idx" for segment in self._open.values()), self._tomb_name]:
+            with contextlib.suppress(OSError):  # not sealed, a journal is looked at again and again; that is all
+                self._seal(name)
+        self._begin()
+
+    def _seal(self, journal: str) -> None:
+        if journal:
+            self._folder.append(journal, sealed_record(journal[:16]))
+
+
+def evict(folder: Folder, budget: int, remove: Callable[[str], None], keep: str = "") -> None:
+    """Call ``remove(token)`` on the least recently used segments, except ``keep``, until the rest fits."""
+    found = [(status.st_mtime_ns, status.st_size, token) for token, status in segment_files(folder)]
+    total = sum(size for _, size, _ in found)
+    for _, size, token in sorted(found):
+        if total <= budget:
+            return
+        if token != keep:
+            remove(token)
+            total -= size
