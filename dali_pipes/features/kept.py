@@ -142,7 +142,7 @@ class Kept:
         return hits, [at for at, found in enumerate(waiting) if found is None]
 
     def _write(self, batch: Batch) -> None:
-        before = getattr(self.store, "errors", 0)
+        before = self.store.errors
         self._know(batch.prefix, batch.layout)
         for column, mask in zip(batch.columns, batch.layout.masks()):
             keys = masked(batch.keys, mask)
@@ -154,7 +154,7 @@ class Kept:
             if self._ledger is not None:
                 self._ledger.note_all(list(zip(map(cache.Key, keys), batch.parts)))
         self.catalogue.add(batch.module, batch.prefix, batch.names, batch.ids)
-        failed = getattr(self.store, "errors", 0) - before
+        failed = self.store.errors - before
         if failed > 0:
             raise cache.StoreIOError(
                 f"the cache in {self.store.directory or 'memory'} could not keep the features of {len(batch.keys)} "
