@@ -86,6 +86,6 @@ def _lines(path: Path) -> list[str]:
 
 def _number(path: Path) -> int | None:
     try:
-        return int(path.read_text("ascii"))
+        return int(path.read_text("utf-8"))
     except (OSError, ValueError):
         return None  # "max", or no such file

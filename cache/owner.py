@@ -63,7 +63,7 @@ def _host(_pid: int) -> int:
 
 
 def _text(path: str) -> str:
-    with open(path, encoding="ascii", errors="replace") as file:
+    with open(path, encoding="utf-8", errors="replace") as file:
         return file.read()
 
 
