@@ -22,23 +22,13 @@ from .files import Folder
 from .journal import JournalReader, JournalWriter, is_signed, seal_signed
 from .key import Key, default_secret
 from .lock import ProcessLock
+from .notes import RECORD, SLOTS, SUFFIX
+from .pruning import is_due, prune
 from .tagging import access_to, tag
 
 LOG = logging.getLogger(__name__)
-SUFFIX = ".made"
-SLOTS = 24
 _PRUNE_EACH = 1 << 18  # bytes written between two looks at whether pruning is due
 _NO_MODES = {"sources", "parts", "claims"}
-RECORD = np.dtype(
-    [
-        ("key", "V16"),
-        ("source", "V8"),
-        ("names", "V8"),
-        ("parts", "V3", SLOTS),
-        ("mac", "V8"),
-        ("check", "<u8"),
-    ]
-)
 Part = str | int | bytes
 
 
@@ -105,8 +95,6 @@ class PartsLedger:
                 LOG.warning("what entries are made of cannot be noted (%s): 'explain' will know less", error)
 
     def _prune(self, alive: Callable[[Key], bool]) -> None:
-        from .pruning import is_due, prune  # which knows this module's records
-
         self._writer.renew()  # only journals that nobody adds to are pruned
         if is_due(self._folder) and len({*self._root.shards()} - _NO_MODES) <= 1:
             prune(self._folder, alive)

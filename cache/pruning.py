@@ -19,7 +19,7 @@ from .errors import IntegrityError
 from .files import Folder
 from .journal import is_journal, valid
 from .key import Key
-from .parts import RECORD, SUFFIX
+from .notes import RECORD, SUFFIX
 
 QUIET = 600.0  # seconds: a note is written before its entry, which is there by then
 LEAST = 1 << 20  # bytes

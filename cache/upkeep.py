@@ -11,7 +11,8 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from . import parts, sources
+from . import notes as note_records
+from . import sources
 from .access import Access
 from .base import Opening, Options, Store
 from .contents import look, remove, require_cache
@@ -27,7 +28,7 @@ from .tagging import TAG_NAME, access_to
 
 _JOURNALS = {  # suffix, and bytes of a record
     "sources": (sources.SUFFIX, sources.RECORD.itemsize),
-    "parts": (parts.SUFFIX, parts.RECORD.itemsize),
+    "parts": (note_records.SUFFIX, note_records.RECORD.itemsize),
 }
 _SUPERSEDED = (".src", ".prt")  # journals of layouts that nobody reads any more
 Progress = Callable[[int, int], None]

@@ -120,9 +120,9 @@ class CachedModule(Wrapping):
         store, secret = self._store, b""
         if store.persistent:
             store, secret = with_secret(store)
-        options = getattr(store, "options", None)
+        options = store.options
         ledger = None
-        if store.persistent and store.directory and options is not None:
+        if store.persistent and store.directory:
             shared: dict[str, Any] = {"read_only": options.read_only, "shared_group": options.shared_group}
             ledger = cache.PartsLedger(store.directory, secret=secret, **shared)
         self._kept = kept.Kept(store, secret, ledger)
@@ -271,8 +271,7 @@ class CachedModule(Wrapping):
         return self._module_id.encode() if self._watch is None else self._watch.digest
 
     def _writes(self) -> bool:
-        options = getattr(self._kept.store, "options", None)
-        if options is not None and options.read_only:
+        if self._kept.store.options.read_only:
             return False
         return self._writer_rank is None or self._writer_rank == _rank()
 
