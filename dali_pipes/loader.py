@@ -11,7 +11,6 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -262,9 +261,9 @@ class Loader:
     def _produce(
         self, turn: Turn, shares: sampling.Shares, losses: Losses
     ) -> Iterator[tuple[Batch | None, torch.cuda.Event | None]]:
+        self._store.refresh()
         backend = self._backends.take()
         try:
-            self._store.refresh()
             if getattr(backend, "reads_in_place", False):
                 self._store.page_lock()  # what is cached so far is copied to the GPU from where it lies
             for batch in self._work(backend, turn.epoch, turn.start, shares, losses):
@@ -373,9 +372,7 @@ class Loader:
     def __enter__(self) -> Loader:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
