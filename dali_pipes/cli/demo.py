@@ -44,9 +44,7 @@ def run(args: argparse.Namespace) -> int:
     manifest = Manifest.from_csv(make_demo_set(args.dir / "images"))
     names = common.present_backends()
     combinations = [(backend, mode) for mode in MODES for backend in names]
-    common.note(
-        args, f"{len(manifest)} images; {len(names)} backends ({', '.join(names)}) x {len(MODES)} cache modes."
-    )
+    common.note(args, f"{len(manifest)} images; {len(names)} backends ({', '.join(names)}) x {len(MODES)} cache modes.")
     kept = args.dir / "cache"
     with Loader(manifest, recipe, batch_size=16, cache_mode="pinned", cache_dir=kept, backend="torch") as loader:
         for _ in common.progress(loader.warm(), len(manifest), "warming"):
