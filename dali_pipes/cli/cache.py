@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,12 +141,18 @@ def _purge(args: argparse.Namespace) -> int:
 
     chosen = bool(args.id or args.group)
     if args.all == chosen:
-        raise ConfigError("purge: say what: --all, or --manifest with --id or --group (each may be repeated).")
+        raise ConfigError("purge: say what: --all, or --id or --group (each may be repeated) with --manifest.")
     keys = None
     if chosen:
-        if args.manifest is None:
-            raise ConfigError("purge: --id and --group need --manifest, to know which files they mean.")
-        keys = _keys_of(args.directory, common.read_manifest(args), set(args.id), set(args.group))
+        if args.manifest is None and args.group:
+            raise ConfigError("purge: --group needs --manifest, to know which files it means.")
+        keys = _features_of(args.directory, [name.encode() for name in args.id])
+        if args.manifest is not None:
+            keys += _keys_of(args.directory, common.read_manifest(args), set(args.id), set(args.group))
+        elif not keys:
+            raise ConfigError(
+                "purge: no features are kept under these ids; images need --manifest, to know their files."
+            )
     found = upkeep.purge(args.directory, keys=keys, dry_run=not args.yes)
     what = f"{found['entries']} entries" if chosen else f"{found['files']} files, {common.size(found['bytes'])},"
     done = "were removed" if args.yes else "would be removed; add --yes to do it"
@@ -170,9 +176,23 @@ def _keys_of(directory: Path, manifest: Manifest, ids: set[str], groups: set[str
             if path.is_file():
                 contents.add(content_digest(path.read_bytes()))
             contents |= sources.contents(manifest.locate(sample.index)[1])
-        return sorted({key for content in contents for key in ledger.keys_of(content)}, key=lambda key: key.hex)
+        images = sorted({key for content in contents for key in ledger.keys_of(content)}, key=lambda key: key.hex)
     finally:
         sources.close()
+        ledger.close()
+    return [*images, *_features_of(directory, contents)]
+
+
+def _features_of(directory: Path, sources: Iterable[bytes]) -> list[Key]:
+    """The features kept of files with these contents, or under these ids."""
+    from dali_pipes.cache import PartsLedger
+    from dali_pipes.features.identity import source_of
+
+    ledger = PartsLedger(directory, read_only=True)
+    try:
+        found = {key for source in sources for key in ledger.keys_of(source_of(b"s" + source))}
+        return sorted(found, key=lambda key: key.hex)
+    finally:
         ledger.close()
 
 
@@ -194,9 +214,12 @@ def _explain(args: argparse.Namespace) -> int:
     changed = bool(with_sources.contents(path)) and with_sources.lookup(path, FileState.of(path.stat())) is None
     with_sources.close()
     values = {name: part.hex() if isinstance(part, bytes) else part for name, part in parts.items()}
+    features = len(_features_of(args.cache_dir, [content]))
     document = {"file": str(args.file), "frame": args.frame, **found, "values": values, "file_changed": changed}
+    document["features"] = features
     rows = [[name, state, str(values[name])] for name, state in found["parts"].items()]
     text = common.table(["part", "nearest entry", "now"], rows) + "\n\n" + _verdict(document)
+    text += f" Features of this content: {features} entries were made." if features else ""
     common.show(args, document, text)
     return common.GOOD
 

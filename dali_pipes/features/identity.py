@@ -51,6 +51,15 @@ def _name(each: str | int | bytes | Any, what: str, at: int) -> bytes:
     )
 
 
+def source_of(name: bytes) -> bytes:
+    """Return what the ledger calls the source of a feature: the content of a file, or the user's own id.
+
+    Args:
+        name: of the sample, as `names_of` gives it, or `d` and the 32 bytes of a batch's digest.
+    """
+    return b"feature of " + (name[1:17] if name[:1] == b"d" else name[1:])
+
+
 def keys_of(names: Names, prefix: bytes, secret: bytes) -> list[bytes]:
     """Return 16 bytes for each name, keyed with `secret` (64 bytes at most) so that they tell nothing of it."""
     start = blake2b(prefix, digest_size=16, key=secret, person=b"dali-pipes feat.")

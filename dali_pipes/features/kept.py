@@ -161,6 +161,13 @@ class Kept:
                 f"samples ({failed} failures; the log has the first): they will be computed again"
             )
 
+    def explain(self, parts: Parts) -> dict[str, Any]:
+        """Return how what a sample is made of compares with what the ledger knows; empty without one."""
+        if self._ledger is None:
+            return {}
+        found = self._ledger.explain(parts)
+        return {name: value for name, value in found.items() if name != "nearest"}
+
     def delete(self, prefix: bytes, keys: list[bytes]) -> None:
         """Remove the features of samples under all layouts."""
         for layout in list(self._layouts.get(prefix, ())):

@@ -30,9 +30,10 @@ from dali_pipes.dataset import open_for_workers
 from dali_pipes.errors import ConfigError, DaliPipesWarning
 from dali_pipes.features import checks, inputs, kept
 from dali_pipes.features.compute import Call, Computer, Made, warn_of_structure
-from dali_pipes.features.identity import Names, keys_of, names_of
+from dali_pipes.features.identity import Names, keys_of, names_of, source_of
 from dali_pipes.features.layout import has_types, join
 from dali_pipes.features.merge import merged
+from dali_pipes.features.naming import named_call
 from dali_pipes.features.state import digest_of_state
 from dali_pipes.features.watch import ModuleWatch
 from dali_pipes.features.wrapping import Wrapping
@@ -149,9 +150,9 @@ class CachedModule(Wrapping):
             ConfigError: ids that do not fit, or an output that cannot be kept. Whatever went wrong in writing earlier
                 features, once.
         """
-        call, names, ids = self._read_call(args, kwargs, cache_ids)
         if not self.enabled:
-            return self.module(*call.args, **call.kwargs)
+            return self.module(*(each.image if isinstance(each, Batch) else each for each in args), **kwargs)
+        call, names, ids = named_call(args, kwargs, cache_ids, self._key_from_batch)
         self._check_open()
         self._writer.check()
         inputs.check_gradients((call.args, call.kwargs))
@@ -160,32 +161,6 @@ class CachedModule(Wrapping):
                 return self._computer.run(call)
             prefix, parts = self._prefix(call)
             return self._answer(call, names, ids, prefix, parts)
-
-    def _read_call(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], cache_ids: Any
-    ) -> tuple[Call, Names, list[str]]:
-        """The call, the names of its samples for keys, and for people."""
-        if not args:
-            raise ConfigError("CachedModule needs the samples as its first argument, or a dp.Batch.")
-        given, shown = args[0], []
-        if isinstance(given, Batch):
-            args, shown = (given.image, *args[1:]), given.id
-        if not self.enabled:
-            return Call(args, kwargs, 0), [], []
-        if cache_ids is None and self._key_from_batch is not None:
-            cache_ids = self._key_from_batch(given)
-        digest = getattr(given, "digest", None) if isinstance(given, Batch) and cache_ids is None else None
-        if digest is not None:
-            return Call(args, kwargs, len(digest)), [b"d" + each for each in digest], shown
-        if cache_ids is None:
-            raise ConfigError(
-                "CachedModule cannot tell which samples these are: give cache_ids=, a dp.Batch as a Loader makes it, "
-                "or key_from_batch= when it is made."
-            )
-        names, length = names_of(cache_ids), inputs.length(args[0])
-        if length is not None and length != len(names):
-            raise ConfigError(f"{len(names)} cache_ids for {length} samples: give one id for each.")
-        return Call(args, kwargs, len(names)), names, [name[1:].decode("utf-8", "replace") for name in names]
 
     def _prefix(self, call: Call) -> tuple[bytes, kept.Parts]:
         """32 bytes of the module and how it is called, and the parts that they are made of."""
@@ -257,9 +232,7 @@ class CachedModule(Wrapping):
             return
         if self._watch is not None:
             self._unconfirmed.append((prefix, keys))
-        made_of: list[kept.Parts] = [
-            {**parts, "source": name[1:17] if name[:1] == b"d" else name[1:], "sample": name} for name, _ in samples
-        ]
+        made_of: list[kept.Parts] = [{**parts, "source": source_of(name), "sample": name} for name, _ in samples]
         names, ids = [name for name, _ in samples], [each for _, each in samples]
         copies = [kept.on_cpu(column) for column in made[1]]
         batch = kept.Batch(prefix, keys, self._module(), names, ids, made[0], copies, made_of)
@@ -340,6 +313,23 @@ class CachedModule(Wrapping):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def explain(self, *args: Any, cache_ids: Any = None, **kwargs: Any) -> list[dict[str, Any]]:
+        """Say of each sample of a call, given as to the module itself, whether it is kept, and if not, why not.
+
+        Returns:
+            For each sample `id`; `hit`; `noted`: how many entries were ever made of it here; and `parts`: `same`,
+            `differs` or `unknown`, in comparison with the nearest of them, for `module`, `state` (autocast and types),
+            `call` (the other inputs), `sample` (recipe and draws) and `features` (the format).
+        """
+        call, names, ids = named_call(args, kwargs, cache_ids, self._key_from_batch)
+        self.flush()
+        prefix, parts = self._prefix(call)
+        found = self._kept.read(prefix, keys_of(names, prefix, self._kept.secret))
+        there = {at for hits in found for at in hits.at}
+        made_of = ({**parts, "source": source_of(name), "sample": name} for name in names)
+        told = map(self._kept.explain, made_of)
+        return [{"id": each, "hit": at in there, **why} for at, (each, why) in enumerate(zip(ids, told))]
 
     def to_arrow(self, path: str | os.PathLike[str], ids: Any = None) -> int:
         """Write the features that are kept of this module as a table; return how many rows.

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from feature_modules import CALLS, Counting, Returns, nested
+from PIL import Image
 from torch import nn
 
 import dali_pipes as dp
@@ -231,6 +232,7 @@ def test_many_small_segments_are_merged(tmp_path: Path) -> None:
 WRITER = """
 import sys; sys.path.insert(0, sys.argv[1])
 import torch
+from PIL import Image
 from feature_modules import Counting
 import dali_pipes as dp
 with dp.CachedModule(Counting(), sys.argv[2], check_batch=False) as cached:
@@ -323,3 +325,58 @@ def test_tables_of_nests(tmp_path: Path) -> None:
             cached.to_arrow(tmp_path / "t.parquet")
     with make(tmp_path / "e") as cached, pytest.raises(dp.ConfigError, match="none of these samples is kept"):
         cached.to_arrow(tmp_path / "t.parquet")
+
+
+def test_features_of_a_name_are_purged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ids = [f"s{at}" for at in range(8)]
+    with make(tmp_path, Returns(nested)) as cached:
+        cached(x_of(8), cache_ids=ids)
+    command = ["cache", "purge", str(tmp_path), "--id", "s3", "--id", "s5"]
+    assert main([*command, "--yes"]) == 0
+    with make(tmp_path, Returns(nested)) as cached:
+        cached(x_of(8), cache_ids=ids)
+        assert cached.stats()["computed"] == 2
+    assert main(["cache", "purge", str(tmp_path), "--id", "unknown", "--yes"]) == 2
+    assert "no features are kept under these ids" in capsys.readouterr().err
+
+
+def test_features_of_a_file_are_purged_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for at in range(4):
+        Image.fromarray(np.full((8, 8, 3), 60 * at, np.uint8)).save(tmp_path / f"{at}.png")
+    (tmp_path / "list.csv").write_text("path,id\n" + "\n".join(f"{at}.png,p{at}" for at in range(4)))
+    manifest, folder = dp.Manifest.from_csv(tmp_path / "list.csv"), tmp_path / "cache"
+
+    def computed() -> int:
+        with (
+            dp.Loader(manifest, dp.Recipe(size=8), batch_size=4, cache_mode="pinned", cache_dir=folder) as loader,
+            make(folder, Returns(lambda x: x.flatten(1).float())) as cached,
+        ):
+            for batch in loader:
+                cached(batch)
+            return int(cached.stats()["computed"])
+
+    assert [computed(), computed()] == [4, 0]
+    assert main(["cache", "explain", str(tmp_path / "1.png"), "--cache-dir", str(folder), "--img-size", "8"]) == 0
+    assert "Hit" in (told := capsys.readouterr().out)
+    assert "Features of this content: 1 entries were made." in told
+    listed = ["--manifest", str(tmp_path / "list.csv")]
+    assert main(["cache", "purge", str(folder), "--id", "p1", *listed, "--yes"]) == 0
+    assert "2 entries were removed" in capsys.readouterr().out  # the image, and its feature
+    assert computed() == 1
+
+
+def test_a_miss_is_explained_part_by_part(tmp_path: Path) -> None:
+    with make(tmp_path) as cached:
+        cached(x_of(2), cache_ids=["a", "b"])
+        hit, miss = cached.explain(x_of(2), cache_ids=["a", "c"])
+        assert (hit["id"], hit["hit"], set(hit["parts"].values())) == ("a", True, {"same"})
+        assert (miss["id"], miss["hit"], miss["noted"]) == ("c", False, 0)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            (found,) = cached.explain(x_of(1), cache_ids=["a"])
+        assert found["parts"]["state"] == "differs"
+    with make(tmp_path, Counting(seed=1)) as cached:
+        (found,) = cached.explain(x_of(1), cache_ids=["a"])
+        assert not found["hit"]
+        assert [name for name, state in found["parts"].items() if state == "differs"] == ["module"]
+        (found,) = cached.explain(x_of(1).double(), cache_ids=["a"])
+        assert {name for name, state in found["parts"].items() if state == "differs"} == {"module", "call"}
