@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from dali_pipes.points import transform_boxes as transform_boxes
     from dali_pipes.points import transform_points as transform_points
     from dali_pipes.recipe import Recipe as Recipe
+    from dali_pipes.serving import Serving as Serving
     from dali_pipes.warming import warm as warm
 
 __version__ = "0.1.0"
@@ -68,6 +69,7 @@ _HOMES = {
     "order": ("Balanced", "ClassesAndSamples", "Grouped", "Weighted"),
     "points": ("transform_boxes", "transform_points"),
     "recipe": ("Recipe",),
+    "serving": ("Serving",),
     "warming": ("warm",),
 }
 """The modules of the public names."""

@@ -345,13 +345,24 @@ class Fetcher:
         return decoded
 
     def _base_image(self, decoded: Decoded, kind: Kind) -> Pixels:
-        recipe, pixels = self._recipe, decoded.pixels
-        if recipe.dali_base_image and kind.dali and not self._cached:  # a cache holds portable base images only
-            return dali_base_image(pixels, recipe.base, recipe.fit, recipe.interpolation, recipe.emulate)
-        if pixels.shape[2] == 3 and pixels.strides[2] == 0:  # one plane, repeated: resize it once
-            one = base_image(pixels[..., :1], recipe.base, recipe.fit, recipe.interpolation)
-            return np.repeat(one, 3, axis=0)
-        return base_image(pixels, recipe.base, recipe.fit, recipe.interpolation)
+        by_dali = self._recipe.dali_base_image and kind.dali and not self._cached
+        return base_of(decoded.pixels, self._recipe, by_dali)  # a cache holds portable base images only
+
+
+def base_of(pixels: Pixels, recipe: Recipe, by_dali: bool = False) -> Pixels:
+    """Return the base image of decoded pixels: uint8 or uint16 [H, W, C] to [C, h, w].
+
+    Args:
+        pixels: as decoded.
+        recipe: says the base's size, fit and interpolation.
+        by_dali: by the arithmetic of DALI's operators; else by the portable one.
+    """
+    if by_dali:
+        return dali_base_image(pixels, recipe.base, recipe.fit, recipe.interpolation, recipe.emulate)
+    if pixels.shape[2] == 3 and pixels.strides[2] == 0:  # one plane, repeated: resize it once
+        one = base_image(pixels[..., :1], recipe.base, recipe.fit, recipe.interpolation)
+        return np.repeat(one, 3, axis=0)
+    return base_image(pixels, recipe.base, recipe.fit, recipe.interpolation)
 
 
 def ready(request: Item | Future[Item]) -> Item:

@@ -22,6 +22,7 @@ from dali_pipes.decode import DecodePolicy, PercentileWindow, Window, window_fro
 from dali_pipes.draws import Augment
 from dali_pipes.errors import ConfigError
 from dali_pipes.names import CHOICES
+from dali_pipes.served import Served
 
 DEFAULT_WINDOW = PercentileWindow()
 
@@ -36,7 +37,7 @@ MOST_VIEWS = 64
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Served):
     """How files become tensors. Frozen and hashable; equal recipes give equal bits.
 
     Attributes:

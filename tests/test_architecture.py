@@ -36,7 +36,7 @@ ALLOWED = {
     "dali_pipes.sampling": {"errors", "draws"},
     "dali_pipes.decode": {"compiled", "errors", "rec601"},
     "dali_pipes.arithmetic": {"errors", "rec601"},
-    "dali_pipes.recipe": {"errors", "names", "draws", "decode"},
+    "dali_pipes.recipe": {"errors", "names", "draws", "decode", "served"},
     "dali_pipes.buffers": set(),
     "dali_pipes.prefetch": set(),
     "dali_pipes.accounts": set(),

@@ -2,7 +2,7 @@
 windows.
 """
 
-from dali_pipes.decode.api import decode, dicom_frames, frames
+from dali_pipes.decode.api import decode, decode_pixels, dicom_frames, frames
 from dali_pipes.decode.deep import apply_window
 from dali_pipes.decode.describe import describe
 from dali_pipes.decode.dicom.codecs import decoders, require
@@ -31,6 +31,7 @@ __all__ = [
     "check_jpeg",
     "decode",
     "decode_mask",
+    "decode_pixels",
     "decoders",
     "describe",
     "dicom_frames",

@@ -18,6 +18,7 @@ from dali_pipes.decode.kinds import Kind
 from dali_pipes.decode.limits import Limits
 from dali_pipes.decode.named import damage_named
 from dali_pipes.decode.policy import Decoded, DecodePolicy
+from dali_pipes.decode.raster import under_policy
 from dali_pipes.errors import DecodeError, NoImageError, TruncatedError
 
 DEFAULT = DecodePolicy()
@@ -37,6 +38,28 @@ def decode(
     DecodeError for other damage. No message holds a path, a name or an identifier of the patient, study or instance.
     """
     return finish(decode_distinct(data, kind, frame, policy), policy)
+
+
+def decode_pixels(pixels: NDArray[Any], policy: DecodePolicy = DEFAULT) -> Decoded:
+    """Return what `decode` gives for a PNG or TIFF that holds these pixels.
+
+    Args:
+        pixels: uint8 or uint16 [H, W], [H, W, 1] or [H, W, 3].
+        policy: as for `decode`.
+
+    Raises:
+        DecodeError: another type or shape. LimitError: more pixels than the limits allow.
+    """
+    if pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim not in (2, 3) or 0 in pixels.shape:
+        raise DecodeError(
+            f"an array of {pixels.dtype}{list(pixels.shape)}; allowed are uint8 and uint16 of [H, W], [H, W, 1] and "
+            "[H, W, 3] (RGB)"
+        )
+    whole = pixels.reshape(*pixels.shape[:2], -1)
+    if whole.shape[2] not in (1, 3):
+        raise DecodeError(f"an array of {whole.shape[2]} channels; allowed are [H, W], [H, W, 1] and [H, W, 3] (RGB)")
+    policy.limits.check_frame(whole.shape[0], whole.shape[1], 2 * whole.itemsize * whole.shape[2])
+    return finish(under_policy(whole, policy), policy)
 
 
 def finish(decoded: Decoded, policy: DecodePolicy) -> Decoded:

@@ -52,7 +52,11 @@ _UPRIGHT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
 
 def decode_raster(tag: str, data: bytes | memoryview, frame: int, policy: DecodePolicy) -> Decoded:
     """One frame as uint8 or uint16 [H, W, C]; raises LimitError before allocation, TruncatedError, DecodeError."""
-    pixels = _read(data, tag, frame, policy)
+    return under_policy(_read(data, tag, frame, policy), policy)
+
+
+def under_policy(pixels: NDArray[Any], policy: DecodePolicy) -> Decoded:
+    """Bring decoded pixels, uint8 or uint16 [H, W, 1 or 3], to the channels and the depth of a policy."""
     wide_gray = pixels.dtype == np.uint16 and pixels.shape[2] == 1
     if policy.channels == 1 and pixels.shape[2] == 3:
         pixels = luma16(pixels) if pixels.dtype == np.uint16 else luma(pixels)
