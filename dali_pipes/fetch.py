@@ -24,8 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dali_pipes import cache
-from dali_pipes.arithmetic import ARITHMETIC_VERSION, base_image
-from dali_pipes.arithmetic.dali_base import dali_base_image
+from dali_pipes.arithmetic import ARITHMETIC_VERSION
+from dali_pipes.bases import base_of
 from dali_pipes.bookkeeping import Bookkeeping, Failure
 from dali_pipes.decode import Decoded, DecodePolicy, DecoderPool, Kind, apply_window, check_jpeg, decode, identify
 from dali_pipes.errors import DaliPipesError, DaliPipesWarning, DecodeError, UnsteadyError
@@ -347,22 +347,6 @@ class Fetcher:
     def _base_image(self, decoded: Decoded, kind: Kind) -> Pixels:
         by_dali = self._recipe.dali_base_image and kind.dali and not self._cached
         return base_of(decoded.pixels, self._recipe, by_dali)  # a cache holds portable base images only
-
-
-def base_of(pixels: Pixels, recipe: Recipe, by_dali: bool = False) -> Pixels:
-    """Return the base image of decoded pixels: uint8 or uint16 [H, W, C] to [C, h, w].
-
-    Args:
-        pixels: as decoded.
-        recipe: says the base's size, fit and interpolation.
-        by_dali: by the arithmetic of DALI's operators; else by the portable one.
-    """
-    if by_dali:
-        return dali_base_image(pixels, recipe.base, recipe.fit, recipe.interpolation, recipe.emulate)
-    if pixels.shape[2] == 3 and pixels.strides[2] == 0:  # one plane, repeated: resize it once
-        one = base_image(pixels[..., :1], recipe.base, recipe.fit, recipe.interpolation)
-        return np.repeat(one, 3, axis=0)
-    return base_image(pixels, recipe.base, recipe.fit, recipe.interpolation)
 
 
 def ready(request: Item | Future[Item]) -> Item:

@@ -52,8 +52,9 @@ ALLOWED = {
     "dali_pipes.extents": {"errors", "decode", "cache"},
     "dali_pipes.fetch": {
         *("extents", "errors", "notices", "manifest", "recipe", "decode", "arithmetic", "cache", "bookkeeping"),
-        *("source_file", "remote"),
+        *("source_file", "remote", "bases"),
     },
+    "dali_pipes.bases": {"recipe", "arithmetic"},
     "dali_pipes.made": {"draws", "recipe"},
     "dali_pipes.source_file": {"errors", "cache"},
     "dali_pipes.bins": set(),
