@@ -117,6 +117,8 @@ class Folder:
     def status(self, name: str) -> os.stat_result | None:
         """stat of a file, or of the folder itself ("."); None if there is none."""
         try:
+            if "/" not in name:  # asked for at every look at a journal
+                return os.stat(name, dir_fd=self.handle(), follow_symlinks=False)
             with self._parent(name) as (parent, base):
                 return os.stat(base, dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:

@@ -111,16 +111,16 @@ class JournalReader:
             self._offsets[stem] = 0
             self.complete.discard(stem)
 
-    def poll(self) -> tuple[list[tuple[str, np.ndarray[Any, Any]]], list[str]]:
+    def poll(self, but: str = "") -> tuple[list[tuple[str, np.ndarray[Any, Any]]], list[str]]:
         """Return (stem and its new valid records) of every journal that grew, and the stems of those that are gone.
 
-        A journal that cannot be read, or that shrinks, is left out; the others are read. Raises OSError where the
-        folder cannot be listed, or this process has no handles or memory left.
+        The journal ``but`` is not looked at. One that cannot be read, or that shrinks, is left out; the others are
+        read. Raises OSError where the folder cannot be listed, or this process has no handles or memory left.
         """
         stems = self._list()
         grown = []
         for stem in stems:
-            if stem in self.complete or stem in self.unreadable:
+            if stem in self.complete or stem in self.unreadable or stem == but:
                 continue
             offset = self._offsets.setdefault(stem, 0)
             try:

@@ -11,6 +11,7 @@ the environment variable ``DALI_PIPES_CACHE_SECRET`` holds, for machines that sh
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import secrets
 from dataclasses import dataclass
@@ -60,12 +61,22 @@ class Key:
     @classmethod
     def of(cls, secret: bytes = b"", **parts: str | int | bytes) -> Key:
         """The key of named parts. Raises EntryError for a part that is not str, int or bytes (bool is refused)."""
-        hasher = blake2b(digest_size=16, key=_fold(secret), person=b"dali-pipes key 1")
-        for name in sorted(parts):
-            kind, value = _encode(name, parts[name])
-            label = name.encode("utf-8", "surrogateescape")
-            hasher.update(b"%d:%s%s%d:%s" % (len(label), label, kind, len(value), value))
-        return cls(hasher.digest())
+        text = b"".join([_written(name, parts[name]) for name in sorted(parts)])
+        return cls(blake2b(text, digest_size=16, key=_fold(secret), person=b"dali-pipes key 1").digest())
+
+
+def _written(name: str, part: object) -> bytes:
+    """One part in canonical form. Texts and numbers recur from key to key, and are remembered."""
+    return _remembered(name, part) if type(part) in (str, int) else _write(name, part)
+
+
+def _write(name: str, part: object) -> bytes:
+    kind, value = _encode(name, part)
+    label = name.encode("utf-8", "surrogateescape")
+    return b"%d:%s%s%d:%s" % (len(label), label, kind, len(value), value)
+
+
+_remembered = functools.lru_cache(maxsize=4096, typed=True)(_write)
 
 
 def _encode(name: str, value: object) -> tuple[bytes, bytes]:

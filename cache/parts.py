@@ -27,6 +27,7 @@ from .pruning import is_due, prune
 from .tagging import access_to, tag
 
 LOG = logging.getLogger(__name__)
+_KNOWN = 4096  # digests of parts that are remembered
 _PRUNE_EACH = 1 << 18  # bytes written between two looks at whether pruning is due
 _NO_MODES = {"sources", "parts", "claims"}
 Part = str | int | bytes
@@ -51,6 +52,7 @@ class PartsLedger:
         alive: Callable[[Key], bool] | None = None,
     ) -> None:
         self._alive, self._written = alive, _PRUNE_EACH
+        self._known: dict[tuple[str, Part], bytes] = {}
         access = access_to(os.fspath(directory), shared_group)
         self._root = Folder(directory, access, read_only)
         self._folder = Folder(os.path.join(os.fspath(directory), "parts"), access, read_only)
@@ -71,10 +73,9 @@ class PartsLedger:
         """Remember what many keys were made of, in one write; parts that they share are digested once."""
         if self._read_only or not entries:
             return
-        known: dict[tuple[str, Part], bytes] = {}
         records = []
         for key, parts in entries:
-            source, names, others = self._digests(parts, known)
+            source, names, others = self._digests(parts)
             body = key.digest + source + names + b"".join(others).ljust(3 * SLOTS, b"\0")
             records.append(seal_signed(body, self._secret))
         with self._lock:
@@ -145,19 +146,19 @@ class PartsLedger:
         except (OSError, IntegrityError):
             return []
 
-    def _digests(
-        self, parts: Mapping[str, Part], known: dict[tuple[str, Part], bytes] | None = None
-    ) -> tuple[bytes, bytes, list[bytes]]:
-        """Digests of the source, the names and the others; ``known`` are those of single parts, and gets more."""
+    def _digests(self, parts: Mapping[str, Part]) -> tuple[bytes, bytes, list[bytes]]:
+        """Digests of the source, the names and the others; those of single parts are remembered: most recur."""
         ordered = sorted(parts.keys() - {self._source})
         if self._source not in parts or not ordered:
             raise EntryError(f"an entry has a part {self._source!r} and others; got {', '.join(sorted(parts))}")
-        known = {} if known is None else known
 
         def of(name: str, value: Part) -> bytes:
-            if (name, value) not in known:
-                known[name, value] = Key.of(self._secret, **{name: value}).digest
-            return known[name, value]
+            found = self._known.get((name, value))
+            if found is None:
+                if len(self._known) >= _KNOWN:
+                    self._known.clear()
+                found = self._known[name, value] = Key.of(self._secret, **{name: value}).digest
+            return found
 
         others = [
             of(slot[0], parts[slot[0]])

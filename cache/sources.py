@@ -222,10 +222,10 @@ class SourceIndex:
         if self._folder is None:
             return False
         try:
-            grown, _ = self._reader.poll()
+            grown, _ = self._reader.poll(but=self._writer.stem)  # what this process wrote it knows
         except FileNotFoundError:
             return False
-        fresh = [records for stem, records in grown if stem != self._writer.stem]
+        fresh = [records for _, records in grown]
         if not fresh:
             return False
         if len(self._records) and sum(map(len, fresh)) + len(self._recent) < _MOST_RECENT:

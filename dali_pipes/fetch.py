@@ -275,7 +275,8 @@ class Fetcher:
             self._books.count(decoded=1, misses=1)
             return Encoded(np.frombuffer(encoded, np.uint8))
         key = cache.Key.of(self._secret, **parts)
-        note = cache.Key.of(self._secret, **parts, attributes=1)
+        deep = self._recipe.depth == 16
+        note = cache.Key.of(self._secret, **parts, attributes=1) if deep else key
         made: list[str] = []
 
         def compute() -> Pixels:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -74,6 +75,11 @@ class JpegHeader:
         return self.ids != (ord("R"), ord("G"), ord("B"))
 
 
+_last = threading.local()
+_REMEMBERED = 4 * 2**20
+"""Bytes of the largest file that a thread remembers."""
+
+
 def segments(data: bytes | memoryview) -> Iterator[Segment]:
     """Yield the markers after SOI up to the first scan, which is the last one yielded.
 
@@ -106,8 +112,19 @@ def segments(data: bytes | memoryview) -> Iterator[Segment]:
 def read_jpeg_header(data: bytes | memoryview) -> JpegHeader:
     """Read the markers up to the first scan of a stream that starts with SOI.
 
-    Raises TruncatedError where the data ends first, DecodeError where they are not JPEG markers.
+    Each thread remembers the last bytes that it was asked about: to identify, to decode and to check a file its header
+    is read once. Raises TruncatedError where the data ends first, DecodeError where they are not JPEG markers.
     """
+    if not isinstance(data, bytes) or len(data) > _REMEMBERED:
+        return _read(data)
+    last, header = getattr(_last, "read", (None, None))
+    if last is not data or header is None:
+        header = _read(data)
+        _last.read = (data, header)
+    return header
+
+
+def _read(data: bytes | memoryview) -> JpegHeader:
     frame: tuple[int, int, int, int, tuple[int, ...], tuple[tuple[int, int], ...]] | None = None
     adobe, jfif, orientation, stray = None, False, 1, False
     for part in segments(data):

@@ -102,3 +102,14 @@ def test_a_secret_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "dali-pipes" / "cache-secret").write_bytes(b"short")
     with pytest.raises(SecretError, match="should hold 32 bytes"):
         default_secret()
+
+
+def test_what_is_remembered_of_parts_keeps_their_types_apart() -> None:
+    for one, two in ((1, "1"), ("1", b"1"), (1, b"1")):
+        for _ in range(2):
+            assert Key.of(part=one) != Key.of(part=two)
+            assert Key.of(part=one) == Key.of(part=one)
+    assert Key.of(a="1", b=1) != Key.of(a=1, b="1")
+    for bad in (True, 1.0, [1], {"a": 1}, None):
+        with pytest.raises(EntryError, match=f"part 'part' of a key is a {type(bad).__name__}"):
+            Key.of(part=bad)  # type: ignore[arg-type]

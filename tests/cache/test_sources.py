@@ -276,3 +276,18 @@ def test_a_hundred_thousand_records(tmp_path: Path) -> None:
     for number in (0, 1, 500, 99_999):
         assert other.lookup(f"{number}", state(number)) == (number.to_bytes(16, "little"), "")
         assert other.lookup(f"{number}", state(number + 1)) is None
+
+
+def test_an_index_does_not_read_what_it_wrote_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two, reads, real = index(tmp_path), index(tmp_path), [], Folder.read
+    monkeypatch.setattr(Folder, "read", lambda folder, name, *more: (reads.append(name), real(folder, name, *more))[1])
+    for number in range(5):
+        one.record(f"{number}", state(number), CONTENT)
+        assert one.lookup("absent", state(1)) is None
+    assert reads == []
+    assert two.lookup("3", state(3)) == (CONTENT, "")
+    assert len(reads) == 1
+    child = os.fork()
+    if not child:
+        os._exit(0 if one.lookup("2", state(2)) and one.lookup("absent", state(1)) is None else 1)
+    assert os.waitpid(child, 0)[1] == 0

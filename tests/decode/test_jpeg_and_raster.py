@@ -306,3 +306,21 @@ def test_policies_that_cannot_be():
     for wrong in ({"channels": 2}, {"depth": 12}, {"reduce": (0, 5)}, {"processing": "x"}):
         with pytest.raises(ConfigError, match=r"allowed|at least"):
             DecodePolicy(**wrong)
+
+
+def test_a_header_that_is_remembered_is_that_of_the_bytes_asked_about():
+    """Two files in turn, in two threads; and equal bytes that are another object."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from dali_pipes.decode import jpegheader
+
+    files = [make.jpeg(np.zeros((8 + i, 20, 3), np.uint8)) for i in range(2)]
+
+    def heights(_):
+        asked = [*files, files[1], files[1], bytes(bytearray(files[0])), memoryview(files[1]), files[0]]
+        return [jpegheader.read_jpeg_header(data).height for data in asked]
+
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(heights, range(20))) == [[8, 9, 9, 9, 8, 9, 8]] * 20
+    for data in files:
+        assert jpegheader.read_jpeg_header(data) == jpegheader._read(data)
