@@ -43,6 +43,8 @@ class Batch:
         target: the manifest's targets, by name: float32[N], NaN where a sample lacks one.
         mask: uint8[N, H, W], class numbers, where the manifest has a column `mask`: moved as the image is, by nearest
             neighbours. With K views [N, K, H, W].
+        present: bool[N, V], of studies (`Manifest.studies`), whose image is [N, V, C, H, W]: False where a study has no
+            image, and 0 stands for it.
     """
 
     image: torch.Tensor
@@ -54,6 +56,7 @@ class Batch:
     digest: list[bytes] | None = None
     target: dict[str, torch.Tensor] | None = None
     mask: torch.Tensor | None = None
+    present: torch.Tensor | None = None
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         return iter((self.image, self.label))

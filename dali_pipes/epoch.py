@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from dali_pipes.backends import Backend, Keeper, Named
 from dali_pipes.batch import Batch
-from dali_pipes.draws import Draws, draw
+from dali_pipes.draws import Draws, draw, repeated
 from dali_pipes.errors import BackendError, DecodeError
 from dali_pipes.fetch import Encoded, Failure, Fetcher, Item, Pixels, ready, stand_in
 from dali_pipes.made import digests
@@ -25,11 +25,13 @@ from dali_pipes.notices import Notices
 from dali_pipes.plans import Plans
 from dali_pipes.prefetch import lookahead
 from dali_pipes.recipe import Recipe
+from dali_pipes.studies import Studies
+from dali_pipes.study_fetch import Study, outputs_of
 
 log = logging.getLogger(__name__)
 
 Samples = npt.NDArray[np.int64]
-Good = list[tuple[int, Pixels | Encoded | Named, bool]]
+Good = list[tuple[int, Pixels | Encoded | Named | Study, bool]]
 """(sample, item, whether it is no repetition): what a batch will hold."""
 
 ON_ERROR = ("raise", "skip", "substitute")
@@ -188,9 +190,9 @@ class Epoch:
         names = [self.manifest.ids[i] for i in index.tolist()]
         matrix, digest = self._matrix(index), self._digest(index)
         target = {name: torch.from_numpy(values[index]) for name, values in self.manifest.targets.items()} or None
-        batch = Batch(
-            image, label, torch.from_numpy(index), names, valid, matrix, digest, target, self._mask(index, held)
-        )
+        mask = self._mask(index, held)
+        present = torch.from_numpy(self.manifest.present[index]) if isinstance(self.manifest, Studies) else None
+        batch = Batch(image, label, torch.from_numpy(index), names, valid, matrix, digest, target, mask, present)
         there: Batch = tree_map_only(torch.Tensor, self._beside, batch)  # all of its tensors on one device
         return there
 
@@ -205,23 +207,31 @@ class Epoch:
         if not good:
             return None
         samples = np.array([sample for sample, _, _ in good], np.int64)
-        views = self.recipe.views
-        items = [(sample, item) for sample, item, _ in good]
+        items = [
+            (sample, item) if not isinstance(every, Study) else (-1, item)
+            for sample, every, _ in good
+            for item in (every.images if isinstance(every, Study) else (every,) * self.recipe.views)
+        ]
         if self._keeper is not None:
             items = [(sample, Named(sample, item) if isinstance(item, np.ndarray) else item) for sample, item in items]
-        image = self.backend.run([item for _, item in items for _ in range(views)], self._draws(samples))
-        return image if views == 1 else image.unflatten(0, (len(good), views))
+        return self._stacked(self.backend.run([item for _, item in items], self._draws(samples)), len(good))
+
+    def _stacked(self, values: torch.Tensor, count: int) -> torch.Tensor:
+        """One row for each sample: [N, K, ...] of views, [N, V, ...] of studies."""
+        plain = self.recipe.views == 1 and not isinstance(self.manifest, Studies)
+        return values if plain else values.unflatten(0, (count, outputs_of(self.manifest, self.recipe)))
 
     def _draws(self, samples: Samples) -> Draws:
         drawn = draw(self.recipe.augment, self.seed, self.number, samples, self.recipe.views)
         source = self.fetcher.extents(samples)
+        if isinstance(self.manifest, Studies):  # all images of a study are changed alike
+            return replace(repeated(drawn, self.manifest.members.shape[1]), source=source)
         return drawn if source is None else replace(drawn, source=source.repeat(self.recipe.views, axis=0))
 
     def _matrix(self, samples: Samples) -> torch.Tensor | None:
         if not self.matrix:
             return None
-        found = torch.from_numpy(Plans(self.recipe, self._draws(samples)).matrix)
-        return found if self.recipe.views == 1 else found.unflatten(0, (len(samples), self.recipe.views))
+        return self._stacked(torch.from_numpy(Plans(self.recipe, self._draws(samples)).matrix), len(samples))
 
     def _with_masks(
         self,
@@ -255,7 +265,7 @@ class Epoch:
         views = self.recipe.views
         bases = [held[sample] for sample in samples.tolist() for _ in range(views)]
         done = torch.from_numpy(self.masks.finish(bases, Plans(self.recipe, self._draws(samples)).placed))
-        return done if views == 1 else done.unflatten(0, (len(samples), views))
+        return self._stacked(done, len(samples))
 
     def _decoded(self, place: int, item: Item | Named) -> Item | Named:
         sample = int(self.order[place % len(self.order)])

@@ -23,7 +23,7 @@ from dali_pipes.cores import workers_of
 from dali_pipes.draws import seeded
 from dali_pipes.epoch import ON_ERROR, Epoch, Losses, take_over
 from dali_pipes.errors import BackendError, ConfigError
-from dali_pipes.fetch import Failure, Fetcher, ready
+from dali_pipes.fetch import Failure, ready
 from dali_pipes.manifest import Manifest
 from dali_pipes.notices import Notices
 from dali_pipes.order import Order, Ordering
@@ -31,6 +31,7 @@ from dali_pipes.prefetch import Prefetch, lookahead
 from dali_pipes.ranks import place_of
 from dali_pipes.recipe import Recipe
 from dali_pipes.standing import Standing, Turn
+from dali_pipes.study_fetch import fetcher_of, outputs_of
 
 
 class Loader:
@@ -141,7 +142,7 @@ class Loader:
         self._standing = Standing()
         self._notices = Notices()
         self._process = os.getpid()
-        # A thread has a current device of its own, so that of the thread that makes the loader is noted here.
+        # A thread has a current device of its own; that of the thread that makes the loader is meant.
         self._device_id = torch.cuda.current_device() if self.backend == "dali-gpu" else None
         if whole("gpu_bytes", gpu_bytes, 0) and self.backend != "dali-gpu":
             self._notices.add(f"gpu_bytes is not used: the backend is {self.backend!r}.")
@@ -154,7 +155,7 @@ class Loader:
             raise ConfigError(
                 f"Loader: cache_options or decode_options has a name that is not known: {error}."
             ) from error
-        self._fetcher = Fetcher(
+        self._fetcher = fetcher_of(
             manifest,
             recipe,
             self._store,
@@ -170,7 +171,7 @@ class Loader:
         self._backends = backends.Pool(
             self.backend,
             recipe,
-            batch_size=self.batch_size * recipe.views,
+            batch_size=self.batch_size * outputs_of(manifest, recipe),
             threads=self._workers,
             decode=self._decode,
             device_id=self._device_id,
@@ -320,7 +321,7 @@ class Loader:
 
     def is_cached(self, sample: int) -> bool:
         """Whether the cache holds a sample's base image; decodes nothing, but reads a file that the cache never saw."""
-        return self._fetcher.is_cached(sample)
+        return bool(self._fetcher.is_cached(sample))
 
     def stats(self) -> dict[str, Any]:
         """Counters since the loader was made.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,9 @@ from dali_pipes.rows import Reading, Table, check
 from dali_pipes.sources import Source, Sources
 from dali_pipes.splits import assign, check_fractions, leaks
 from dali_pipes.urls import Root, title
+
+if TYPE_CHECKING:
+    from dali_pipes.studies import Studies
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,34 @@ class Manifest(Sources, Sequence[Sample]):
         if not chosen.any():
             raise ConfigError(f"split {name!r}: no such split; the manifest has {sorted(self.splits.codes()[0])}.")
         return self.subset(chosen)
+
+    def studies(
+        self,
+        by: str = "group",
+        *,
+        view: str | None = None,
+        views: Sequence[str] | None = None,
+        position: str | None = None,
+        label: str = "same",
+    ) -> Studies:
+        """Return studies as samples: `batch.image` is [N, V, C, H, W] then, and `batch.present` tells what is there.
+
+        All images of a study are moved and changed by the same draws.
+
+        Args:
+            by: the column whose value the images of a study share.
+            view: a column that names the views, such as "L-CC"; a study lacks those that it has no image of.
+            views: the views, in the order of the places; by default all that occur, sorted.
+            position: instead, a column of numbers ("frame" for those of frames) by which a series is sorted.
+            label: "same": the images of a study must agree in label and targets; "max": the largest counts.
+
+        Raises:
+            ManifestError: a view or slice that is there twice, a slice that is missing, or labels that disagree, named.
+            ConfigError: no such column, or arguments that do not go together.
+        """
+        from dali_pipes.studies import studies_of
+
+        return studies_of(self, by, view, views, position, label)
 
     def class_counts(self) -> dict[str | int, int]:
         """Return how many samples each class has: by name where classes have names, else by number.

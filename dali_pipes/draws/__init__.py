@@ -6,7 +6,7 @@ draw        the numbers of a batch
 """
 
 from dali_pipes.draws.augment import Augment
-from dali_pipes.draws.draw import Draws, draw
+from dali_pipes.draws.draw import Draws, draw, repeated
 from dali_pipes.draws.numbers import random_bits, seeded, uniform
 
-__all__ = ["Augment", "Draws", "draw", "random_bits", "seeded", "uniform"]
+__all__ = ["Augment", "Draws", "draw", "random_bits", "repeated", "seeded", "uniform"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -87,6 +87,13 @@ class Draws:
     erase_y: Floats | None = None
     erase_x: Floats | None = None
     source: Longs | None = None
+
+
+def repeated(draws: Draws, times: int) -> Draws:
+    """Return the draws with those of each output repeated, next to each other."""
+    found: dict[str, Any] = {each.name: getattr(draws, each.name) for each in fields(draws)}
+    found = {name: None if values is None else values.repeat(times, axis=0) for name, values in found.items()}
+    return Draws(**found)
 
 
 class _Numbers:

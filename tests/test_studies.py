@@ -1,0 +1,175 @@
+"""Studies: several images as one sample, and what is wrong with a study said by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from archives import CPU_BACKENDS, pictures, write_csv
+
+import dali_pipes as dp
+from dali_pipes.studies import Studies
+
+VIEWS = ("L-CC", "L-MLO", "R-CC", "R-MLO")
+
+
+def write(folder: Path, rows: list[tuple[Any, ...]], header: tuple[str, ...]) -> dp.Manifest:
+    files = pictures(len(rows), seed=3)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return dp.Manifest.from_csv(write_csv(folder / "all.csv", zip(files, *zip(*rows)), ("path", *header)))
+
+
+def patients(folder: Path) -> dp.Manifest:
+    """Three: of four views, of three, of one; rows out of order."""
+    rows = [("p1", view, 1) for view in reversed(VIEWS)] + [("p2", view, 0) for view in VIEWS[1:]] + [("p3", "R-CC", 1)]
+    return write(folder, rows, ("group", "view", "label"))
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> dp.Manifest:
+    return patients(tmp_path)
+
+
+def test_views_have_their_places(manifest: dp.Manifest) -> None:
+    studies = manifest.studies(by="group", view="view")
+    assert isinstance(studies, Studies)
+    assert studies.views == VIEWS
+    assert list(studies.ids) == ["p1", "p2", "p3"]
+    assert studies.labels.tolist() == [1, 0, 1]
+    assert studies.members.tolist() == [[3, 2, 1, 0], [-1, 4, 5, 6], [-1, -1, 7, -1]]
+    assert studies.present.tolist() == (studies.members >= 0).tolist()
+    some = manifest.subset([0, 4]).studies(view="view", views=["R-MLO", "L-MLO"])
+    assert some.members.tolist() == [[0, -1], [-1, 1]]
+    assert studies.subset([2, 0]).members.tolist() == [[-1, -1, 7, -1], [3, 2, 1, 0]]
+    assert studies.digest() != manifest.digest()
+    assert studies.digest() != manifest.studies(view="view", views=VIEWS[::-1]).digest()
+
+
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+@pytest.mark.parametrize("mode", ["none", "memory", "pinned"])
+def test_batches_of_studies(manifest: dp.Manifest, tmp_path: Path, mode: str, backend: str) -> None:
+    """Each image is what the loader of images gives, with the draws of its study; cold and warm."""
+    augment = dp.Augment(0.5, 0.5, resized_crop=(0.3, 1))
+    recipe = dp.Recipe((10, 12), base_size=24, augment=augment, mean=0.5, std=0.2)
+    studies = manifest.studies(view="view")
+    given: dict[str, Any] = {"batch_size": 2, "backend": backend, "cache_mode": mode, "seed": 4, "matrix": True}
+    given["cache_dir"] = tmp_path / "cache" if mode == "pinned" else None
+    with dp.Loader(studies, recipe, **given) as loader:
+        for _ in range(2):
+            loader.set_epoch(1)
+            batches = list(loader)
+            image, present = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("image", "present"))
+            assert image.shape == (3, 4, 3, 10, 12)
+            assert batches[0].matrix is not None
+            assert batches[0].matrix.shape == (2, 4, 2, 3)
+            assert torch.equal(present, torch.from_numpy(studies.present))
+            assert [name for batch in batches for name in batch.id] == ["p1", "p2", "p3"]
+            nothing = image[2, 0]
+            assert (nothing == nothing.flatten()[0]).all()
+        if mode != "none":
+            assert loader.stats()["decoded"] == 8
+    plain = dp.Recipe((10, 12), base_size=24, mean=0.5, std=0.2)
+    with dp.Loader(manifest, plain, batch_size=8) as flat, dp.Loader(studies, plain, batch_size=3) as still:
+        (images,), (together,) = list(flat), list(still)
+        for study, row in enumerate(studies.members.tolist()):
+            for place, member in enumerate(row):
+                if member >= 0:
+                    assert torch.equal(together.image[study, place], images.image[member])
+
+
+def test_images_of_a_study_are_changed_alike(tmp_path: Path) -> None:
+    """A series stays a volume: the same flips, and the same crops of slices of one size."""
+    files = [np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)] * 3
+    from make_images import raster
+
+    for i, pixels in enumerate(files):
+        (tmp_path / f"{i}.png").write_bytes(raster(pixels, "PNG"))
+    rows = [(f"{i}.png", "s", i * 2.5) for i in (2, 0, 1)]
+    manifest = dp.Manifest.from_csv(write_csv(tmp_path / "all.csv", rows, ("path", "group", "z")))
+    recipe = dp.Recipe(16, augment=dp.Augment(0.5, resized_crop=(0.2, 0.5), noise=0.2))
+    with dp.Loader(manifest.studies(position="z"), recipe, batch_size=1) as loader:
+        for _ in range(3):
+            for batch in loader:
+                assert torch.equal(batch.image[0, 0], batch.image[0, 1])
+                assert torch.equal(batch.image[0, 0], batch.image[0, 2])
+
+
+def test_series_are_sorted_by_position(tmp_path: Path) -> None:
+    rows = [("a", 5.0), ("b", 1), ("a", 0), ("a", 2.5), ("b", -1)]
+    series = write(tmp_path, rows, ("group", "z")).studies(position="z")
+    assert series.members.tolist() == [[2, 3, 0], [4, 1, -1]]
+    assert series.present.tolist() == [[True] * 3, [True, True, False]]
+
+
+def test_missing_and_doubled_slices_are_named(tmp_path: Path) -> None:
+    rows = [("a", z) for z in (0, 2, 4, 10, 12)] + [("b", z) for z in (1, 2, 2, 3)] + [("c", z) for z in (0, 1, 2)]
+    with pytest.raises(dp.ManifestError) as caught:
+        write(tmp_path, rows, ("group", "z")).studies(position="z")
+    assert str(caught.value).splitlines() == [
+        "2 faults in the studies:",
+        "  series 'a': 2 missing after 4, where slices are 2 apart",
+        "  series 'b': a slice is there twice, at 2",
+    ]
+
+
+def test_doubled_and_unknown_views_are_named(tmp_path: Path) -> None:
+    rows = [("p", "L-CC"), ("p", "L-CC"), ("q", "spot")]
+    manifest = write(tmp_path, rows, ("group", "view"))
+    with pytest.raises(dp.ManifestError, match=r"study 'p': the view 'L-CC' is there twice\n.*'q': 'spot' is none of"):
+        manifest.studies(view="view", views=VIEWS)
+
+
+def test_labels_that_disagree(tmp_path: Path) -> None:
+    rows = [("p", "a", 0), ("p", "b", 1), ("q", "a", 0)]
+    manifest = write(tmp_path, rows, ("group", "view", "label"))
+    with pytest.raises(dp.ManifestError, match=r"1 studies have different values of label, the first of them 'p'"):
+        manifest.studies(view="view")
+    assert manifest.studies(view="view", label="max").labels.tolist() == [1, 0]
+
+
+def test_what_does_not_go_together(manifest: dp.Manifest, tmp_path: Path) -> None:
+    for given, words in (
+        ({}, "give view=, a column of names"),
+        ({"view": "view", "position": "frame"}, "give view="),
+        ({"position": "frame", "views": ["a"]}, "give view="),
+        ({"view": "laterality"}, "no column 'laterality'; it has 'group'"),
+        ({"view": "view", "label": "mean"}, "allowed are 'same' and 'max'"),
+    ):
+        with pytest.raises(dp.ConfigError, match=words):
+            manifest.studies(**given)  # type: ignore[arg-type]
+    with pytest.raises(dp.ManifestError, match="which are numbers"):
+        manifest.studies(position="view")
+    with pytest.raises(dp.ConfigError, match="studies go neither with masks"):
+        dp.Loader(manifest.studies(view="view"), dp.Recipe(8, views=2), batch_size=1)
+
+
+def test_a_bad_image_is_its_studys_failure(manifest: dp.Manifest) -> None:
+    (manifest.root / manifest.paths[5]).write_bytes(b"nothing")
+    studies = manifest.studies(view="view")
+    with dp.Loader(studies, dp.Recipe(8), batch_size=3, on_error="skip") as loader:
+        with pytest.warns(dp.DaliPipesWarning):
+            (batch,) = list(loader)
+        assert batch.id == ["p1", "p3"]
+    with dp.Loader(studies, dp.Recipe(8), batch_size=3) as loader, pytest.raises(dp.DecodeError, match="sample 5"):
+        list(loader)
+
+
+def test_resumes_on_another_backend(manifest: dp.Manifest) -> None:
+    studies = manifest.studies(view="view")
+    recipe = dp.Recipe(8, base_size=20, augment=dp.Augment.preset("photo"))
+    given: dict[str, Any] = {"batch_size": 1, "shuffle": True, "cache_mode": "memory"}
+    with dp.Loader(studies, recipe, backend="torch", **given) as whole:
+        batches, states = [], []
+        for batch in whole:
+            batches.append(batch)
+            states.append(whole.state_dict())
+    for done in (1, 2):
+        with dp.Loader(studies, recipe, backend="dali-cpu", **given) as rest:
+            rest.load_state_dict(states[done - 1])
+            for one, other in zip(rest, batches[done:], strict=True):
+                assert torch.equal(one.image, other.image)
+                assert one.id == other.id
