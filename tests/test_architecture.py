@@ -29,6 +29,7 @@ ALLOWED = {
     "dali_pipes.sources": {"errors", "urls", "columns", "labels", "rows", "tables", "listing", "hugging_face"},
     "dali_pipes.manifest": {
         *("errors", "columns", "labels", "rows", "privacy", "sources", "splits", "export", "concat", "urls"),
+        "studies",
     },
     "dali_pipes.export": {"errors", "tables", "manifest"},
     "dali_pipes.concat": {"errors", "columns", "rows", "manifest", "urls"},
@@ -234,7 +235,7 @@ def test_no_import_circles() -> None:
 
 
 PUT_OFF = (
-    {"dali_pipes.concat", "dali_pipes.manifest"},
+    {"dali_pipes.concat", "dali_pipes.manifest", "dali_pipes.studies"},
     {"dali_pipes.integrations.ray", "dali_pipes.warming"},
     {f"dali_pipes.{name}" for name in ("recipe", "served", "serving", "bases", "finish", "plans")},
 )
