@@ -1,6 +1,6 @@
 """How much damage each decoder notices: pictures with bytes lost, zeroed or cut off, as a table.
 
-    python tests/decode/damage.py [--pictures 500]
+    python tests/decode/damage.py [--pictures 500] [--only dcm.4]
 
 Each picture is encoded, then its coded data (never the headers before it, nor the end marker) loses 64 to 4,096 bytes:
 they become zeros, they are left out, or all from a place on is gone with the end marker kept. Counted are pictures
@@ -102,11 +102,21 @@ def _native(pixels: np.ndarray, coded: bytes) -> bytes:
     return make.write(make.describe([pixels], {"BitsStored": 12}), "explicit", coded, encapsulated=False)
 
 
+def _progressive(number: int) -> Format:
+    """DICOM with progressive JPEG of 8 bits; number: of its transfer syntax."""
+
+    def wrap(pixels: np.ndarray, coded: bytes) -> bytes:
+        file = make.dicom(pixels, "extended", frames=[coded])
+        return file.replace(b"1.2.840.10008.1.2.4.51", f"1.2.840.10008.1.2.4.{number}".encode(), 1)
+
+    return Format(_pil("JPEG", "L", progressive=True), wrap, begin=_scan)
+
+
 FORMATS: dict[str, Format] = {
     "JPEG baseline": Format(_pil("JPEG", quality=90), colour=True, begin=_scan),
     "JPEG baseline with restarts": Format(_pil("JPEG", restart_marker_blocks=4), colour=True, begin=_scan),
     "JPEG progressive": Format(_pil("JPEG", progressive=True), colour=True, begin=_scan),
-    "JPEG CMYK (Pillow)": Format(_pil("JPEG", "CMYK"), colour=True, begin=_scan),
+    "JPEG CMYK": Format(_pil("JPEG", "CMYK"), colour=True, begin=_scan),
     "PNG": Format(_pil("PNG"), colour=True, tail=16),
     "WebP": Format(_pil("WEBP"), colour=True, tail=0),
     "WebP lossless": Format(_pil("WEBP", lossless=True), colour=True, tail=0),
@@ -117,6 +127,8 @@ FORMATS: dict[str, Format] = {
     "dcm.4.50": _dicom("baseline", 8),
     "dcm.4.51, 8 bits": _dicom("extended", 8),
     "dcm.4.51, 12 bits": _dicom("extended"),
+    "dcm.4.53, progressive": _progressive(53),
+    "dcm.4.55, progressive": _progressive(55),
     "dcm.4.57": _dicom("lossless57", 16),
     "dcm.4.70": _dicom("lossless"),
     "dcm.4.80": _dicom("jls"),
@@ -181,11 +193,11 @@ def warns(stream: bytes) -> bool:
     return False
 
 
-def rows(pictures: int) -> Iterator[str]:
-    """The table, line by line."""
+def rows(pictures: int, only: str = "") -> Iterator[str]:
+    """The table, line by line; only: of formats whose name begins so."""
     yield "| Format | Decoder | Noticed | zeroed | left out | cut off | libjpeg warns |"
     yield "|---|---|---|---|---|---|---|"
-    for name, form in FORMATS.items():
+    for name, form in ((name, form) for name, form in FORMATS.items() if name.startswith(only)):
         counts = measure(form, pictures)
         sample = picture(np.random.default_rng(0), form.bits, form.colour)
         file = form.wrap(sample, form.encode(sample))
@@ -200,7 +212,9 @@ def main() -> None:
     """Print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=500)
-    for line in rows(parser.parse_args().pictures):
+    parser.add_argument("--only", default="", help="formats whose name begins so")
+    options = parser.parse_args()
+    for line in rows(options.pictures, options.only):
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 

@@ -17,11 +17,12 @@ from dali_pipes.errors import DecodeError, TruncatedError
 LEAST = {  # of damaged pictures, the share that each decoder must notice
     **dict.fromkeys(damage.FORMATS, 1.0),
     **dict.fromkeys(("JPEG baseline", "JPEG progressive", "dcm.4.50", "dcm.4.51, 8 bits", "dcm.4.51, 12 bits"), 0.85),
+    **dict.fromkeys(("dcm.4.53, progressive", "dcm.4.55, progressive"), 0.85),
     **dict.fromkeys(("dcm.4.57", "dcm.4.70"), 0.95),
     **dict.fromkeys(("WebP", "WebP lossless", "TIFF, deflate"), 0.6),  # zeros in them decode to something
     **dict.fromkeys(("dcm.4.90", "dcm.4.91", "dcm.201", "dcm.8.1"), 0.6),
     **dict.fromkeys(("dcm.1 native", "dcm.1.98"), 0.6),  # nothing but missing bytes can be noticed
-    **dict.fromkeys(("JPEG CMYK (Pillow)", "JPEG baseline with restarts", "GIF", "TIFF, LZW"), 0.9),
+    **dict.fromkeys(("JPEG CMYK", "JPEG baseline with restarts", "GIF", "TIFF, LZW"), 0.9),
 }
 ENDED = b"\xff\xd9"
 PIXELS = np.clip(np.random.default_rng(1).normal(1000, 300, (90, 80)), 0, 4095).astype(np.uint16)
@@ -149,3 +150,13 @@ def test_what_libjpeg_warns_of_in_a_lossless_frame_the_amount_tells_too(seed, ch
             return
         with pytest.raises(DecodeError):
             read(file_of("lossless", bytes(frame)))
+
+
+def test_a_png_whose_data_fails_its_checksum_is_damaged():
+    data = bytearray(
+        make.raster(np.tile(SHALLOW, (2, 2)), "PNG", compress_level=0)
+    )  # stored: zlib sees nothing
+    at = data.index(b"IDAT") + 1000
+    data[at : at + 64] = bytes(64)
+    with pytest.raises(DecodeError, match="the checksum of its data at byte"):
+        read(bytes(data))

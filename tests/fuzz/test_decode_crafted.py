@@ -2,6 +2,8 @@
 once and cheaply.
 """
 
+import contextlib
+import re
 import struct
 import time
 import tracemalloc
@@ -10,9 +12,10 @@ import make_images as make
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 from rules_of_files import element, file_of, header
 
-from dali_pipes.decode import DecodePolicy, Limits, VOIWindow, decode, dicom_frames, identify
+from dali_pipes.decode import DecodePolicy, Limits, VOIWindow, decode, describe, dicom_frames, identify
 from dali_pipes.errors import DecodeError
 
 PIXELS = np.arange(64, dtype=np.uint8).reshape(8, 8)
@@ -175,6 +178,23 @@ def test_crafted_files(name, tmp_path):
     path = tmp_path / "listed"
     path.write_bytes(data)
     assert dicom_frames(path) >= 0
+
+
+@pytest.mark.parametrize("vr", [b"OB", b"UN", b"SQ", b"US", b"DS", b"CS", b"FD", b"ZZ", b"!!"])
+def test_describe_names_what_is_wrong_with_a_value_of_another_kind(vr):
+    """`inspect` shows what this raises: nothing but errors of ours."""
+    table = make.lut(0, range(256))
+    whole = make.dicom(
+        PIXELS, WindowCenter=40, WindowWidth=400, RescaleSlope=2, PixelPaddingValue=3, PresentationLUTShape="IDENTITY",
+        ModalityLUTSequence=Sequence([table]), VOILUTSequence=Sequence([table]),
+        PerFrameFunctionalGroupsSequence=Sequence([Dataset()]),
+    )  # fmt: skip
+    places = [found.start() for found in re.finditer(rb"US|SS|CS|DS|SQ|OW", whole[132:])]
+    assert len(places) >= 20
+    for at in places:
+        data = whole[: 132 + at] + vr + whole[134 + at :]
+        with contextlib.suppress(DecodeError):
+            describe(data, 0, DecodePolicy(window=VOIWindow()))
 
 
 def test_a_bomb_after_the_pixels_is_not_inflated():
