@@ -153,9 +153,7 @@ def test_what_libjpeg_warns_of_in_a_lossless_frame_the_amount_tells_too(seed, ch
 
 
 def test_a_png_whose_data_fails_its_checksum_is_damaged():
-    data = bytearray(
-        make.raster(np.tile(SHALLOW, (2, 2)), "PNG", compress_level=0)
-    )  # stored: zlib sees nothing
+    data = bytearray(make.raster(np.tile(SHALLOW, (2, 2)), "PNG", compress_level=0))  # stored: zlib sees nothing
     at = data.index(b"IDAT") + 1000
     data[at : at + 64] = bytes(64)
     with pytest.raises(DecodeError, match="the checksum of its data at byte"):
