@@ -13,7 +13,6 @@ Names are imported when they are first used (PEP 562), so that the list of modes
 """
 
 import importlib as _importlib
-import logging as _logging
 from typing import TYPE_CHECKING
 from typing import Any as _Any
 
@@ -56,8 +55,6 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = sorted([*_HOME_OF, "DISK_MODES", "MODES", "PERSISTENT_MODES", "upkeep"])  # noqa: PLE0605
-
-_logging.getLogger(__name__).addHandler(_logging.NullHandler())
 
 
 def __getattr__(name: str) -> _Any:

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dali_pipes import cache
+from dali_pipes.admission import Admission
 from dali_pipes.arithmetic import ARITHMETIC_VERSION
 from dali_pipes.bases import base_of
 from dali_pipes.bookkeeping import Bookkeeping, Failure
@@ -139,6 +140,9 @@ class Fetcher:
         if extents or recipe.needs_source or recipe.base_size is not None:
             self._extents = Extents(len(manifest), self._store, self._secret, self._ledger, self._policy)
         self._flight = cache.SingleFlight(self._store)
+        size = recipe.channels * recipe.base[0] * recipe.base[1] * recipe.depth // 8
+        notes = ATTRIBUTES_KEPT if recipe.depth == 16 else 0
+        self._kept = Admission(len(manifest), self._store, self._flight, size, notes, self.notices)
         self._keys: dict[int, cache.Key] = {}
         self._made = np.zeros((len(manifest), 32), np.uint8)  # pages of it exist when they are written
         self._attributes: dict[int, str] = {}
@@ -288,7 +292,8 @@ class Fetcher:
             self._books.tell(sample, decoded)
             if self._recipe.depth == 16:
                 made.append(json.dumps(decoded.attributes))
-                self._store.put(note, np.frombuffer(made[0].encode(), np.uint8))  # before the image that needs them
+                if self._kept.takes(sample):  # before the image that needs them
+                    self._store.put(note, np.frombuffer(made[0].encode(), np.uint8))
             if self._extents is not None and self._policy.reduce is None:  # else it is smaller than its source
                 self._extents.keep(sample, decoded.pixels.shape[:2], parts)
             if self._ledger is not None:
@@ -297,7 +302,7 @@ class Fetcher:
                     self._ledger.note(note, parts)
             return self._base_image(decoded, kind)
 
-        image, computed = self._flight.get_or_put(key, compute)
+        image, computed = self._kept.get_or_compute(sample, key, compute)
         if self._recipe.depth == 16 and not made:
             attributes = self._store.get(note)
             if attributes is None:  # evicted or damaged, while the image stayed

@@ -229,10 +229,10 @@ class Loader:
         for earlier in [run for run in self._runs if run.stopped]:
             earlier.close()  # its backend is free then
         losses = Losses(self._notices, self._max_failures, shares.size())
+        begun = self._accounts.begin()
         run = Prefetch(lambda: self._produce(turn, shares, losses), self._ahead)
         self._runs.add(run)
         waited, delivered = 0.0, 0
-        begun = self._accounts.begin()
         try:
             for steps, (batch, made) in enumerate(run, 1):
                 position = shares.after(turn.start, steps)

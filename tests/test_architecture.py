@@ -51,7 +51,9 @@ ALLOWED = {
     "dali_pipes.bookkeeping": {"errors", "decode", "notices"},
     "dali_pipes.plans": {"errors", "recipe", "draws", "arithmetic"},
     "dali_pipes.extents": {"errors", "decode", "cache"},
+    "dali_pipes.admission": {"cache", "draws", "notices"},
     "dali_pipes.fetch": {
+        "admission",
         *("extents", "errors", "notices", "manifest", "recipe", "decode", "arithmetic", "cache", "bookkeeping"),
         *("source_file", "remote", "bases"),
     },

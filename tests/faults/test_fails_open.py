@@ -108,9 +108,10 @@ def test_cold_and_warm(mode: str, recipe: dp.Recipe, manifest: dp.Manifest, tmp_
 def test_a_budget_of_a_few_entries(mode: str, manifest: dp.Manifest, expected: torch.Tensor, tmp_path: Path) -> None:
     budget = 40_000 if mode == "pinned" else 4 * 8192
     options = {"disk_bytes": budget, "memory_bytes": 3000}
-    got, counts = epochs(manifest, cache_mode=mode, cache_dir=tmp_path, cache_options=options)
+    with pytest.warns(dp.DaliPipesWarning, match="room for about"):
+        got, counts = epochs(manifest, cache_mode=mode, cache_dir=tmp_path, cache_options=options)
     assert torch.equal(got, expected)
-    assert counts["cache"]["evicted"] > 0
+    assert counts["hits"] > 0
     files = [path.stat() for path in (tmp_path / ("npy" if mode == "tiered" else mode)).rglob("*") if path.is_file()]
     assert sum(status.st_size for status in files) <= budget + 8192, "two entries more where two are put at once"
 
