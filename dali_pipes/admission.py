@@ -16,7 +16,9 @@ import numpy.typing as npt
 
 from dali_pipes import cache
 from dali_pipes.cache.budget import charge
+from dali_pipes.cache.memory import MemoryStore
 from dali_pipes.cache.segment import DATA, capacity
+from dali_pipes.cache.tiered import TieredStore
 from dali_pipes.draws import random_bits
 from dali_pipes.notices import Notices
 
@@ -51,7 +53,7 @@ class Admission:
         notices: Notices,
     ) -> None:
         self._count, self._whole, self._flight, self._notices = count, store, flight, notices
-        self._store: Any = getattr(store, "disk", store)
+        self._store = store.disk if isinstance(store, TieredStore) else store
         self._room, self._cost = _room(self._store, entry_bytes, note_bytes)
         # PNG's entries are smaller than their pixels, nobody knows by how much: the first ones tell.
         self._measure = _MEASURED if self._store.mode == "disk" else 0
@@ -98,14 +100,13 @@ class Admission:
         )
 
 
-def _room(store: Any, entry_bytes: int, note_bytes: int) -> tuple[float | None, float]:
+def _room(store: cache.Store, entry_bytes: int, note_bytes: int) -> tuple[float | None, float]:
     """Bytes that a store has for entries (None where there is no bound), and what a sample costs of them."""
-    options = getattr(store, "options", None)
-    if options is None or options.read_only or store.mode == "none":
+    if store.options.read_only or store.mode == "none":
         return None, 1
-    if store.mode == "memory" and hasattr(store, "budget"):
+    if isinstance(store, MemoryStore):
         return store.budget, entry_bytes + 256 + (note_bytes + 256 if note_bytes else 0)
-    budget = options.disk_bytes
+    budget = store.options.disk_bytes
     if budget is None:
         return None, 1
     if store.mode in ("pinned", "memory"):  # whole segments, the last of which may be another process's, half empty
