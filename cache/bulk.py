@@ -7,14 +7,14 @@ the file and checked in the memory that is handed out.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .errors import IntegrityError
 from .files import fill
-from .integrity import checksum, payload
+from .integrity import checksum, payload, storable
 from .key import Key
 from .packed import PackedStore
 from .segment import DATA, SLOT_BITS, Segment
@@ -43,8 +43,59 @@ def get_rows(store: Any, digests: Sequence[bytes]) -> list[Rows]:
 
 def put_rows(store: Any, digests: Sequence[bytes], rows: Array) -> None:
     """Put ``rows[i]`` under the i-th key, as ``store.put`` would."""
+    if isinstance(store, PackedStore):
+        _put_packed(store, digests, rows)
+        return
     for digest, row in zip(digests, rows):
         store.put(Key(digest), np.asarray(row))
+
+
+def _put_packed(store: PackedStore, digests: Sequence[bytes], rows: Array) -> None:
+    store._check_open()
+    if store._read_only or not digests:
+        return
+    rows = storable(rows)
+    try:
+        _put(store, digests, rows)
+    except (OSError, MemoryError, IntegrityError) as error:
+        store._failed("write", error)
+
+
+def _put(store: PackedStore, digests: Sequence[bytes], rows: Array) -> None:
+    secret = store.options.secret
+    shape = rows.shape[1:]
+    totals = [checksum(each, rows.dtype, shape, [payload(row)], secret) for each, row in zip(digests, _each(rows))]
+    fresh: dict[bytes, int] = {}
+    with store._lock:
+        store._refresh()
+        for at, digest in enumerate(digests):
+            if digest not in store._index:
+                fresh.setdefault(digest, at)
+    new = list(fresh.values())
+    _write(store, [digests[at] for at in new], rows if len(new) == len(rows) else rows[new], [totals[at] for at in new])
+    store.puts += len(new)
+    for at in sorted(set(range(len(digests))) - set(new)):  # there, or more than once among these
+        store._put(Key(digests[at]), rows[at, ...])
+        store.puts += 1
+
+
+def _write(store: PackedStore, digests: list[bytes], rows: Array, totals: list[bytes]) -> None:
+    """Writes entries that are not there yet, a segment's worth at a time."""
+    at, tries = 0, 0
+    while at < len(digests):
+        try:
+            segment, count = store._writer.write_rows(digests[at:], rows[at:], totals[at:])
+        except FileNotFoundError:  # our segment was evicted between two puts
+            tries += 1
+            if tries > 1:
+                raise
+            continue
+        store._use(segment)
+        at, tries = at + count, 0
+
+
+def _each(rows: Array) -> Iterator[Array]:
+    return (rows[at, ...] for at in range(len(rows)))
 
 
 def _stacked(entries: Iterable[tuple[int, Array | None]]) -> list[Rows]:
@@ -151,7 +202,10 @@ class _PackedReader:
             return True
         good = np.zeros(len(to), np.bool_)
         with part.segment.folder.open(part.segment.name) as fd:
-            size = os.fstat(fd).st_size
+            status = os.fstat(fd)
+            size = status.st_size
+            if (status.st_ino, size) != part.segment.identity:
+                return False  # another file has taken its place
             for row, (slot, place) in enumerate(zip(part.slots.tolist(), to.tolist())):
                 good[row] = self._check(part.segment, fd, size, slot, out[place, ...], self._digests[part.at[row]])
         return good

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from .base import Array
 from .files import Folder
@@ -66,40 +66,53 @@ class SegmentWriter:
 
         Raises FileNotFoundError if the segment was evicted between two puts: another try takes a new one.
         """
-        kind = (array.dtype.str, array.shape)
+        return self.write_rows([digest], array[None], [total])[0]
+
+    def write_rows(self, digests: Sequence[bytes], rows: Array, totals: Sequence[bytes]) -> tuple[Segment, int]:
+        """Put as many rows of a C-contiguous array as fit into one segment, by one write and one of their records.
+
+        Returns the segment and how many; at least one. Raises as ``write`` does.
+        """
+        kind = (rows.dtype.str, rows.shape[1:])
         with self._lock:
             self._leave_parent()
-            segment = self._open.get(kind) or self._make(array)
-            slot = segment.take()
+            segment = self._open.get(kind) or self._make(rows[0, ...])
+            slots = _take(segment, len(digests))
             if segment.is_full:
                 self._open.pop(kind, None)
         try:
-            self._folder.write_at(segment.name, DATA + slot * array.nbytes, payload(array))
+            self._folder.write_at(segment.name, DATA + slots[0] * segment.entry_bytes, payload(rows[: len(slots)]))
         except FileNotFoundError:
             with self._lock:
                 self._forget(segment.token)
             raise
         except OSError:
             with self._lock:
-                segment.give_back(slot)
+                for slot in slots:
+                    segment.give_back(slot)
                 self._open.setdefault(kind, segment)
             raise
         with self._lock:
-            self._publish(kind, segment, slot, digest, total)
-        return segment
+            self._publish(kind, segment, slots, digests, totals)
+        return segment, len(slots)
 
-    def _publish(self, kind: Kind, segment: Segment, slot: int, digest: bytes, total: bytes) -> None:
+    def _publish(
+        self, kind: Kind, segment: Segment, slots: range, digests: Sequence[bytes], totals: Sequence[bytes]
+    ) -> None:
         if segment.token not in self._slots.numbers:
             raise FileNotFoundError(f"{segment.name} was forgotten while it was written to")
+        entries = list(zip(slots, digests, totals))
+        records = [entry_record(segment.token, slot, digest, total) for slot, digest, total in entries]
         try:
-            self._folder.append(segment.token + ".idx", entry_record(segment.token, slot, digest, total))
+            self._folder.append(segment.token + ".idx", b"".join(records))
         except OSError:
             if self._open.get(kind) is segment:
                 del self._open[kind]  # its journal may end in part of a record: nothing more is appended to it
             raise
-        self._slots.publish(segment, slot, digest, total)
-        self._entries.wrote(segment.token)
-        segment.unpublished -= 1
+        for slot, digest, total in entries:
+            self._slots.publish(segment, slot, digest, total)
+            self._entries.wrote(segment.token)
+        segment.unpublished -= len(slots)
         if not segment.unpublished:
             self._seal(segment.token + ".idx")
 
@@ -169,6 +182,19 @@ class SegmentWriter:
     def _seal(self, journal: str) -> None:
         if journal:
             self._folder.append(journal, sealed_record(journal[:16]))
+
+
+def _take(segment: Segment, count: int) -> range:
+    """Consecutive slots to fill, at most ``count``."""
+    first = segment.take()
+    stop = first + 1
+    while stop - first < count and not segment.is_full:
+        slot = segment.take()
+        if slot != stop:  # one that was given back
+            segment.give_back(slot)
+            break
+        stop += 1
+    return range(first, stop)
 
 
 def evict(folder: Folder, budget: int, remove: Callable[[str], None], keep: str = "") -> None:

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dali_pipes.cache import DISK_MODES, Key, open_store
+from dali_pipes.cache import DISK_MODES, EntryError, Key, StoreIOError, open_store
 from dali_pipes.cache.bulk import Rows, get_rows, put_rows
+from dali_pipes.cache.files import Folder
 
 SHAPES = [(), (3,), (2, 0), (5,)]
 
@@ -146,3 +147,47 @@ def test_read_only_stores_take_nothing(tmp_path: Path) -> None:
     with open_store("pinned", tmp_path, read_only=True) as store:
         put_rows(store, [digest(1)], np.zeros((1, 4)))
         assert by_position(get_rows(store, [digest(0), digest(1)])).keys() == {0}
+
+
+def test_rows_fill_one_segment_after_the_other(tmp_path: Path) -> None:
+    """Eight to a segment here; given-back slots and duplicates in between."""
+    rows = np.arange(30.0 * 1000).reshape(30, 1000)
+    digests = [digest(each) for each in range(30)]
+    with open_store("pinned", tmp_path, disk_bytes=1 << 20) as store:
+        put_rows(store, digests[:3], rows[:3])
+        put_rows(store, [*digests, digests[2]], np.concatenate([rows, rows[2:3]]))
+        assert np.array_equal(get_rows(store, digests)[0].array, rows)
+        assert store.stats()["puts"] == 34
+        assert store.stats()["segments"] == 4
+        put_rows(store, digests[:1], rows[1:2])
+        assert np.array_equal(get_rows(store, digests[:1])[0].array, rows[1:2])
+    with open_store("pinned", tmp_path) as store:
+        assert len(store.keys()) == 30
+        assert np.array_equal(get_rows(store, digests[1:])[0].array, rows[1:])
+
+
+def test_a_write_that_fails_publishes_nothing_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digests, rows = [digest(each) for each in range(6)], np.arange(24.0).reshape(6, 4)
+    for broken in ("write_at", "append"):
+        with open_store("pinned", tmp_path / broken) as store:
+            put_rows(store, digests[:2], rows[:2])
+            with monkeypatch.context() as patch:
+
+                def refuse(*_: Any) -> None:
+                    raise OSError(28, "No space left on device")
+
+                patch.setattr(Folder, broken, refuse)
+                put_rows(store, digests, rows)
+                assert store.stats()["errors"] == 1
+            assert by_position(get_rows(store, digests)).keys() == {0, 1}
+            put_rows(store, digests, rows)
+            assert np.array_equal(get_rows(store, digests)[0].array, rows)
+    with open_store("pinned", tmp_path / "strict", strict=True) as store:
+        monkeypatch.setattr(Folder, "write_at", refuse)
+        with pytest.raises(StoreIOError):
+            put_rows(store, digests, rows)
+
+
+def test_rows_that_cannot_be_kept_are_refused(tmp_path: Path) -> None:
+    with open_store("pinned", tmp_path) as store, pytest.raises(EntryError):
+        put_rows(store, [digest(0)], np.array([["text"]]))

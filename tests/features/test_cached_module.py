@@ -490,3 +490,16 @@ def test_arguments_that_cannot_work(more: dict[str, Any], says: str, tmp_path: P
 def test_a_store_that_keeps_nothing(tmp_path: Path) -> None:
     with make(Counting(), None, "none") as cached:
         assert torch.equal(cached(rows("a", "a"), cache_ids=["a", "a"]), Counting()(rows("a", "a")))
+
+
+def test_outputs_of_another_type_under_one_name_are_not_cast(tmp_path: Path) -> None:
+    """Half of a batch was kept as float32 and the other half would be float64: the batch is the module's own."""
+    x = rows("a", "b")
+    with make(Returns(torch.clone), tmp_path, module_id="v1") as cached:
+        assert cached(x[:1], cache_ids=["a"]).dtype == torch.float32
+    with make(Returns(torch.double), tmp_path, module_id="v1") as cached:
+        with pytest.warns(dp.DaliPipesWarning, match="outputs of different structure"):
+            got = cached(x, cache_ids=["a", "b"])
+        assert got.dtype == torch.float64
+        assert torch.equal(got, x.double())
+        assert cached(x[1:], cache_ids=["b"]).dtype == torch.float64
