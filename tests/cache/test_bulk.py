@@ -59,7 +59,7 @@ def test_every_mode_gathers_what_it_gets(mode: str, verify: Any, tmp_path: Path)
         assert (fresh.stats()["hits"], fresh.stats()["misses"]) == (slow.stats()["hits"], slow.stats()["misses"])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=100)
 @given(data=st.data())
 def test_writing_and_reading_in_any_order(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Against a dictionary; several writers, deletions, replacements and duplicates."""
@@ -87,7 +87,7 @@ def test_writing_and_reading_in_any_order(data: st.DataObject, tmp_path_factory:
         for reader in stores:
             found = by_position(get_rows(reader, [digest(each) for each in asked]))
             told = {at: model[each] for at, each in enumerate(asked) if each in model}
-            if reader is store:
+            if reader is store and chosen:  # it has looked at the journals
                 assert {at: float(row[0]) for at, row in found.items()} == told
             else:  # what another replaced or deleted is known to this one when it next misses
                 assert found.keys() >= told.keys()

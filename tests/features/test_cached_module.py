@@ -497,7 +497,7 @@ def test_outputs_of_another_type_under_one_name_are_not_cast(tmp_path: Path) -> 
     x = rows("a", "b")
     with make(Returns(torch.clone), tmp_path, module_id="v1") as cached:
         assert cached(x[:1], cache_ids=["a"]).dtype == torch.float32
-    with make(Returns(torch.double), tmp_path, module_id="v1") as cached:
+    with make(Returns(lambda x: x.double()), tmp_path, module_id="v1") as cached:
         with pytest.warns(dp.DaliPipesWarning, match="outputs of different structure"):
             got = cached(x, cache_ids=["a", "b"])
         assert got.dtype == torch.float64
