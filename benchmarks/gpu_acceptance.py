@@ -20,9 +20,10 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from gpu.context import Context, NoGpu, StepFailed
-
 HERE = Path(__file__).resolve()
+sys.path.insert(0, str(HERE.parent.parent))  # a GPU host may have the project as a folder only
+
+from gpu.context import Context, NoGpu, StepFailed  # noqa: E402
 
 STEPS = {
     "facts": ("gpu.facts", 60),
