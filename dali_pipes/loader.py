@@ -265,8 +265,7 @@ class Loader:
         self._store.refresh()
         backend = self._backends.take()
         try:
-            if getattr(backend, "reads_in_place", False):
-                self._store.page_lock()  # what is cached so far is copied to the GPU from where it lies
+            backends.lock_pages(backend, self._store)
             for batch in self._work(backend, turn.epoch, turn.start, shares, losses):
                 yield batch, backend.mark()
         finally:

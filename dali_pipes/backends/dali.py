@@ -76,7 +76,7 @@ class DaliBackend:
         self._layout = Layout(recipe)
         self._pipeline: Any = None
         self._process = os.getpid()
-        with self._there():
+        with self.there():
             self._ring = None if self._stream is None else ring_of(recipe, self._stream, threads, gpu_bytes)
         self._ring_checked = False
         self.reads_in_place = self._ring is not None
@@ -90,12 +90,12 @@ class DaliBackend:
         """See `Backend.run`."""
         if os.getpid() != self._process:
             raise BackendError(f"{self.name}: a DALI pipeline cannot be used in a forked child; make the Loader there.")
-        with self._there():
+        with self.there():
             made = self._run(items, draws)
             with nullcontext() if self._stream is None else torch.cuda.stream(self._stream):
                 return self._layout.of(made)
 
-    def _there(self) -> AbstractContextManager[object]:
+    def there(self) -> AbstractContextManager[object]:
         """Makes the GPU the calling thread's own: whatever looks for a current device finds no other."""
         return nullcontext() if self._stream is None else torch.cuda.device(self._device_id)
 
@@ -179,7 +179,7 @@ class DaliBackend:
         """See `Backend.beside`."""
         if self._stream is None:
             return values
-        with self._there(), torch.cuda.stream(self._stream):
+        with self.there(), torch.cuda.stream(self._stream):
             # From page-locked memory: any other copy would wait for it, on the host.
             return values.pin_memory().to(torch.device("cuda", self._device_id), non_blocking=True)
 
@@ -187,7 +187,7 @@ class DaliBackend:
         """See `Backend.mark`."""
         if self._stream is None:
             return None
-        with self._there():
+        with self.there():
             event: torch.cuda.Event = self._stream.record_event()
             return event
 
@@ -196,7 +196,7 @@ class DaliBackend:
         if os.getpid() == self._process:
             self._graph.close()
             if self._ring is not None:
-                with self._there():
+                with self.there():
                     self._ring.close()
         elif self._pipeline is not None:
             # Its threads did not come along through the fork, and its destructor would wait for them for ever.

@@ -39,6 +39,7 @@ def gpu(compiled: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
     monkeypatch.setattr(backends, "resolve", lambda name, *_, **__: name)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "device", lambda number: nullcontext())
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
     monkeypatch.setattr(torch.cuda, "Stream", lambda number: SimpleNamespace())
     monkeypatch.setattr(dali, "ring_of", ring_of)
     monkeypatch.setattr(dali_check, "check_ring", lambda number: None)
