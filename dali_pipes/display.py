@@ -19,7 +19,7 @@ SIDE = 128
 escape = html.escape
 
 
-def sheet(images: torch.Tensor) -> Image.Image:
+def sheet(images: torch.Tensor, most: int = SHOWN) -> Image.Image:
     """Return the first images of a batch as one picture.
 
     Integers are shown as they are (16-bit ones by their upper 8 bits). Normalised values are spread over black to
@@ -27,9 +27,10 @@ def sheet(images: torch.Tensor) -> Image.Image:
     known here.
 
     Args:
-        images: [N, C, H, W] of any type, C 1 or 3, on any device.
+        images: [N, C, H, W] of any type, C 1 or 3, on any device; or [N, K, C, H, W], of views or studies.
+        most: how many are shown.
     """
-    shown = images[:SHOWN].detach().cpu()
+    shown = (images.flatten(0, 1) if images.dim() == 5 else images)[:most].detach().cpu()
     if shown.is_floating_point():
         shown = shown.float()
         finite = shown[torch.isfinite(shown)]

@@ -31,6 +31,15 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="compare the reduced JPEG 2000 decode at N pixels with the full one",
     )
+    parser.add_argument(
+        "--augment",
+        type=common.at_least(1),
+        metavar="N",
+        help="write to --out N draws of the file by --recipe, of one epoch after another",
+    )
+    parser.add_argument("--recipe", type=Path, help="the recipe of --augment, as TOML or JSON")
+    parser.add_argument("--mask", type=Path, help="with --augment: the file's mask, which is laid over it")
+    parser.add_argument("--seed", type=int, default=0, help="with --augment: the seed of the draws (default: 0)")
     common.add_decoders(parser)
     common.add_json(parser)
 
@@ -51,15 +60,33 @@ def run(args: argparse.Namespace) -> int:
     document["shape"] = list(shown.shape)
     if args.reduce is not None:
         document["reduced"] = _reduced(data, kind, args.frame, policy, shown, args.reduce)
-    if args.out is not None:
+    if args.augment is not None or args.recipe is not None or args.mask is not None:
+        document["draws"] = _draws(args)
+    elif args.out is not None:
         stored = decode(data, kind, args.frame, replace(policy, depth=16)).pixels
         args.out.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.hstack([_full_range(stored), _rgb(shown)])).save(args.out, "PNG")
+    if args.out is not None:
         document["picture"] = str(args.out)
     width = max(map(len, document))
     lines = [f"{name:{width}}  {v if isinstance(v, str) else json.dumps(v)}" for name, v in document.items()]
     common.show(args, document, "\n".join(lines))
     return common.GOOD
+
+
+def _draws(args: argparse.Namespace) -> int:
+    """Writes the contact sheet, and returns how many draws are on it."""
+    from dali_pipes.errors import ConfigError
+    from dali_pipes.recipe import Recipe
+    from dali_pipes.tools.draws_sheet import draws_of
+
+    if args.augment is None or args.recipe is None or args.out is None:
+        raise ConfigError("inspect --augment N needs --recipe FILE and --out PNG; --mask goes with them.")
+    recipe = Recipe.load(args.recipe)
+    picture = draws_of(args.file, recipe, args.augment, frame=args.frame, seed=args.seed, mask=args.mask)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(args.out, "PNG")
+    return int(args.augment)
 
 
 def _reduced(

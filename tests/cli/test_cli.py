@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from archives import coded, manifest_of, noise, pictures
 from make_images import dicom
 from PIL import Image
 
+import dali_pipes as dp
 from dali_pipes.cli import main
 
 
@@ -152,6 +154,35 @@ def test_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Image.open(tmp_path / "deep" / "x.png") as picture:
         assert picture.size[1] == 20
         assert picture.size[0] >= 60  # two, side by side
+
+
+def test_inspect_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Draws of one epoch after another, masks laid over them in colour."""
+    white, mask = np.full((60, 80), 255, np.uint8), np.zeros((60, 80), np.uint8)
+    mask[:, 40:] = 1
+    Image.fromarray(white).save(tmp_path / "image.png")
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    recipe = dp.Recipe(64, base_size=70, views=2, augment=dp.Augment(0.5, rotation=20), mean=0.5, std=0.2)
+    (tmp_path / "r.toml").write_text(recipe.to_toml())
+    out = tmp_path / "sheet.png"
+    given = ("--augment", 9, "--recipe", tmp_path / "r.toml", "--mask", tmp_path / "mask.png", "--out", out)
+    code, document = call(capsys, "inspect", tmp_path / "image.png", *given)
+    assert code == 0
+    assert document["draws"] == 9
+    pixels = np.asarray(Image.open(out)).reshape(3, 128, 3, 128, 3).transpose(0, 2, 1, 3, 4).reshape(9, 128, 128, 3)
+    assert len({tile.tobytes() for tile in pixels}) > 5
+    for tile in pixels:
+        red = (tile[..., 0] > tile[..., 1].astype(int) + 50).mean()
+        assert 0.05 < red < 0.25  # half of a tile of 64 in a place of 128
+
+
+@pytest.mark.parametrize("given", [("--augment", 4), ("--recipe", "r.toml"), ("--mask", "m.png", "--out", "x.png")])
+def test_inspect_draws_what_it_is_told_all_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], given: tuple[Any, ...]
+) -> None:
+    Image.fromarray(np.zeros((6, 8), np.uint8)).save(tmp_path / "image.png")
+    assert main(["inspect", str(tmp_path / "image.png"), *map(str, given)]) == 2
+    assert "needs --recipe FILE and --out PNG" in capsys.readouterr().err
 
 
 def test_inspect_writes_a_png_whatever_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
