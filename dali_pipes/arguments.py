@@ -8,6 +8,8 @@ from typing import Any
 
 from dali_pipes import cache
 from dali_pipes.errors import ConfigError
+from dali_pipes.manifest import Manifest
+from dali_pipes.recipe import Recipe
 
 
 def whole(name: str, value: Any, least: int | None = None) -> int:
@@ -24,6 +26,30 @@ def whole(name: str, value: Any, least: int | None = None) -> int:
         allowed = "a whole number" if least is None else f"a whole number of at least {least}"
         raise ConfigError(f"Loader: {name}={value!r}; give {allowed}.")
     return number
+
+
+def check_sources(manifest: Any, recipe: Any, what: str) -> None:
+    """Refuse what is no manifest or no recipe, with the way to get one.
+
+    Raises:
+        ConfigError: one of them is something else.
+    """
+    if not isinstance(manifest, Manifest):
+        raise ConfigError(f"{what}: {type(manifest).__name__} where a Manifest belongs; Manifest.from_csv reads one.")
+    check_recipe(recipe, what)
+
+
+def check_recipe(recipe: Any, what: str) -> None:
+    """Refuse what is no recipe, with the way to get one.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if not isinstance(recipe, Recipe):
+        size = recipe if isinstance(recipe, (int, tuple)) else 224
+        raise ConfigError(
+            f"{what}: {type(recipe).__name__} where a Recipe belongs; give one, such as Recipe(size={size})."
+        )
 
 
 def check_cache(mode: str, directory: str | os.PathLike[str] | None, what: str) -> None:

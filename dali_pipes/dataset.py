@@ -20,7 +20,7 @@ import torch
 from torch.utils.data import Dataset, get_worker_info
 
 from dali_pipes import cache
-from dali_pipes.arguments import check_cache
+from dali_pipes.arguments import check_cache, check_recipe
 from dali_pipes.cores import default_workers
 from dali_pipes.draws import Augment, draw, seeded
 from dali_pipes.epoch import SUBSTITUTE_TRIES
@@ -92,6 +92,7 @@ class ImageDataset(Dataset[Output]):
     ) -> None:
         if on_error not in ON_ERROR:
             raise ConfigError(f"ImageDataset(on_error={on_error!r}): allowed are {', '.join(map(repr, ON_ERROR))}.")
+        check_recipe(recipe, "ImageDataset")
         check_cache(cache_mode, cache_dir, "ImageDataset")
         self.rows: Sequence[Row] | None = None
         if isinstance(samples, Manifest):

@@ -17,7 +17,7 @@ import torch
 
 from dali_pipes import backends, cache, masks, sampling
 from dali_pipes.accounts import Accounts
-from dali_pipes.arguments import check_cache, failures_allowed, whole
+from dali_pipes.arguments import check_cache, check_sources, failures_allowed, whole
 from dali_pipes.batch import Batch
 from dali_pipes.cores import workers_of
 from dali_pipes.draws import seeded
@@ -28,13 +28,15 @@ from dali_pipes.manifest import Manifest
 from dali_pipes.notices import Notices
 from dali_pipes.order import Order, Ordering
 from dali_pipes.prefetch import Prefetch, lookahead
+from dali_pipes.progress import shown
 from dali_pipes.ranks import place_of
 from dali_pipes.recipe import Recipe
+from dali_pipes.spelling import NotPickled
 from dali_pipes.standing import Standing, Turn
 from dali_pipes.study_fetch import fetcher_of, outputs_of
 
 
-class Loader:
+class Loader(NotPickled):
     """Batches of a manifest's samples, decoded once, cached, and computed by the backend of choice.
 
     >>> loader = Loader(Manifest.from_csv("train.csv"), Recipe(size=32), batch_size=2, cache_mode="memory")
@@ -74,6 +76,7 @@ class Loader:
         batch_transform: called with every batch in the thread that iterates; what it returns is handed out. PyTorch's
             random numbers in it are a function of seed, epoch, batch and rank, and the same after resuming.
         prefetch: finished batches that may wait for the loop.
+        progress: show on stderr how far an epoch is and how long the rest takes.
         sandbox: decode every file in a child process with limits of time and memory, for files from strangers.
         gpu_bytes: memory of the GPU in which base images may stay, so that later epochs copy nothing; for "dali-gpu"
             and exact parity. What does not fit is copied anew.
@@ -111,16 +114,13 @@ class Loader:
         matrix: bool = False,
         batch_transform: Callable[[Batch], Any] | None = None,
         prefetch: int = 2,
+        progress: bool = False,
         sandbox: bool = False,
         gpu_bytes: int = 0,
         cache_options: dict[str, Any] | None = None,
         decode_options: dict[str, Any] | None = None,
     ) -> None:
-        if not isinstance(manifest, Manifest) or not isinstance(recipe, Recipe):
-            raise ConfigError(
-                f"Loader({type(manifest).__name__}, {type(recipe).__name__}): give a Manifest (Manifest.from_csv reads "
-                "one) and a Recipe."
-            )
+        check_sources(manifest, recipe, "Loader")
         if on_error not in ON_ERROR:
             raise ConfigError(f"Loader(on_error={on_error!r}): allowed are {', '.join(map(repr, ON_ERROR))}.")
         check_cache(cache_mode, cache_dir, "Loader")
@@ -131,7 +131,7 @@ class Loader:
         self._seed = whole("seed", seed)
         self._ordering = Ordering(order, shuffle, manifest, self._seed)
         self._drop_last, self._pad = bool(drop_last), bool(pad)
-        self._on_error, self._matrix = on_error, bool(matrix)
+        self._on_error, self._matrix, self._progress = on_error, bool(matrix), bool(progress)
         self._max_failures = failures_allowed(max_failures, on_error)
         numbers = (None if n is None else whole(name, n) for name, n in (("rank", rank), ("world_size", world_size)))
         self._place = partial(place_of, *numbers, distributed=bool(distributed))
@@ -207,7 +207,9 @@ class Loader:
         self._check_usable()
         shares = self._shares()
         shares.check()
-        return self._iterate(self._standing.next_turn(shares.steps), shares)
+        turn, steps = self._standing.next_turn(shares.steps), shares.steps()
+        done = steps - shares.steps(turn.start)
+        return shown(self._iterate(turn, shares), turn.epoch, done, steps, self._progress)
 
     def _order(self, shares: sampling.Shares, epoch: int) -> sampling.Samples:
         return self._ordering.samples(epoch, shares.world_size, shares.batch_size)

@@ -23,6 +23,10 @@ from dali_pipes.draws import Augment
 from dali_pipes.errors import ConfigError
 from dali_pipes.names import CHOICES
 from dali_pipes.served import Served
+from dali_pipes.spelling import Spelled
+
+LARGEST_STD = 10.0
+"""Deviations beyond it are meant in levels of 255: full scale is 1.0, and spreads of values are a fraction of it."""
 
 DEFAULT_WINDOW = PercentileWindow()
 
@@ -37,7 +41,7 @@ MOST_VIEWS = 64
 
 
 @dataclass(frozen=True)
-class Recipe(Served):
+class Recipe(Served, Spelled):
     """How files become tensors. Frozen and hashable; equal recipes give equal bits.
 
     Attributes:
@@ -131,6 +135,11 @@ class Recipe(Served):
             )
         if isinstance(self.mean, tuple) and max(self.mean) > 1:
             raise ConfigError(f"Recipe(mean={self.mean}): give means in units of full scale, at most 1 (123.7 / 255).")
+        if isinstance(self.std, tuple) and max(self.std) > LARGEST_STD:
+            meant = ", ".join(f"{value / 255:.3f}" for value in self.std)
+            raise ConfigError(
+                f"Recipe(std={self.std}): give deviations in units of full scale; of 255 they are {meant}."
+            )
         if isinstance(self.std, tuple) and min(self.std) <= 0:
             raise ConfigError(f"Recipe(std={self.std}): every std must be greater than 0.")
 
@@ -363,9 +372,6 @@ def _per_channel(name: str, values: Any, channels: int) -> tuple[float, ...] | N
 
 
 def _augment(plain: dict[str, Any]) -> Augment:
-    names = [f.name for f in fields(Augment)]
-    if unknown := plain.keys() - set(names):
-        raise ConfigError(f"recipe: augment has no field {sorted(unknown)[0]!r}; its fields are {', '.join(names)}.")
     return Augment(**plain)
 
 

@@ -314,7 +314,10 @@ def test_toml_that_is_no_recipe(text: str) -> None:
 
 
 def test_an_unknown_augmentation_is_answered_with_those_that_exist() -> None:
-    with pytest.raises(ConfigError, match=r"augment has no field 'rotate'; its fields are horizontal_flip, .*rotation"):
+    with pytest.raises(
+        ConfigError,
+        match=r"Augment has no 'rotate'\. Do you mean rotation\? Its fields are horizontal_flip, .*rotation",
+    ):
         dp.Recipe.from_toml("size = 5\n[augment]\nrotate = 10")
     with pytest.raises(ConfigError, match="expected a table of fields, found str"):
         dp.Recipe.from_json('{"size": 5, "augment": "flips"}')

@@ -38,7 +38,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         ("purge", _purge, "remove entries: all, or those of some samples; only says what it would do without --yes"),
     ):
         made = command(name, run_it, summary)
-        made.add_argument("directory", type=Path, help="the folder that was given as cache_dir")
+        _add_directory(made)
         if name == "verify":
             made.add_argument("--repair", action="store_true", help="set damaged entries aside and remove leftovers")
             _add_secret(made)
@@ -63,7 +63,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
     made = command("explain", _explain, "say why a file would be found in the cache or not, part by part")
     made.add_argument("file", type=Path, help="a source file")
-    made.add_argument("--cache-dir", type=Path, required=True, help="folder of the cache")
+    _add_directory(made)
     made.add_argument("--root", type=Path, help="folder that FILE is relative to (default: the current one)")
     made.add_argument("--frame", type=int, default=0, help="which frame (default: 0)")
     _add_secret(made)
@@ -72,7 +72,18 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command of the command."""
+    given = {path for path in (args.directory, args.cache_dir) if path is not None}
+    if len(given) != 1:
+        found = "none" if not given else " and ".join(sorted(map(str, given)))
+        raise ConfigError(f"cache {args.cache_command}: give one folder, as DIR or as --cache-dir DIR; found {found}.")
+    args.directory = args.cache_dir = given.pop()
     return int(args.run_it(args))
+
+
+def _add_directory(parser: argparse.ArgumentParser) -> None:
+    """The cache's folder, by place or by the name that it has on all other commands."""
+    parser.add_argument("directory", type=Path, nargs="?", help="the folder that was given as cache_dir")
+    parser.add_argument("--cache-dir", type=Path, metavar="DIR", help="the same by name")
 
 
 def _add_secret(parser: argparse.ArgumentParser) -> None:

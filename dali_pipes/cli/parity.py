@@ -88,6 +88,8 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         document["pictures"] = pictures(args.out, verdict, explanations)
         lines += [f"Wrote {path}" for path in document["pictures"]]
+        if not document["pictures"]:
+            lines.append(f"No sample differs, so there is no picture to write into {args.out}; --html writes a report.")
     if args.html:
         report = as_html(verdict, explanations, golden.facts(), manifest.describe)
         document["html"] = _write(args.html, report.encode())

@@ -8,12 +8,13 @@ from numbers import Integral, Real
 from typing import Any
 
 from dali_pipes.errors import ConfigError
+from dali_pipes.spelling import Spelled
 
 Pair = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Augment:
+class Augment(Spelled):
     """What varies at random from epoch to epoch, applied after the cache. Nothing varies by default.
 
     The order is fixed: crop, quarter turn, flips, then shear, rotation, scale and shift about the centre (all of it one

@@ -192,3 +192,22 @@ def test_sizes_for_people() -> None:
     assert [size_of(n) for n in (0, 1023, 1024, 1 << 20, 5 << 30, 3 << 40)] == [
         "0 B", "1023 B", "1.0 KiB", "1.0 MiB", "5.0 GiB", "3.0 TiB",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["stats", "verify", "gc", "purge"])
+def test_every_cache_command_takes_its_folder_either_way(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    folder = str(tmp_path / "cache")
+    store = open_store("npy", folder)
+    store.put(Key.of(a=1), np.arange(3))
+    store.close()
+    more = ["--all"] if name == "purge" else []
+    found = []
+    for way in ([folder], ["--cache-dir", folder], [folder, "--cache-dir", folder]):
+        assert main(["cache", name, *way, *more, "--json"]) == 0
+        found.append(capsys.readouterr().out)
+    assert found[0] == found[1] == found[2]
+    for wrong in ([], [folder, "--cache-dir", str(tmp_path)]):
+        assert main(["cache", name, *wrong, *more]) == 2
+        assert f"cache {name}: give one folder, as DIR or as --cache-dir DIR" in capsys.readouterr().err
