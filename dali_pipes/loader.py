@@ -207,9 +207,8 @@ class Loader(NotPickled):
         self._check_usable()
         shares = self._shares()
         shares.check()
-        turn, steps = self._standing.next_turn(shares.steps), shares.steps()
-        done = steps - shares.steps(turn.start)
-        return shown(self._iterate(turn, shares), turn.epoch, done, steps, self._progress)
+        turn = self._standing.next_turn(shares.steps)
+        return shown(self._iterate(turn, shares), turn, shares) if self._progress else self._iterate(turn, shares)
 
     def _order(self, shares: sampling.Shares, epoch: int) -> sampling.Samples:
         return self._ordering.samples(epoch, shares.world_size, shares.batch_size)

@@ -7,25 +7,25 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
+from dali_pipes.sampling import Shares
+from dali_pipes.standing import Turn
 
-def shown(batches: Iterator[Any], epoch: int, done: int, total: int, wanted: bool) -> Iterator[Any]:
-    """Return the batches, with a line on stderr that says how far the epoch is and how long the rest takes.
+
+def shown(batches: Any, turn: Turn, shares: Shares) -> Iterator[Any]:
+    """Yield batches, with a line on stderr that says how far the epoch is and how long the rest takes.
 
     Args:
-        batches: a generator.
-        epoch: names the line.
-        done, total: batches before the first of these, and in the whole epoch.
-        wanted: without it the generator itself comes back.
+        batches: a generator of what remains of the epoch.
+        turn: which epoch it is, and where it goes on.
+        shares: how many batches this rank takes.
     """
-    return _shown(batches, epoch, done, total) if wanted else batches
-
-
-def _shown(batches: Any, epoch: int, done: int, total: int) -> Iterator[Any]:
     from tqdm import tqdm
 
+    total = shares.steps()
+    done = total - shares.steps(turn.start)
     with (
         closing(batches),
-        tqdm(desc=f"epoch {epoch}", initial=done, total=total, unit="batch", file=sys.stderr) as line,
+        tqdm(desc=f"epoch {turn.epoch}", initial=done, total=total, unit="batch", file=sys.stderr) as line,
     ):
         for batch in batches:
             line.update()

@@ -45,7 +45,7 @@ ALLOWED = {
     "dali_pipes.ranks": {"errors"},
     "dali_pipes.standing": {"errors"},
     "dali_pipes.spelling": {"errors"},
-    "dali_pipes.progress": set(),
+    "dali_pipes.progress": {"sampling", "standing"},
     "dali_pipes.arguments": {"errors", "cache", "manifest", "recipe"},
     "dali_pipes.display": set(),
     "dali_pipes.batch": {"display"},
@@ -124,6 +124,8 @@ ALLOWED = {
             "notices",
             "ranks",
             "standing",
+            "progress",
+            "spelling",
         ),
     },
 }
