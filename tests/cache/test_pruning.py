@@ -61,7 +61,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pruning that is due early."""
     size, real = parts_module.RECORD.itemsize, pruning.is_due
     monkeypatch.setattr(pruning, "QUIET", -1.0)
-    monkeypatch.setattr(pruning, "is_due", lambda folder: real(folder, 30 * size))
+    monkeypatch.setattr(parts_module, "is_due", lambda folder: real(folder, 30 * size))
     monkeypatch.setattr(parts_module, "_PRUNE_EACH", 10 * size)
 
 
