@@ -159,14 +159,9 @@ class Folder:
         With ``replace=False`` raises FileExistsError if the name is taken. ``sync`` waits until the content is on
         disk: only for what has no checksum.
         """
-        root = self.handle()
         temporary = f".{me()}.{secrets.token_hex(8)}.tmp"
-        try:
-            fd = os.open(temporary, _NEW, 0o600, dir_fd=root)
-        except FileNotFoundError:  # the folder was deleted under us: make it again
-            self.close()
-            root = self.handle()
-            fd = os.open(temporary, _NEW, 0o600, dir_fd=root)
+        fd = self._create(temporary)
+        root = self.handle()
         try:
             try:
                 os.fchmod(fd, self.access.file)
@@ -190,6 +185,33 @@ class Folder:
             with contextlib.suppress(OSError):
                 os.unlink(temporary, dir_fd=root)
             raise
+
+    def make(self, name: str, content: bytes) -> None:
+        """Make a small file whose content appears a moment after its name: quicker than ``publish``.
+
+        Raises FileExistsError if the name is taken.
+        """
+        fd = self._create(name)
+        try:
+            try:
+                if self.access.gid != -1:
+                    os.fchmod(fd, self.access.file)
+                    os.fchown(fd, -1, self.access.gid)
+                _write(fd, content)
+            finally:
+                os.close(fd)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self.delete(name)
+            raise
+
+    def _create(self, name: str) -> int:
+        """A descriptor of a new file, to write to."""
+        try:
+            return os.open(name, _NEW, 0o600, dir_fd=self.handle())
+        except FileNotFoundError:  # the folder was deleted under us: make it again
+            self.close()
+            return os.open(name, _NEW, 0o600, dir_fd=self.handle())
 
     def write_at(self, name: str, offset: int, data: Any) -> None:
         """Writes into an existing file. Never through a mapping: a full disk must be an OSError, not a SIGBUS."""

@@ -1,8 +1,8 @@
 """One computation per key at a time, over the threads of a process and the processes that share a cache folder.
 
-Threads wait for each other on events. Processes publish a claim, a small file that names its owner and appears
-complete, by link(2): no lock of the operating system is used, so this works on network folders. Whoever finds a claim
-waits until the entry is there or the claim is gone. A claim whose owner is dead is taken over; of an owner on another
+Threads wait for each other on events. Processes make a claim, a small file that names its owner and that only one can
+make (O_EXCL): no lock of the operating system is used, so this works on network folders. Whoever finds a claim waits
+until the entry is there or the claim is gone. A claim whose owner is dead is taken over; of an owner on another
 host nobody knows, so its claim counts for ``lease`` seconds by the file server's own clock.
 
 A claim saves work and is never needed for correctness: where it cannot be written, or its owner is alive but has not
@@ -30,6 +30,7 @@ from .lock import ProcessLock
 from .owner import Owner, me
 
 LEASE = 300.0  # longer than any decode may take
+_NAMELESS = 5.0  # seconds that a claim without its owner's name counts: who makes one writes it at once
 PATIENCE = 60.0  # longer than most decodes take: waiting on costs more than computing twice
 _FIRST_WAIT, _LONGEST_WAIT = 0.001, 0.05
 
@@ -144,7 +145,7 @@ class SingleFlight:
         wait, until = _FIRST_WAIT, time.monotonic() + self.patience
         while True:
             try:
-                claims.publish(name, [text], replace=False)
+                claims.make(name, text)
                 return True
             except FileExistsError:
                 pass
@@ -165,7 +166,8 @@ class SingleFlight:
         owner = Owner.parse(text.decode("ascii", "replace"))
         alive = None if owner is None else owner.alive()
         if alive is None and status is not None:
-            alive = self._server_time(claims) - status.st_mtime < self.lease
+            lease = self.lease if text else min(self.lease, _NAMELESS)
+            alive = self._server_time(claims) - status.st_mtime < lease
         if alive:
             return False
         # two may find it stale at once: each takes away what it saw, and gives back what it took by mistake

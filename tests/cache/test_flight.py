@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from dali_pipes.cache import CacheError, Key, SingleFlight, open_store
+from dali_pipes.cache.files import Folder
 from dali_pipes.cache.owner import me
 from tests.cache.conftest import key, value
 
@@ -165,6 +166,38 @@ def test_a_claim_of_another_host_ends_with_its_lease(tmp_path: Path, text: str) 
     waited.join()
     assert flight.store.get(key(2)) is not None
     assert path.exists(), "another's claim is left to it"
+
+
+def test_a_claim_without_a_name_counts_for_seconds(tmp_path: Path) -> None:
+    """Its maker was killed between making and writing it, or is just about to write."""
+    flight = SingleFlight(open_store("pinned", tmp_path), patience=0)
+    path = claim(tmp_path, "", 0, key(1))
+    assert flight.get_or_put(key(1), lambda: value(1))[1]
+    assert path.exists(), "it may be written to in a moment"
+    path = claim(tmp_path, "", 6, key(2))
+    assert flight.get_or_put(key(2), lambda: value(2))[1]
+    assert not path.exists(), "nobody writes any more"
+
+
+def test_a_claim_that_cannot_be_written_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flight = SingleFlight(open_store("pinned", tmp_path))
+    monkeypatch.setattr("dali_pipes.cache.files._write", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    folder = Folder(tmp_path / "claims")
+    with pytest.raises(OSError, match="No space left"):
+        folder.make("a.claim", b"me")
+    assert folder.names() == []
+    monkeypatch.undo()
+    assert flight.get_or_put(key(1), lambda: value(1))[1]
+    assert folder.names() == []
+
+
+def test_claims_go_on_after_their_folder_was_removed(tmp_path: Path) -> None:
+    flight = SingleFlight(open_store("npy", tmp_path))
+    flight.get_or_put(key(1), lambda: value(1))
+    (tmp_path / "claims").rmdir()
+    seen: list[list[str]] = []
+    flight.get_or_put(key(2), lambda: (seen.append(os.listdir(tmp_path / "claims")), value(2))[1])
+    assert seen == [[f"{key(2).hex}.claim"]]
 
 
 def test_nobody_waits_longer_than_patience_for_a_live_owner(tmp_path: Path) -> None:
