@@ -20,6 +20,9 @@ from dali_pipes.backends.device import Bytes, Pixels
 _LOCKED = 1
 """cudaMemoryTypeHost: what cudaHostAlloc gave, or cudaHostRegister registered."""
 
+_REMEMBERED = 1 << 20
+"""Of so many locked arrays the places are remembered."""
+
 
 @dataclass
 class _Tensor:
@@ -58,13 +61,14 @@ class CudaDevice:
         self._stream = stream
         self._device = stream.device
         self._number: int = stream.device.index
-        with self.current():
+        self._locked: set[tuple[int, int]] = set()
+        with torch.cuda.device(self._device), cupy.cuda.Device(self._number):
             self._external = cupy.cuda.ExternalStream(stream.cuda_stream, self._number)
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Make device and stream those of the calling thread, for PyTorch and for CuPy."""
-        with torch.cuda.stream(self._stream), self._cupy.cuda.Device(self._number):
+        """See `Device.current`; for PyTorch and for CuPy, which share no notion of a current stream."""
+        with torch.cuda.stream(self._stream), self._cupy.cuda.Device(self._number), self._external:
             yield
 
     def memory(self, size: int) -> _Tensor:
@@ -73,15 +77,23 @@ class CudaDevice:
 
     def host(self, size: int) -> Bytes:
         """See `Device.host`."""
-        with self.current():
-            found: Bytes = torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
+        found: Bytes = torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
         return found
 
     def is_locked(self, image: Pixels) -> bool:
-        """See `Device.is_locked`: both ends are, and an entry of a cache never reaches over two registered ranges."""
+        """See `Device.is_locked`: both ends are, and an entry of a cache never reaches over two registered ranges.
+
+        What was locked once is taken to be so: where it is not any more, CUDA copies it all the same, only slower.
+        """
         first = image.__array_interface__["data"][0]
-        with self.current():
-            return all(self._locked_at(address) for address in (first, first + image.nbytes - 1))
+        if (first, image.nbytes) in self._locked:
+            return True
+        if not all(self._locked_at(address) for address in (first, first + image.nbytes - 1)):
+            return False
+        if len(self._locked) >= _REMEMBERED:
+            self._locked.clear()
+        self._locked.add((first, image.nbytes))
+        return True
 
     def _locked_at(self, address: int) -> bool:
         try:
@@ -92,14 +104,12 @@ class CudaDevice:
     def copy(self, target: int, source: Pixels) -> None:
         """See `Device.copy`."""
         address = source.__array_interface__["data"][0]
-        with self.current():
-            kind = self._runtime.memcpyHostToDevice
-            self._runtime.memcpyAsync(target, address, source.nbytes, kind, self._stream.cuda_stream)
+        kind = self._runtime.memcpyHostToDevice
+        self._runtime.memcpyAsync(target, address, source.nbytes, kind, self._stream.cuda_stream)
 
     def finish(self, kernel: str, jobs: int, m: int, inv: int, out: torch.Tensor) -> None:
         """See `Device.finish`."""
-        with self.current(), self._external:
-            kernels.launch_finish(kernel, jobs, m, inv, out.data_ptr(), out.shape)
+        kernels.launch_finish(kernel, jobs, m, inv, out.data_ptr(), out.shape)
 
     def planned(
         self,
@@ -111,16 +121,13 @@ class CudaDevice:
         kind: str,
     ) -> _Array:
         """See `Device.planned`."""
-        with self.current(), self._external:
-            return _Array(kernels_plan.planned_at(addresses, plans, base, size, interpolation, kind))
+        return _Array(kernels_plan.planned_at(addresses, plans, base, size, interpolation, kind))
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """See `Device.empty`."""
-        with self.current():
-            return torch.empty(shape, dtype=dtype, device=self._device)
+        return torch.empty(shape, dtype=dtype, device=self._device)
 
     def mark(self) -> torch.cuda.Event:
         """See `Device.mark`."""
-        with self.current():
-            event: torch.cuda.Event = self._stream.record_event()
+        event: torch.cuda.Event = self._stream.record_event()
         return event

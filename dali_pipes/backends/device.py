@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,7 +33,10 @@ class Memory(Protocol):
 
 
 class Device(Protocol):
-    """A GPU with one queue. One thread calls; what is queued is done later, in order."""
+    """A GPU with one queue. One thread calls, within `current`; what is queued is done later, in order."""
+
+    def current(self) -> AbstractContextManager[object]:
+        """Make device and queue those of the calling thread: once a batch, because it costs as much as a copy."""
 
     def memory(self, size: int) -> Memory:
         """Return `size` bytes on the device."""

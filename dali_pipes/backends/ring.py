@@ -97,13 +97,15 @@ class Ring:
             slot.used, slot.held = None, []
         self._turn = (self._turn + 1) % len(self._slots)
         slot.held = [item.image for item in given if item.image is not None]
-        try:
-            addresses, changes = self._brought(slot, given), self._finish.changes(draws)
-            if changes.plan is not None:
-                addresses, changes = self._planned(slot, addresses, changes.plan)
-            return self._finished(slot, addresses, changes)
-        finally:  # after an error too: what was queued before it still uses the slot
-            slot.used = self._device.mark()
+        changes = self._finish.changes(draws)
+        with self._device.current():
+            try:
+                addresses = self._brought(slot, given)
+                if changes.plan is not None:
+                    addresses, changes = self._planned(slot, addresses, changes.plan)
+                return self._finished(slot, addresses, changes)
+            finally:  # after an error too: what was queued before it still uses the slot
+                slot.used = self._device.mark()
 
     def wait(self) -> None:
         """Wait, on the host, until all batches are complete."""

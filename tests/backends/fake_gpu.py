@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,6 +57,7 @@ class FakeGpu:
     copies: int = 0
     log: list[tuple[Any, ...]] = field(default_factory=list)
     live: list[FakeMemory] = field(default_factory=list)
+    thread: threading.local = field(default_factory=threading.local)
     one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
 
     def advance(self, end: int | None = None) -> None:
@@ -65,7 +67,16 @@ class FakeGpu:
                 self.queue[self.done]()
                 self.done += 1
 
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        self.thread.inside = True
+        try:
+            yield
+        finally:
+            self.thread.inside = False
+
     def memory(self, size: int) -> FakeMemory:
+        assert getattr(self.thread, "inside", False), "memory of whatever device is current"
         self.log.append(("memory", size))
         self.live.append(FakeMemory(np.full(size, 0xA5, np.uint8)))
         return self.live[-1]
@@ -85,6 +96,7 @@ class FakeGpu:
         return any(at <= first and first + image.nbytes <= at + size for at, size in self.locked)
 
     def copy(self, target: int, source: np.ndarray) -> None:
+        assert getattr(self.thread, "inside", False), "a copy while another device may be current"
         assert source.flags.c_contiguous
         assert self.is_locked(source), "a copy from memory that is not page-locked would wait"
         number, self.copies = self.copies, self.copies + 1
@@ -95,6 +107,7 @@ class FakeGpu:
         self.queue.append(lambda: ctypes.memmove(target, address, size) and None)
 
     def finish(self, kernel: str, jobs: int, m: int, inv: int, out: torch.Tensor) -> None:
+        assert getattr(self.thread, "inside", False), "a launch while another device may be current"
         count, planes, height, width = out.shape
         grid = (ctypes.c_uint * 5)(-(-width // THREADS[0]), max(1, -(-height // THREADS[1]) // 2), count, *THREADS)
         pointers = [ctypes.c_void_p(address) for address in (jobs, out.data_ptr(), m, inv)]
