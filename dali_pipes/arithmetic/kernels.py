@@ -5,8 +5,8 @@ batch at a time.
 pictures. `finish_batch` brings base pictures to one batch: one launch.
 
 The source is `portable.cu`, compiled by NVRTC at first use on each device (CuPy keeps the result on disk). Everything
-is queued on CuPy's current stream of the device that holds the pictures, and nothing waits: wrap calls in
-`with cupy.cuda.ExternalStream(...)` to use another. CuPy is imported by the functions, not by the module.
+is queued on CuPy's current stream of the device that holds the pictures, and nothing waits. CuPy is imported by the
+functions, not by the module.
 """
 
 from collections.abc import Sequence

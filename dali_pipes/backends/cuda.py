@@ -46,6 +46,20 @@ class _Array:
         return int(self.array.data.ptr)
 
 
+def _borrowed(external: Any, pointer: int, number: int) -> Any:
+    """A CuPy stream over one of PyTorch's, which nobody destroys when it goes away.
+
+    CuPy 14 warns of `ExternalStream` at each use, and names `Stream.from_external` instead, whose object destroys the
+    stream at its end in versions of it. A subclass skips the warning.
+    """
+
+    class Borrowed(external):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super(external, self).__init__(pointer, number)
+
+    return Borrowed()
+
+
 class CudaDevice:
     """One CUDA device and one stream of it; see `device.Device`.
 
@@ -63,7 +77,7 @@ class CudaDevice:
         self._number: int = stream.device.index
         self._locked: set[tuple[int, int]] = set()
         with torch.cuda.device(self._device), cupy.cuda.Device(self._number):
-            self._external = cupy.cuda.ExternalStream(stream.cuda_stream, self._number)
+            self._external = _borrowed(cupy.cuda.ExternalStream, stream.cuda_stream, self._number)
 
     @contextmanager
     def current(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from types import ModuleType, SimpleNamespace
@@ -50,13 +51,29 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Any:
 
         return enter()
 
+    class BaseStream:
+        def __init__(self, pointer: int, number: int) -> None:
+            self.of = (pointer, number)
+
+        def __enter__(self) -> None:
+            entered.append(("cupy stream", self.of))
+
+        def __exit__(self, *error: object) -> None: ...
+
+    class ExternalStream(BaseStream):
+        """As in CuPy 14."""
+
+        def __init__(self, pointer: int, number: int) -> None:
+            warnings.warn("ExternalStream is deprecated", DeprecationWarning, stacklevel=2)
+            super().__init__(pointer, number)
+
     cupy: Any = ModuleType("cupy")
     runtime = Runtime()
     stream = SimpleNamespace(cuda_stream=4711, device=SimpleNamespace(index=1))
     cupy.cuda = SimpleNamespace(
         runtime=runtime,
         Device=lambda number: noting("cupy device", number),
-        ExternalStream=lambda pointer, number: noting("cupy stream", (pointer, number)),
+        ExternalStream=ExternalStream,
     )
     monkeypatch.setitem(__import__("sys").modules, "cupy", cupy)
     monkeypatch.setattr(torch.cuda, "stream", lambda given: noting("torch stream", given))
