@@ -1,5 +1,6 @@
-"""One file's bytes to pixels, by CPU decoders whose bits never change. See `api` for the door and `voi` for the
-windows.
+"""One file's bytes to pixels, by CPU decoders whose bits never change.
+
+See `api` for the door and `voi` for the windows.
 """
 
 from dali_pipes.decode.api import decode, decode_pixels, dicom_frames, frames

@@ -94,8 +94,10 @@ def frames(source: str | os.PathLike[str] | bytes | memoryview, limits: Limits =
 
 
 def dicom_frames(path: str | os.PathLike[str]) -> int:
-    """`frames` for listing a folder: 0 for an intact file without an image (a DICOMDIR, a report), 1 for a damaged one,
-    so that it is listed and its damage reported when it is read. Raises OSError.
+    """`frames` for listing a folder.
+
+    0 for an intact file without an image (a DICOMDIR, a report), 1 for a damaged one, so that it is listed and its
+    damage reported when it is read. Raises OSError.
     """
     try:
         return frames(path)

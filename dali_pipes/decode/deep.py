@@ -23,9 +23,10 @@ _FULL = 65536
 
 
 def deepen(image: Coded) -> tuple[Words, dict[str, Any]]:
-    """uint16[H, W, 1] and its attributes: offset, slope, intercept, span (the range of values that the bits allow),
-    invert, padding ([low, high] in pixel units, or None), windows, function, luts, and what is wrong with the last
-    three. Plain JSON values.
+    """uint16[H, W, 1] and its attributes.
+
+    Offset, slope, intercept, span (the range of values that the bits allow), invert, padding ([low, high] in pixel
+    units, or None), windows, function, luts, and what is wrong with the last three. Plain JSON values.
     """
     table, offset, slope, intercept = _affine(image)
     table, padding = _mark_padding(image, table)
@@ -86,8 +87,9 @@ def _affine(image: Coded) -> tuple[Words, int, float, float]:
 
 
 def apply_window(pixels: Words, attributes: dict[str, Any], window: Window | None) -> NDArray[np.uint8]:
-    """uint8 of the shape of `pixels` ([H, W, C] or [C, H, W]) from pixels kept at depth 16 and the attributes that came
-    with them.
+    """Return uint8 of the shape of `pixels` from pixels kept at depth 16 and the attributes that came with them.
+
+    pixels: [H, W, C] or [C, H, W].
 
     None maps the whole range that the source's bits allow. Colour and 8-bit sources take no window: floor(x / 257 +
     0.5). Raises WindowError where the source lacks the window that was asked for.
@@ -102,8 +104,9 @@ def apply_window(pixels: Words, attributes: dict[str, Any], window: Window | Non
 
 
 def _one_plane(pixels: Words) -> tuple[Words, int | None]:
-    """One of the three equal channels of a monochrome source, and their axis ([H, W, 3] or [3, H, W]); or all, and
-    None.
+    """One of the three equal channels of a monochrome source, and their axis ([H, W, 3] or [3, H, W]).
+
+    Or all, and None.
 
     So that percentiles do not depend on how often the one channel is repeated.
     """

@@ -1,5 +1,6 @@
-"""What was decided about one file, as plain values: for `dali-pipes inspect`, and for people who wonder why a picture
-looks as it does.
+"""What was decided about one file, as plain values.
+
+For `dali-pipes inspect`, and for people who wonder why a picture looks as it does.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from dali_pipes.decode.sniff import identify
 
 
 def describe(data: bytes | memoryview, frame: int = 0, policy: DecodePolicy = DEFAULT) -> dict[str, Any]:
-    """Decodes one frame and tells, in JSON's types: kind, decoder, size, and for DICOM the transfer syntax, stored
-    bits, modality transform, window and its numbers, polarity, padding, intent, flags, and warnings. Nothing about the
-    patient. Raises as `decode`.
+    """Decodes one frame and tells, in JSON's types.
+
+    Kind, decoder, size, and for DICOM the transfer syntax, stored bits, modality transform, window and its numbers,
+    polarity, padding, intent, flags, and warnings. Nothing about the patient. Raises as `decode`.
     """
     kind = identify(None, data)
     told: dict[str, Any] = {"kind": kind.tag, "decoder": kind.decoder, "in_threads": kind.in_threads, "dali": kind.dali}

@@ -33,8 +33,9 @@ Bytes = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class VOILUT:
-    """One item of a VOI LUT Sequence (PS3.3 C.11.2.1.1): modality values from `first` on take `entries`, whose full
-    scale is `top`.
+    """One item of a VOI LUT Sequence (PS3.3 C.11.2.1.1).
+
+    Modality values from `first` on take `entries`, whose full scale is `top`.
     """
 
     first: int
@@ -73,8 +74,9 @@ class Affine:
 
 @dataclass(frozen=True)
 class Coded:
-    """codes uint8|uint16[H, W] (or any shape), all below n; values float64[n] per code; padded bool[n] per code or
-    None; invert: dark means large.
+    """codes uint8|uint16[H, W] (or any shape), all below n.
+
+    Values float64[n] per code; padded bool[n] per code or None; invert: dark means large.
 
     codes None: values and padded are per pixel, [H, W] (for more than 16 bits). affine: how the values came about, if
     by a slope. limits: the range for window=None, if not all values'.

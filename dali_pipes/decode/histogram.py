@@ -53,8 +53,9 @@ def look_up(table: NDArray[Entry], codes: Codes) -> NDArray[Entry]:
 
 
 def percentiles(values: NDArray[np.float64], counts: NDArray[np.int64], wanted: Sequence[float]) -> list[float]:
-    """The wanted percentiles (0..100) of a multiset: `values[i]` occurs `counts[i]` times. All 0.0 where it is
-    empty.
+    """The wanted percentiles (0..100) of a multiset: `values[i]` occurs `counts[i]` times.
+
+    All 0.0 where it is empty.
     """
     present = np.flatnonzero(counts)
     if not present.size:

@@ -22,6 +22,7 @@ from dali_pipes.decode.luma import luma
 from dali_pipes.decode.policy import Decoded, DecodePolicy
 from dali_pipes.errors import DecodeError, TruncatedError, UnsupportedError
 
+_MORE = bytes(range(17, 117))  # coded data of nothing in particular
 _FRAMES = {
     0xC0: "baseline",
     0xC1: "extended",
@@ -32,8 +33,9 @@ _FRAMES = {
 
 
 def jpeg_tag(data: bytes | memoryview) -> str:
-    """The tag of a JPEG: "jpeg" (simplejpeg, and DALI gives the same bits), "jpegturb" (simplejpeg only), "jpegcmyk",
-    "jpegpil".
+    """Return the tag of a JPEG.
+
+    "jpeg" (simplejpeg, and DALI gives the same bits), "jpegturb" (simplejpeg only), "jpegcmyk" or "jpegpil".
     """
     header = read_jpeg_header(data)
     if header.sof not in _FRAMES or header.precision != 8:
@@ -51,8 +53,9 @@ def jpeg_tag(data: bytes | memoryview) -> str:
 
 
 def _plain(header: JpegHeader) -> bool:
-    """DALI's CPU decoder surely gives libjpeg-turbo's bits: Huffman coded, YCbCr by every rule, upright, and
-    complete.
+    """DALI's CPU decoder surely gives libjpeg-turbo's bits.
+
+    Huffman coded, YCbCr by every rule, upright, and complete.
     """
     ycc = header.components == 1 or (
         header.is_ycc and header.adobe in (None, 1) and (header.jfif or header.ids == (1, 2, 3))
@@ -100,13 +103,18 @@ def _by_pillow_watched(data: bytes | memoryview, header: JpegHeader) -> NDArray[
 
 
 def _by_pillow(data: bytes | memoryview, header: JpegHeader) -> NDArray[np.uint8]:
-    """Odd samplings, which TurboJPEG does not take."""
-    return pillow_rgb(data)
+    """Odd samplings, which TurboJPEG does not take, so that libjpeg's warnings are not to be had.
+
+    Data that is cut short is noticed all the same: more data before the end marker changes what comes out.
+    """
+    return pillow_whole(data)
 
 
 def check_jpeg(data: bytes | memoryview, policy: DecodePolicy) -> None:
-    """Raises what decoding raises for a JPEG with the tag "jpeg", in less than half of its time: all coefficients
-    are read, an eighth of the size is computed. For decoders that make gray areas of damage, as DALI's does.
+    """Raises what decoding raises for a JPEG with the tag "jpeg", in less than half of its time.
+
+    All coefficients are read, an eighth of the size is computed. For decoders that make gray areas of damage, as DALI's
+    does.
     """
     header = read_jpeg_header(data)
     policy.limits.check_file(len(data))
@@ -114,6 +122,15 @@ def check_jpeg(data: bytes | memoryview, policy: DecodePolicy) -> None:
     if not header.ended:
         raise TruncatedError("JPEG has no end marker: the file is cut short")
     decode_strictly(data, "GRAY", small=True)
+
+
+def pillow_whole(data: bytes | memoryview) -> NDArray[np.uint8]:
+    """Return `pillow_rgb`; raise TruncatedError where the data ends before the image does, end marker or not."""
+    pixels, plain = pillow_rgb(data), bytes(data)
+    end = plain.rfind(b"\xff\xd9")
+    if not np.array_equal(pixels, pillow_rgb(plain[:end] + _MORE + plain[end:])):
+        raise TruncatedError("JPEG data is cut short: what stands before its end marker is less than the image needs")
+    return pixels
 
 
 def pillow_rgb(data: bytes | memoryview) -> NDArray[np.uint8]:

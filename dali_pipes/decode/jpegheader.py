@@ -20,8 +20,9 @@ _MOST_SEGMENTS = 10_000  # a large ICC profile has 255
 
 @dataclass(frozen=True)
 class Segment:
-    """One marker with a length. at: where its 0xFF is; body: what follows its length; stray: bytes that belong to no
-    marker lie before it.
+    """One marker with a length.
+
+    at: where its 0xFF is; body: what follows its length; stray: bytes that belong to no marker lie before it.
     """
 
     code: int
@@ -56,6 +57,7 @@ class JpegHeader:
 
     @property
     def components(self) -> int:
+        """How many samples a pixel has."""
         return len(self.ids)
 
     @property
@@ -65,7 +67,7 @@ class JpegHeader:
 
     @property
     def is_ycc(self) -> bool:
-        """libjpeg takes the three components for YCbCr (the rule of its `default_decompress_parms`)."""
+        """Whether libjpeg takes the three components for YCbCr (the rule of its `default_decompress_parms`)."""
         if self.components != 3:
             return False
         if self.jfif:

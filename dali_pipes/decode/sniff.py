@@ -26,8 +26,9 @@ _BMP_HEADERS = {size.to_bytes(4, "little") for size in (12, 16, 40, 52, 56, 64, 
 
 
 def sniff_file(path: str | os.PathLike[str]) -> str | None:
-    """The format of a file ("jpeg", "dicom", "png", ...) by its first 160 bytes, or None where it is none that is read.
-    Raises OSError.
+    """Return the format of a file by its first 160 bytes, or None where it is none that is read.
+
+    "jpeg", "dicom", "png" and so on. Raises OSError.
     """
     with Path(path).open("rb") as file:
         return sniff(file.read(160))

@@ -126,7 +126,7 @@ def check_window(center: float, width: float, function: str, error: type[Excepti
 
 
 def apply_function(x: Floats, center: float, width: float, function: str, top: float = 255.0) -> Floats:
-    """y in 0..top, not rounded, for modality values x (any shape), by the formulas above."""
+    """Return y in 0..top, not rounded, for modality values x (any shape), by the formulas above."""
     if function == "sigmoid":
         with np.errstate(over="ignore"):
             return top / (1.0 + np.exp(-4.0 * (x - center) / width))

@@ -18,7 +18,7 @@ LEAST = {  # of damaged pictures, the share that each decoder must notice
     **dict.fromkeys(damage.FORMATS, 1.0),
     **dict.fromkeys(("JPEG baseline", "JPEG progressive", "dcm.4.50", "dcm.4.51, 8 bits", "dcm.4.51, 12 bits"), 0.85),
     **dict.fromkeys(("dcm.4.53, progressive", "dcm.4.55, progressive"), 0.85),
-    **dict.fromkeys(("dcm.4.57", "dcm.4.70"), 0.95),
+    **dict.fromkeys(("dcm.4.57", "dcm.4.70", "dcm.5"), 0.95),
     **dict.fromkeys(("WebP", "WebP lossless", "TIFF, deflate"), 0.6),  # zeros in them decode to something
     **dict.fromkeys(("dcm.4.90", "dcm.4.91", "dcm.201", "dcm.8.1"), 0.6),
     **dict.fromkeys(("dcm.1 native", "dcm.1.98"), 0.6),  # nothing but missing bytes can be noticed
@@ -158,3 +158,27 @@ def test_a_png_whose_data_fails_its_checksum_is_damaged():
     data[at : at + 64] = bytes(64)
     with pytest.raises(DecodeError, match="the checksum of its data at byte"):
         read(bytes(data))
+
+
+def oddly_sampled(seed):
+    """A JPEG whose frame header says that each component has two blocks, one above the other, in an MCU.
+
+    Its components share their tables (keep_rgb), so that blocks may change places.
+    """
+    pixels = np.random.default_rng(seed).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    stream = make.jpeg(pixels, subsampling=0, keep_rgb=True)
+    at = next(part.at for part in segments(stream) if part.code == 0xC0)
+    odd = bytearray(stream)
+    odd[at + 5 : at + 9] = (64).to_bytes(2, "big") + (64).to_bytes(2, "big")
+    odd[at + 11], odd[at + 14], odd[at + 17] = 0x12, 0x12, 0x12
+    return bytes(odd)
+
+
+def test_oddly_sampled_jpegs_are_not_cut_short_in_silence():
+    data = oddly_sampled(1)
+    kind = identify(None, data)
+    assert kind.tag == "jpegpil"
+    read(data)
+    cut = data[: len(data) // 2] + ENDED
+    with pytest.raises(TruncatedError, match="cut short"):
+        read(cut)

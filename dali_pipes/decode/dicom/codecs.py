@@ -22,8 +22,9 @@ from dali_pipes.errors import UnsupportedError
 
 @dataclass(frozen=True)
 class Codec:
-    """One decoder. package: what `pip install` takes; module: what must import; use: None where we never call it, `why`
-    says why.
+    """One decoder.
+
+    package: what `pip install` takes; module: what must import; use: None where we never call it, `why` says why.
     """
 
     package: str
@@ -82,8 +83,9 @@ CODECS: dict[str, tuple[Codec, ...]] = {
 
 @lru_cache(maxsize=64)
 def codec_for(uid: str) -> Codec:
-    """The first usable decoder of a transfer syntax; raises UnsupportedError that lists every decoder and what it
-    lacks.
+    """The first usable decoder of a transfer syntax.
+
+    Raises UnsupportedError that lists every decoder and what it lacks.
     """
     syntax = BY_UID[uid]
     for codec in CODECS[syntax.family]:
@@ -93,8 +95,9 @@ def codec_for(uid: str) -> Codec:
 
 
 def decoders() -> list[dict[str, str]]:
-    """One row per transfer syntax: uid, name, tag, decoder (with version; "" where there is none here), and what is
-    missing.
+    """One row per transfer syntax.
+
+    Uid, name, tag, decoder (with version; "" where there is none here), and what is missing.
     """
     rows = []
     for syntax in BY_UID.values():
@@ -112,8 +115,9 @@ def decoders() -> list[dict[str, str]]:
 
 
 def require(names: Sequence[str]) -> None:
-    """Raise UnsupportedError, listing all that is missing, unless every transfer syntax named (by uid or tag) has a
-    decoder.
+    """Raise UnsupportedError, listing all that is missing, unless every transfer syntax named has a decoder.
+
+    names: UIDs or tags.
     """
     unknown = [name for name in names if name not in BY_UID and name not in BY_TAG]
     if unknown:

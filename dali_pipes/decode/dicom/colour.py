@@ -1,5 +1,7 @@
-"""Colour images to RGB (PS3.3 C.7.6.3.1.2): YBR forms by libjpeg's own fixed-point arithmetic, so that a YBR_FULL image
-gives the same RGB however it is compressed; and palettes (C.7.6.3.1.5, C.7.9).
+"""Colour images to RGB (PS3.3 C.7.6.3.1.2).
+
+YBR forms by libjpeg's own fixed-point arithmetic, so that a YBR_FULL image gives the same RGB however it is compressed;
+and palettes (C.7.6.3.1.5, C.7.9).
 """
 
 from __future__ import annotations
@@ -47,8 +49,9 @@ def full_scale(array: NDArray[Any], bits: int) -> NDArray[Any]:
 
 
 def full_to_rgb(ybr: Bytes) -> Bytes:
-    """R = Y + 1.402 Cr', G = Y - 0.344136 Cb' - 0.714136 Cr', B = Y + 1.772 Cb' in 16 fractional bits (jdcolor.c);
-    primes: minus 128.
+    """R = Y + 1.402 Cr', G = Y - 0.344136 Cb' - 0.714136 Cr', B = Y + 1.772 Cb' in 16 fractional bits (jdcolor.c).
+
+    Primes: minus 128.
     """
     x = np.arange(256, dtype=np.int32) - 128
     red, blue = (91881 * x + 32768) >> 16, (116130 * x + 32768) >> 16
@@ -72,8 +75,9 @@ def partial_to_rgb(ybr: Bytes) -> Bytes:
 
 
 def palette(header: Header) -> tuple[int, Bytes]:
-    """(first stored value, uint8[n, 3]); entries of 16 bits give their upper 8, right for tables filled by x * 256 and
-    by x * 257.
+    """(first stored value, uint8[n, 3]).
+
+    Entries of 16 bits give their upper 8, right for tables filled by x * 256 and by x * 257.
     """
     ds, tables, starts = header.dataset, [], []
     for name in _PRIMARIES:
@@ -92,8 +96,9 @@ def palette(header: Header) -> tuple[int, Bytes]:
 
 
 def apply_palette(stored: NDArray[Any], header: Header) -> Bytes:
-    """uint8[H, W, 3] of stored values [H, W]; those before the first take the first entry, those after the last the
-    last.
+    """uint8[H, W, 3] of stored values [H, W].
+
+    Those before the first take the first entry, those after the last the last.
     """
     first, table = palette(header)
     rgb: Bytes = table[np.clip(stored.astype(np.int64) - first, 0, len(table) - 1)]

@@ -1,5 +1,6 @@
-"""What a file says about itself that a data set must know: Presentation Intent (PS3.3 C.8.11.7.1.5), Burned In
-Annotation (C.7.6.1.1), Lossy Image Compression (C.7.6.1.1.5).
+"""What a file says about itself that a data set must know.
+
+Presentation Intent (PS3.3 C.8.11.7.1.5), Burned In Annotation (C.7.6.1.1), Lossy Image Compression (C.7.6.1.1.5).
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ _FOUND = {
 
 
 def read_flags(header: Header) -> dict[str, Any]:
-    """intent: "FOR PRESENTATION", "FOR PROCESSING" or None; burned_in and lossy: True, False, or None where the file
-    does not say.
+    """intent: "FOR PRESENTATION", "FOR PROCESSING" or None.
+
+    Burned_in and lossy: True, False, or None where the file does not say.
     """
     ds = header.dataset
     intent = text(ds, "PresentationIntentType")

@@ -110,8 +110,10 @@ def _extended(header: Header) -> tuple[Offsets, Offsets] | None:
 
 
 def _by_offsets(header: Header, first: int, offsets: Offsets, frame: int) -> Fragments | None:
-    """The fragments between two entries of an offset table, or None where an entry is not the start of a fragment, or
-    not beyond the entry before it, as in a table that was left full of zeros.
+    """Return the fragments between two entries of an offset table.
+
+    None where an entry is not the start of a fragment, or not beyond the entry before it, as in a table that was left
+    full of zeros.
     """
     begin, size = int(offsets[frame]), len(header.data) - first
     stop = int(offsets[frame + 1]) if frame + 1 < len(offsets) else None
@@ -123,8 +125,9 @@ def _by_offsets(header: Header, first: int, offsets: Offsets, frame: int) -> Fra
 
 
 def _by_end_markers(header: Header, spans: Spans, frame: int) -> Spans:
-    """The fragments between the frame-th fragment that ends an image (JPEG FFD9; JPEG 2000's EOC is the same) and the
-    one before.
+    """The fragments between the frame-th fragment that ends an image (JPEG FFD9.
+
+    JPEG 2000's EOC is the same) and the one before.
     """
     if not header.syntax.family.startswith(("jpeg", "htj2k")):
         raise DecodeError(
@@ -137,8 +140,9 @@ def _by_end_markers(header: Header, spans: Spans, frame: int) -> Spans:
 
 
 def _tail(header: Header, spans: Spans, i: int) -> bytes:
-    """The last 10 bytes of a fragment; of a shorter one all, after the byte before it, for a marker may be cut in
-    two.
+    """The last 10 bytes of a fragment.
+
+    Of a shorter one all, after the byte before it, for a marker may be cut in two.
     """
     start, length = spans[i]
     before = header.data[start - 9 : start - 8] if i and length < 10 else b""

@@ -1,5 +1,6 @@
-"""Functional groups of enhanced multi-frame files (PS3.3 C.7.6.16): a frame's own group, else the shared one, else the
-top level.
+"""Functional groups of enhanced multi-frame files (PS3.3 C.7.6.16).
+
+A frame's own group, else the shared one, else the top level.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from dali_pipes.errors import DecodeError
 
 
 def macro(dataset: Elements, frame: int, name: str) -> Elements:
-    """The data set in which to look for a macro's attributes: item 0 of the sequence `name` for this frame, or
-    `dataset` itself.
+    """The data set in which to look for a macro's attributes.
+
+    Item 0 of the sequence `name` for this frame, or `dataset` itself.
 
     Raises DecodeError where the per-frame groups are fewer than the frame asked for.
     """

@@ -35,8 +35,10 @@ _PIECE = 1 << 16
 
 @dataclass(frozen=True)
 class Header:
-    """One image's description. `dataset` holds only what decides about pixels; `pixels_at` and `pixels_length` (None:
-    encapsulated) locate the value of `pixel_tag` in `data`.
+    """One image's description.
+
+    `dataset` holds only what decides about pixels; `pixels_at` and `pixels_length` (None: encapsulated) locate the
+    value of `pixel_tag` in `data`.
     """
 
     syntax: Syntax
@@ -59,6 +61,7 @@ class Header:
 
     @property
     def is_float(self) -> bool:
+        """Whether the pixels are floating-point numbers."""
         return self.pixel_tag != 0x7FE00010
 
 

@@ -1,4 +1,4 @@
-"""One DICOM frame from bytes to pixels, in the standard's order:
+"""One DICOM frame from bytes to pixels, in the standard's order.
 
 encoded frame -> samples -> stored values -> [palette or colour] or [padding mask -> modality -> window -> polarity] ->
 uint8
@@ -38,8 +38,9 @@ _HEADERS = RecentHeaders()
 
 @dataclass(frozen=True)
 class Frame:
-    """What was read: `coded` for monochrome, else `rgb` (uint8 or uint16 [H, W, 3]); and what was noticed on the
-    way.
+    """What was read: `coded` for monochrome, else `rgb` (uint8 or uint16 [H, W, 3]).
+
+    And what was noticed on the way.
     """
 
     header: Header

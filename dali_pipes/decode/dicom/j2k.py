@@ -21,8 +21,10 @@ _SIZ, _COD, _SOT = 0xFF51, 0xFF52, 0xFF90
 
 @dataclass(frozen=True)
 class J2kHeader:
-    """precision, signed: of the first component. transformed: a colour transform (RCT or ICT) will give RGB back.
-    levels: how many times the size can be halved."""
+    """precision, signed: of the first component.
+
+    transformed: a colour transform (RCT or ICT) will give RGB back. levels: how many times the size can be halved.
+    """
 
     rows: int
     columns: int
@@ -33,9 +35,7 @@ class J2kHeader:
     levels: int
 
     def check(self, rows: int, columns: int, samples: int) -> None:
-        """Raise DecodeError where the DICOM header gives another size, before anything of the codestream's size is
-        allocated.
-        """
+        """Raise DecodeError where the DICOM header gives another size, before anything of that size is allocated."""
         if (self.rows, self.columns, self.components) != (rows, columns, samples):
             raise DecodeError(
                 f"the JPEG 2000 frame is {self.rows} x {self.columns} x {self.components}, "
@@ -52,8 +52,9 @@ class J2kHeader:
 
 
 def read_j2k_header(frame: bytes) -> J2kHeader:
-    """Of a codestream, or of one inside a JP2 file (not allowed in DICOM, but seen); raises TruncatedError,
-    DecodeError.
+    """Of a codestream, or of one inside a JP2 file (not allowed in DICOM, but seen).
+
+    Raises TruncatedError, DecodeError.
     """
     at = 0 if frame[:2] == b"\xff\x4f" else frame.find(b"\xff\x4f\xff\x51")
     if at < 0:

@@ -86,8 +86,9 @@ def check_amount(scan: Scan, samples: NDArray[Any], precision: int) -> bool:
 
 
 def bits_needed(samples: NDArray[Any], costs: tuple[int, ...], precision: int) -> int:
-    """Return how many bits the differences of uint8|uint16[rows, columns] to the sample on the left take, where the
-    first column's are to the sample above (T.81 H.1.1).
+    """Return how many bits the differences of uint8|uint16[rows, columns] to their predictions take.
+
+    The prediction is the sample on the left, and in the first column the one above (T.81 H.1.1).
     """
     rows, columns = samples.shape
     total: int

@@ -1,5 +1,6 @@
-"""Look-up tables as DICOM writes them (PS3.3 C.11.1.1, C.11.2.1.1, C.7.6.3.1.5): a descriptor of three numbers, and
-data.
+"""Look-up tables as DICOM writes them (PS3.3 C.11.1.1, C.11.2.1.1, C.7.6.3.1.5).
+
+A descriptor of three numbers, and data.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from dali_pipes.errors import DecodeError
 
 @dataclass(frozen=True)
 class Lut:
-    """The input `first` takes entries[0]. entries: uint16. bits: what the descriptor says, or more where the entries
-    need more.
+    """The input `first` takes entries[0].
+
+    entries: uint16. bits: what the descriptor says, or more where the entries need more.
     """
 
     first: int
@@ -65,8 +67,9 @@ def read_words(dataset: Elements, name: str, count: int) -> NDArray[np.uint16]:
 
 
 def widen(entries: NDArray[np.uint16], bits: int) -> tuple[NDArray[np.uint16], int]:
-    """The entries, and their depth: the descriptor's, unless it is impossible or an entry is larger (seen in the
-    field).
+    """The entries, and their depth.
+
+    The descriptor's, unless it is impossible or an entry is larger (seen in the field).
     """
     needed = max(8, int(entries.max()).bit_length())
     return entries, bits if needed <= bits <= 16 else needed

@@ -1,5 +1,6 @@
-"""Is it DICOM, and in which transfer syntax: the preamble and group 0002 (PS3.10 7.1), read by hand without touching
-the rest.
+"""Is it DICOM, and in which transfer syntax.
+
+The preamble and group 0002 (PS3.10 7.1), read by hand without touching the rest.
 """
 
 from __future__ import annotations
@@ -53,8 +54,9 @@ class Meta:
 
 
 def is_dicom(path: str | os.PathLike[str], without_preamble: bool = False) -> bool:
-    """Whether the file holds "DICM" at byte 128, or, when asked, begins like a data set without preamble. Raises
-    OSError.
+    """Whether the file holds "DICM" at byte 128, or, when asked, begins like a data set without preamble.
+
+    Raises OSError.
     """
     with Path(path).open("rb") as file:
         return looks_like_dicom(file.read(160), without_preamble)
@@ -72,8 +74,9 @@ def transfer_syntax(data: bytes | memoryview) -> str:
 
 
 def read_meta(data: bytes | memoryview) -> Meta:
-    """Raises TruncatedError, DecodeError, or UnsupportedError for a transfer syntax that the standard does not give to
-    images.
+    """Return where the data set begins, and its transfer syntax.
+
+    Raises TruncatedError, DecodeError, or UnsupportedError for a syntax that the standard does not give to images.
     """
     start, uid = _locate(data)
     if uid not in BY_UID:

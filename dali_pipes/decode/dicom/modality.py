@@ -1,5 +1,6 @@
-"""Stored values to modality values (PS3.3 C.11.1): a Modality LUT Sequence, else slope and intercept, which default to
-1 and 0 each.
+"""Stored values to modality values (PS3.3 C.11.1).
+
+A Modality LUT Sequence, else slope and intercept, which default to 1 and 0 each.
 """
 
 from __future__ import annotations
@@ -35,8 +36,10 @@ def modality(header: Header, frame: int) -> Lut | tuple[float, float]:
 
 
 def apply(rule: Lut | tuple[float, float], stored: NDArray[Any]) -> Floats:
-    """float64 modality values of stored values (any shape). Beyond a table's ends its first and last entry hold
-    (C.11.1.1.1). Raises DecodeError where they are too large to be told apart.
+    """float64 modality values of stored values (any shape).
+
+    Beyond a table's ends its first and last entry hold (C.11.1.1.1). Raises DecodeError where they are too large to be
+    told apart.
     """
     if isinstance(rule, Lut):
         index = np.clip(stored.astype(np.int64) - rule.first, 0, rule.entries.size - 1)

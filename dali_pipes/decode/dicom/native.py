@@ -1,5 +1,6 @@
-"""Native (uncompressed) pixel data to samples (PS3.5 8.1 and Annex D, PS3.3 C.7.6.3.1.2 to .4): one frame, the others
-untouched.
+"""Native (uncompressed) pixel data to samples (PS3.5 8.1 and Annex D, PS3.3 C.7.6.3.1.2 to .4).
+
+One frame, the others untouched.
 
 Two old forms are read too. Samples of 12 allocated bits follow each other without gaps, the least significant bit
 first (today PS3.5 8.1.1 allows 1 and multiples of 8 only). YBR_PARTIAL_420 has its rows in pairs: C.7.6.3.1.2

@@ -1,5 +1,6 @@
-"""The windows that a file offers (PS3.3 C.11.2, and per frame C.7.6.16.2.10), and its polarity (C.7.6.3.1.2,
-C.11.6).
+"""The windows that a file offers (PS3.3 C.11.2, and per frame C.7.6.16.2.10), and its polarity.
+
+Polarity: C.7.6.3.1.2 and C.11.6.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ _MOST_LUTS = 32
 
 
 def candidates(header: Header, frame: int, lowest: float) -> Candidates:
-    """Every window and table of the frame. lowest: the smallest modality value, which tells whether a table's first
-    input may be negative.
+    """Every window and table of the frame.
+
+    lowest: the smallest modality value, which tells whether a table's first input may be negative.
     """
     home = macro(header.dataset, frame, "FrameVOILUTSequence")
     found: dict[str, Any] = {}

@@ -1,5 +1,6 @@
-"""Pixel Padding Value and Range Limit (PS3.3 C.7.5.1.1.2): stored values that are no measurement, both ends
-inclusive.
+"""Pixel Padding Value and Range Limit (PS3.3 C.7.5.1.1.2).
+
+Stored values that are no measurement, both ends inclusive.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ _NAMES = {
 
 
 def padding_range(header: Header) -> tuple[tuple[float, float] | None, list[str]]:
-    """(low, high) in stored values, or None; and warnings. The VR (US or SS) is ambiguous: numbers are read with the
-    pixels' sign.
+    """(low, high) in stored values, or None; and warnings.
+
+    The VR (US or SS) is ambiguous: numbers are read with the pixels' sign.
     """
     value, limit = (numbers(header.dataset, name) for name in _NAMES[header.pixel_tag])
     if not value:
@@ -48,7 +50,7 @@ def _stored(value: int, header: Header) -> int:
 
 
 def padded(stored: NDArray[Any], ends: tuple[float, float] | None) -> NDArray[np.bool_] | None:
-    """bool of the values' shape, or None where nothing is padding. Values that are not finite always are."""
+    """Return bool of the values' shape, or None where nothing is padding. Values that are not finite always are."""
     mask = np.zeros(stored.shape, np.bool_) if stored.dtype.kind != "f" else ~np.isfinite(stored)
     if ends is not None:
         mask |= (stored >= ends[0]) & (stored <= ends[1])

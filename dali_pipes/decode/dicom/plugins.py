@@ -17,7 +17,7 @@ from dali_pipes.decode.dicom.j2k import read_j2k_header
 from dali_pipes.decode.dicom.jxl import read_jxl_size
 from dali_pipes.decode.dicom.lossless import check_amount, plain_scan
 from dali_pipes.decode.dicom.native import check_subsampled, frame_bits, shape_samples
-from dali_pipes.decode.jpeg import pillow_rgb
+from dali_pipes.decode.jpeg import pillow_whole
 from dali_pipes.decode.jpegheader import JpegHeader, read_jpeg_header
 from dali_pipes.decode.jpegstrict import cleaned, decode_strictly
 from dali_pipes.errors import DecodeError, TruncatedError, UnsupportedError
@@ -25,8 +25,10 @@ from dali_pipes.errors import DecodeError, TruncatedError, UnsupportedError
 
 @dataclass(frozen=True)
 class Samples:
-    """array [rows, columns, samples], integers as the codestream holds them. bits, signed: the codestream's own
-    precision and sign, where it has them. rgb: three samples that are RGB already, whatever the header says.
+    """array [rows, columns, samples], integers as the codestream holds them.
+
+    bits, signed: the codestream's own precision and sign, where it has them. rgb: three samples that are RGB already,
+    whatever the header says.
     """
 
     array: NDArray[Any]
@@ -105,8 +107,9 @@ def _jpeg_header(frame: bytes, header: Header) -> JpegHeader:
 
 @named("simplejpeg")
 def baseline(frame: bytes, header: Header) -> Samples:
-    """JPEG of 8 bits. Three components are YCbCr where a JFIF or Adobe marker says so, else where the DICOM header
-    does.
+    """JPEG of 8 bits.
+
+    Three components are YCbCr where a JFIF or Adobe marker says so, else where the DICOM header does.
     """
     found = _ended(frame, header)
     if found.precision != 8:
@@ -118,7 +121,7 @@ def _eight_bits(frame: bytes, found: JpegHeader, header: Header) -> Samples:
     raw = found.components == 3 and (found.sof == 0xC3 or _untransformed(found, header))
     data = cleaned(frame, as_stored=True) if raw else frame
     if found.components == 3 and found.is_odd:  # TurboJPEG does not take it
-        array = pillow_rgb(data)
+        array = pillow_whole(data)
     else:
         array = decode_strictly(data, "GRAY" if found.components == 1 else "RGB")
     return Samples(array, 8, None if found.sof == 0xC3 else False, rgb=found.sof != 0xC3)
@@ -165,18 +168,21 @@ def _look_through(frame: bytes, found: JpegHeader) -> None:
 
 
 def turbo_version() -> str:
+    """Return name and version of the libraries behind `turbo`."""
     import imagecodecs
 
     return f"{imagecodecs.jpeg8_version()}, simplejpeg {simplejpeg.__version__}"
 
 
 def openjpeg_version() -> str:
+    """Return name and version of the library behind `openjpeg`."""
     import imagecodecs
 
     return str(imagecodecs.jpeg2k_version())
 
 
 def jpegxl_version() -> str:
+    """Return name and version of the library behind `jpegxl`."""
     import imagecodecs
 
     return str(imagecodecs.jpegxl_version())
@@ -236,6 +242,7 @@ def _by_pyjpegls(frame: bytes, header: Header) -> Samples:
 
 
 def fallback_version() -> str:
+    """Return name and version of what reads JPEG-LS that pyjpegls refuses; "" where it is not here."""
     try:
         import imagecodecs
     except ImportError:

@@ -9,8 +9,9 @@ from dali_pipes.errors import DecodeError
 
 
 def expand_segments(value: bytes | None, bits: int, count: int, little: bool) -> NDArray[np.uint16]:
-    """uint16[count] from segmented data; raises DecodeError where it is missing, damaged, or gives another number of
-    entries.
+    """uint16[count] from segmented data.
+
+    Raises DecodeError where it is missing, damaged, or gives another number of entries.
 
     Opcode 0: length, then that many entries. 1: length, end; from the last entry up to `end` in equal steps, rounded
     half up. 2: how many segments to repeat, and their byte offset as two words, low first.

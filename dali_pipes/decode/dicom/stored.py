@@ -1,5 +1,6 @@
-"""Codestream samples to stored values (PS3.5 8.1.1, PS3.3 C.7.6.3.1.1): mask and shift to the stored bits, then the
-sign.
+"""Codestream samples to stored values (PS3.5 8.1.1, PS3.3 C.7.6.3.1.1).
+
+Mask and shift to the stored bits, then the sign.
 
 The image stays a "code": its stored bits as an unsigned number. What the code means, sign included, is the table
 `stored_values`.
@@ -41,8 +42,9 @@ def _sign(signed: bool) -> str:
 
 
 def codes_of(array: NDArray[Any], header: Header, bits: int, shift: int) -> NDArray[Any]:
-    """Unsigned codes below 2**bits, of the array's shape and a dtype that holds `bits` bits; the array itself where it
-    is that already.
+    """Unsigned codes below 2**bits, of the array's shape and a dtype that holds `bits` bits.
+
+    The array itself where it is that already.
     """
     if array.dtype.kind == "i":
         array = array.view(array.dtype.str.replace("i", "u"))

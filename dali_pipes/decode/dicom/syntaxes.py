@@ -20,6 +20,7 @@ class Syntax:
 
     @property
     def encapsulated(self) -> bool:
+        """Whether frames are encoded, in fragments."""
         return self.family != "native"
 
     @property

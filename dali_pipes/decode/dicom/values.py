@@ -39,7 +39,7 @@ def number(elements: Elements, name: str, default: float | None = None) -> float
 def numbers(elements: Elements, name: str) -> tuple[float, ...]:
     """Return all values of an attribute as finite floats; () where it is absent or empty.
 
-    Empty values at the end, as in "40\\\\", count as absent. Raises DecodeError where another one is not a number.
+    Empty values at the end, behind a backslash, count as absent. Raises DecodeError where another one is not a number.
     """
     value = elements.value(name)
     if value is None:
