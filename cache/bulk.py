@@ -160,15 +160,15 @@ class _PackedReader:
 
     def _places(self) -> Longs:
         """Where each key lies, or -1."""
-        store, count = self._store, len(self._digests)
-        places = np.fromiter((store._index.get(digest, -1) for digest in self._digests), np.int64, count)
+        store = self._store
+        places = store._index.get_many(self._digests)
         if (places < 0).any():
             try:
                 with store._lock:
                     store._refresh()
             except OSError as error:
                 store._failed("read", error)
-            places = np.fromiter((store._index.get(digest, -1) for digest in self._digests), np.int64, count)
+            places = store._index.get_many(self._digests)
             store.misses += int((places < 0).sum())
         return places
 
@@ -193,7 +193,7 @@ class _PackedReader:
     def _copy(self, part: _Part, out: Array, to: Longs) -> Any:
         """Copies the rows of one segment to the places ``to``; bool[n], which are as they were put."""
         verify, trusted = self._store.options.verify, part.segment.trusted
-        if verify == "never" or (verify == "first" and trusted.issuperset(part.slots.tolist())):
+        if verify == "never" or (verify == "first" and trusted.has_all(part.slots)):
             array = part.segment.map()
             if len(to) == len(out):
                 np.take(array, part.slots, axis=0, out=out, mode="clip")

@@ -25,6 +25,7 @@ from typing import Any
 from .base import Array
 from .compact import Compactor
 from .errors import IntegrityError
+from .flat import Places
 from .folderstore import FolderStore
 from .integrity import checksum, payload, storable
 from .journal import JournalReader
@@ -156,6 +157,7 @@ class PackedStore(FolderStore):
                 self._tombs.complete.add(name)
         for token in gone:
             self._forget(token)
+        self._slots.places.reserve(sum(len(records) for _, records in grown))
         for token, records in grown:
             if self._slots.learn(token, records):
                 self._entries.complete.add(token)
@@ -301,4 +303,4 @@ class PackedStore(FolderStore):
             self._writer.seal()
         super().close()
         self._locks.close()
-        self._index = {}
+        self._index = Places()

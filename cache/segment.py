@@ -14,6 +14,7 @@ import numpy as np
 from .base import Array
 from .errors import IntegrityError
 from .files import Folder, chunks, fill
+from .flat import Slots, Sums
 from .integrity import checksum, payload, read_only
 from .npyformat import nbytes, parse
 
@@ -38,8 +39,8 @@ class Segment:
 
     def __init__(self, folder: Folder, token: str) -> None:
         self.folder, self.token, self.name = folder, token, token + ".npy"
-        self.sums: dict[int, bytes] = {}  # published slots and their checksums
-        self.trusted: set[int] = set()  # slots that may be served without another check
+        self.sums = Sums()  # published slots and their checksums
+        self.trusted = Slots()  # slots that may be served without another check
         self.array: Array | None = None
         self.identity = (0, 0)  # inode and size of what is mapped
         self.dtype: np.dtype[Any] | None = None

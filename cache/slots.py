@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .files import Folder
+from .flat import Places, Slots, Sums
 from .segment import SLOT_BITS, Segment
 from .segment_journal import DEAD, ENTRY, SEALED
 
@@ -23,7 +24,7 @@ class SlotIndex:
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
-        self.places: dict[bytes, int] = {}  # digest -> where to read it
+        self.places = Places()  # digest -> where to read it
         self.segments: dict[int, Segment] = {}  # by number; a number is never used again
         self.numbers: dict[str, int] = {}  # token -> number, of segments that are there
         self._copies: dict[bytes, list[int]] = {}  # further places of a digest
@@ -55,8 +56,13 @@ class SlotIndex:
     def entries(self, tokens: set[str]) -> dict[str, list[tuple[int, bytes]]]:
         """Return (slot, digest) of every entry in some segments, by token."""
         found: dict[str, list[tuple[int, bytes]]] = {}
-        for digest, first in self.places.items():
-            for place in (first, *self._copies.get(digest, [])):
+        for token in tokens & self.numbers.keys():
+            low = self.numbers[token] << SLOT_BITS
+            slots = [(place - low, digest) for digest, place in self.places.between(low, low + SLOT_MASK + 1)]
+            if slots:
+                found[token] = slots
+        for digest, places in self._copies.items():
+            for place in places:
                 token = self.segments[place >> SLOT_BITS].token
                 if token in tokens:
                     found.setdefault(token, []).append((place & SLOT_MASK, digest))
@@ -73,14 +79,16 @@ class SlotIndex:
         segment = self.segment(token)
         own = records["token"] == int(token, 16)
         entries = records[own & (records["kind"] == ENTRY)]
-        dead, base = self._dead.get(token, set()), self.numbers[token] << SLOT_BITS
-        for digest, slot, total in entries[["key", "slot", "sum"]].tolist():
-            if slot <= SLOT_MASK and slot not in dead and slot not in segment.sums:
-                segment.sums[slot] = total
-                self._live[token] = self.live(token) + 1
-                place = base | slot
-                if self.places.setdefault(digest, place) != place:
-                    self._copies.setdefault(digest, []).append(place)
+        entries = entries[entries["slot"] <= SLOT_MASK]
+        entries = entries[np.sort(np.unique(entries["slot"], return_index=True)[1])]  # of a slot the first counts
+        dead = np.array(sorted(self._dead.get(token, ())), np.uint64)
+        entries = entries[~(np.isin(entries["slot"], dead) | segment.sums.has(entries["slot"]))]
+        segment.sums.add(entries["slot"], entries["sum"])
+        self._live[token] = self.live(token) + len(entries)
+        places = entries["slot"].astype(np.int64) | self.numbers[token] << SLOT_BITS
+        keys = np.ascontiguousarray(entries["key"]).view(np.uint64).reshape(-1, 2)
+        for row in np.flatnonzero(self.places.add(keys, places)).tolist():
+            self._copies.setdefault(keys[row].tobytes(), []).append(int(places[row]))
         return bool(np.any(own & (records["kind"] == SEALED)))
 
     def bury(self, records: np.ndarray[Any, Any]) -> bool:
@@ -125,10 +133,11 @@ class SlotIndex:
                 self._copies[digest] = kept
             else:
                 del self._copies[digest]
-        for digest in [digest for digest, place in self.places.items() if place >> SLOT_BITS == number]:
-            self._remove(digest, self.places[digest])
+        low = number << SLOT_BITS
+        for digest, place in list(self.places.between(low, low + SLOT_MASK + 1)):
+            self._remove(digest, place)
         segment = self.segments.pop(number)  # last: whoever knows a place finds its segment until then
-        segment.sums, segment.trusted, segment.array = {}, set(), None
+        segment.sums, segment.trusted, segment.array = Sums(), Slots(), None
         return segment
 
     def _remove(self, digest: bytes, place: int) -> None:
