@@ -18,7 +18,7 @@ RULES = 4
 class Kind:
     """What a file is and who decodes it.
 
-    tag         at most 8 ASCII characters, such as "jpeg", "png", "dcm.4.70".
+    tag         a short ASCII word, such as "jpeg", "png", "dcm.4.70".
     decoder     the decoder's name and version: belongs in a cache key, because other versions may give other bits.
     in_threads  the decoder lets other threads run: decode in threads. Otherwise in a DecoderPool.
     dali        a plain JPEG that DALI's CPU decoder reads to the same bits.

@@ -25,7 +25,7 @@ class Syntax:
 
     @property
     def tag(self) -> str:
-        """At most 8 characters: "dcm.0" for implicit VR, "dcm.4.70", "dcm.201" for 1.2.840.10008.1.2.4.201."""
+        """A short word: "dcm.0" for implicit VR, "dcm.4.70", "dcm.201" for 1.2.840.10008.1.2.4.201."""
         rest = self.uid[len(_ROOT) + 1 :]
         if rest.startswith("4.") and len(rest) > 4:
             rest = rest[2:]
