@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -526,6 +527,28 @@ def test_decoders_say_that_memory_ran_out_and_not_that_a_file_is_damaged(
             assert isinstance(lost.error, dp.WorkerError)
         assert not any(fetcher._books.lost(sample) for sample in range(len(everything)))
         fetcher.close()
+
+
+def test_a_killed_child_costs_a_skipping_loader_no_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dali_pipes.decode import pool
+
+    manifest = manifest_of(tmp_path, {f"{i}.dcm": dicom(noise(i, 20, 20, 1), "j2k") for i in range(6)})
+    real, asked = pool._Child.ask, []
+
+    def ask(child: Any, *arguments: Any) -> Any:
+        asked.append(child.pid)
+        if len(asked) in (2, 5):
+            os.kill(child.pid, signal.SIGKILL)
+        return real(child, *arguments)
+
+    monkeypatch.setattr(pool._Child, "ask", ask)
+    recipe = dp.Recipe(size=8, channels=1)
+    how = {"backend": "torch", "num_workers": 1, "on_error": "skip", "sandbox": True}
+    with dp.Loader(manifest, recipe, batch_size=2, **how) as loader:  # type: ignore[arg-type]
+        found = [int(index) for batch in loader for index in batch.index]
+        assert loader.failures() == {}
+    assert found == [*range(6)]
+    assert len(asked) == 8
 
 
 def test_a_pipe_is_refused_and_not_waited_for(photos: Manifest, tmp_path: Path) -> None:
