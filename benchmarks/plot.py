@@ -17,25 +17,9 @@ import matplotlib as mpl
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
-COLOURS = {"torch": "#ee6a2c", "dali-cpu": "#5aa02c", "dali-gpu": "#2c7a3a", "bound": "#8a8f98"}
+from dali_pipes.tools.charts import COLOURS, epoch_time
+
 RESULTS = Path(__file__).parent / "results"
-
-
-def epoch_time(document: dict[str, Any], axes: Any) -> None:
-    """Images per second, first and later epochs, per mode and backend."""
-    results = document["results"]
-    labels = [f"{each['cache_mode']}, {each['backend']}" for each in results]
-    for place, (epochs, alpha) in enumerate((("first_epoch", 0.45), ("later_epochs", 1.0))):
-        rates = [each["images_per_second"][epochs] for each in results]
-        colours = [COLOURS[each["backend"]] for each in results]
-        rows = [i + 0.4 * place for i in range(len(results))]
-        bars = axes.barh(rows, rates, 0.38, color=colours, alpha=alpha)
-        axes.bar_label(bars, [f"{rate:.0f}" for rate in rates], padding=3, fontsize=7)
-    axes.set_yticks([i + 0.2 for i in range(len(results))], labels)
-    axes.invert_yaxis()
-    axes.set_xscale("log")
-    axes.set_xlabel("images/s (pale: first epoch; full: later epochs, median)")
-    axes.set_title(f"{results[0]['images']} images, to {'x'.join(map(str, document['recipe']['size']))}, float32")
 
 
 def warm_bound(document: dict[str, Any], axes: Any) -> None:

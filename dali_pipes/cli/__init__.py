@@ -22,6 +22,7 @@ COMMANDS = {
     "warm": "fill a cache",
     "bench": "measure epoch times, memory and disk of the cache modes on your data",
     "parity": "check that all backends give the same pixels on your data",
+    "preview": "draw samples as a model sees them in several epochs",
     "inspect": "show how one file is read, as text and as a picture",
     "cache": "look after a cache: stats, verify, gc, purge, explain",
     "doctor": "say what this machine can run, and what is missing for more",

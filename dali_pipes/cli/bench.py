@@ -23,12 +23,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, help="(default: all that run here)")
     parser.add_argument("--epochs", type=int, default=4, help="epochs of each, at least 2 (default: 4)")
     parser.add_argument("--dir", type=Path, help="where the caches lie while they are measured (default: temporary)")
+    parser.add_argument("--plot", type=Path, help="write the speeds as a chart, a PNG; needs matplotlib")
     common.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measures; fails if a sample could not be loaded."""
     from dali_pipes import backends
+    from dali_pipes.tools import charts
     from dali_pipes.tools.bench import measure
 
     manifest, recipe = common.manifest_of(args), common.recipe_of(args)
@@ -43,8 +45,16 @@ def run(args: argparse.Namespace) -> int:
         num_workers=args.num_workers,
         folder=args.dir,
     )
+    if args.plot is not None:  # refused before the long work begins
+        charts.check_matplotlib()
     found = list(common.progress(steps, len(args.modes) * len(names), "measuring"))
-    common.show(args, document(found, recipe.to_dict()), text(found))
+    told = document(found, recipe.to_dict())
+    lines = [text(found)]
+    if args.plot is not None:
+        charts.write_epoch_time(told, args.plot)
+        told["plot"] = str(args.plot)
+        lines.append(f"\nWrote {args.plot}")
+    common.show(args, told, "\n".join(lines))
     return common.FAILED if any(each.failed for each in found) else common.GOOD
 
 
