@@ -84,7 +84,7 @@ class Coding(NamedTuple):
 _OF_UN = Coding(implicit=True, little=True)  # PS3.5 6.2.2 note 4: what a UN of undefined length holds (CP-246)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Value:
     """One value as it is written; vr: the file's, or the dictionary's where it states none."""
 
@@ -112,10 +112,12 @@ class Budget:
 class Elements:
     """The elements named in TAGS of a data set, or of an item, which is read when it is first asked for."""
 
+    __slots__ = ("_coding", "_data", "_found", "_items", "_most")
+
     def __init__(self, data: bytes | memoryview, coding: Coding, most: int) -> None:
         self._data, self._coding, self._most = data, coding, most
         self._found: dict[int, Value] | None = None
-        self._items: dict[int, list[Elements]] = {}
+        self._items: dict[int, list[Elements]] | None = None  # those asked for
 
     def value(self, name: str) -> Value | None:
         """Return the value of a keyword of TAGS, or None where the data set lacks it."""
@@ -129,11 +131,12 @@ class Elements:
         if value is None or value.vr != "SQ":
             return []
         tag = TAGS[name][0]
-        if tag not in self._items:
-            spans = Walk(value.raw, Budget(self._most)).items(value.coding)
-            view = memoryview(value.raw)
-            self._items[tag] = [Elements(view[begin:end], value.coding, self._most) for begin, end in spans]
-        return self._items[tag]
+        found = None if self._items is None else self._items.get(tag)
+        if found is None:  # several threads may do this at once, to the same end
+            spans, view = Walk(value.raw, Budget(self._most)).items(value.coding), memoryview(value.raw)
+            found = [Elements(view[begin:end], value.coding, self._most) for begin, end in spans]
+            self._items = {**(self._items or {}), tag: found}
+        return found
 
     @classmethod
     def read(
