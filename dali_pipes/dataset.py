@@ -26,7 +26,7 @@ from dali_pipes.draws import Augment, draw, seeded
 from dali_pipes.epoch import SUBSTITUTE_TRIES
 from dali_pipes.epoch_clock import EpochClock
 from dali_pipes.errors import ConfigError, ManifestError
-from dali_pipes.fetch import Encoded, Failure, Fetcher, Item, Pixels, ready, stand_in
+from dali_pipes.fetch import Deep, Encoded, Failure, Fetcher, Item, Pixels, ready, stand_in
 from dali_pipes.finish import Finish
 from dali_pipes.layout import Layout
 from dali_pipes.manifest import Manifest
@@ -243,7 +243,7 @@ class ImageDataset(Dataset[Output]):
                 tensor = self._transform(tensor)
         return tensor, int(self.manifest.labels[sample]), fields
 
-    def _tensor(self, fetcher: Fetcher, epoch: int, sample: int, image: Pixels) -> torch.Tensor:
+    def _tensor(self, fetcher: Fetcher, epoch: int, sample: int, image: Pixels | Deep) -> torch.Tensor:
         samples, views = np.array([sample], np.int64), self.recipe.views
         draws = draw(self.recipe.augment, self._seed, epoch, samples, views)
         source = fetcher.extents(samples)
@@ -252,7 +252,8 @@ class ImageDataset(Dataset[Output]):
         changes = self._finish.changes(draws)
         out = self._layout.empty(views)
         for k in range(views):
-            self._layout.write(out[k], image, changes, k)
+            moves = (float(draws.window_center[k]), float(draws.window_width[k]))
+            self._layout.write(out[k], image.windowed(*moves) if isinstance(image, Deep) else image, changes, k)
         return out if views > 1 else out[0]
 
 

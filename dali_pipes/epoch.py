@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from dali_pipes.backends import Backend, Keeper, Named
 from dali_pipes.batch import Batch
 from dali_pipes.draws import Draws, draw, repeated
 from dali_pipes.errors import BackendError, DecodeError
-from dali_pipes.fetch import Encoded, Failure, Fetcher, Item, Pixels, ready, stand_in
+from dali_pipes.fetch import Deep, Encoded, Failure, Fetcher, Item, Pixels, ready, stand_in
 from dali_pipes.made import digests
 from dali_pipes.manifest import Manifest
 from dali_pipes.masks import Masks
@@ -31,7 +32,7 @@ from dali_pipes.study_fetch import Study, outputs_of
 log = logging.getLogger(__name__)
 
 Samples = npt.NDArray[np.int64]
-Good = list[tuple[int, Pixels | Encoded | Named | Study, bool]]
+Good = list[tuple[int, Pixels | Encoded | Named | Study | Deep, bool]]
 """(sample, item, whether it is no repetition): what a batch will hold."""
 
 ON_ERROR = ("raise", "skip", "substitute")
@@ -207,14 +208,18 @@ class Epoch:
         if not good:
             return None
         samples = np.array([sample for sample, _, _ in good], np.int64)
-        items = [
+        items: list[tuple[int, Any]] = [
             (sample, item) if not isinstance(every, Study) else (-1, item)
             for sample, every, _ in good
             for item in (every.images if isinstance(every, Study) else (every,) * self.recipe.views)
         ]
+        draws = self._draws(samples)
+        if self.recipe.jitters:
+            moves = (draws.window_center.tolist(), draws.window_width.tolist())
+            items = [(-1, image) for image in self.fetcher.side_by_side(_windowed, [item for _, item in items], *moves)]
         if self._keeper is not None:
             items = [(sample, Named(sample, item) if isinstance(item, np.ndarray) else item) for sample, item in items]
-        return self._stacked(self.backend.run([item for _, item in items], self._draws(samples)), len(good))
+        return self._stacked(self.backend.run([item for _, item in items], draws), len(good))
 
     def _stacked(self, values: torch.Tensor, count: int) -> torch.Tensor:
         """One row for each sample: [N, K, ...] of views, [N, V, ...] of studies."""
@@ -286,3 +291,7 @@ class Epoch:
             else:
                 self.losses.note(place, item, "it is left out")
         return good
+
+
+def _windowed(item: Any, center: float, width: float) -> Any:
+    return item.windowed(center, width) if isinstance(item, Deep) else item

@@ -10,12 +10,11 @@ modality values, and the recipe's window is applied to what it gives.
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import threading
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -25,12 +24,22 @@ import numpy.typing as npt
 
 from dali_pipes import cache
 from dali_pipes.admission import Admission
-from dali_pipes.arithmetic import ARITHMETIC_VERSION
 from dali_pipes.bases import base_of
 from dali_pipes.bookkeeping import Bookkeeping, Failure
-from dali_pipes.decode import Decoded, DecodePolicy, DecoderPool, Kind, apply_window, check_jpeg, decode, identify
+from dali_pipes.decode import (
+    Decoded,
+    DecodePolicy,
+    DecoderPool,
+    Kind,
+    Window,
+    apply_window,
+    check_jpeg,
+    decode,
+    identify,
+)
 from dali_pipes.errors import DaliPipesError, DaliPipesWarning, DecodeError, UnsteadyError
 from dali_pipes.extents import Extents
+from dali_pipes.keys import key_parts
 from dali_pipes.manifest import Manifest
 from dali_pipes.notices import Notices
 from dali_pipes.recipe import Recipe
@@ -56,40 +65,25 @@ class Encoded:
     data: npt.NDArray[np.uint8]
 
 
-__all__ = ["Encoded", "Failure", "Fetcher", "Item", "Pixels", "key_parts", "ready", "stand_in", "with_secret"]
+@dataclass(frozen=True)
+class Deep:
+    """A base image whose window its sample's draws move: uint16 [C, H, W], and what `apply_window` needs, as JSON."""
 
-Item = Pixels | Encoded | Failure
+    image: Pixels
+    attributes: str
+    window: Window
+
+    def windowed(self, center: float, width: float) -> Pixels:
+        """Return uint8 [C, H, W], with `Draws.window_center` and `Draws.window_width` of one output."""
+        return apply_window(self.image, json.loads(self.attributes), self.window, (center, width))
+
+
+__all__ = ["Deep", "Encoded", "Failure", "Fetcher", "Item", "Pixels", "key_parts", "ready", "stand_in", "with_secret"]
+
+Item = Pixels | Encoded | Failure | Deep
 
 Source = SourceFile | RemoteSource
 """A source file, here or behind a URL."""
-
-
-def key_parts(
-    recipe: Recipe, policy: DecodePolicy, content: bytes, kind: Kind, frame: int
-) -> dict[str, str | int | bytes]:
-    """Everything that decides a base image, by name: what its key in the cache is made of.
-
-    Args:
-        recipe, policy: what is wanted, and how files are read.
-        content: digest of the source file.
-        kind: what the file is.
-        frame: its frame.
-    """
-    # Entries made under a refusing policy are kept apart, so that a hit never serves what the policy would refuse.
-    strict = "+".join(name for name in ("burned_in", "processing") if getattr(policy, name) == "error")
-    decoder = kind.under(policy).decoder + (f"; refuses {strict}" if strict else "")
-    return {
-        "source": content,
-        "frame": frame,
-        "decoder": decoder,
-        "arithmetic": ARITHMETIC_VERSION,
-        **_base_parts(recipe),
-    }
-
-
-@functools.lru_cache(maxsize=16)
-def _base_parts(recipe: Recipe) -> dict[str, Any]:
-    return recipe.base_parts
 
 
 class Fetcher:
@@ -206,6 +200,10 @@ class Fetcher:
         """Return height and width of the sources of samples that were fetched, int64[N, 2]; None if not kept."""
         return None if self._extents is None else self._extents.of(samples)
 
+    def side_by_side(self, function: Callable[..., Any], *values: Iterable[Any]) -> list[Any]:
+        """Return what a function makes of each of the values, on the threads that decode."""
+        return list(self._threads.map(function, *values))
+
     def counts(self) -> dict[str, Any]:
         """Since the start: `decoded`, `hits`, `misses` (images), `failed` (different samples), `bytes_read` (of
         sources, by this process), `seconds_decoding` (of all workers).
@@ -318,9 +316,11 @@ class Fetcher:
             self._keys[sample] = key
         return image if self._recipe.depth == 8 else self._windowed(image, made[-1])
 
-    def _windowed(self, image: Pixels, attributes: str) -> Pixels:
+    def _windowed(self, image: Pixels, attributes: str) -> Pixels | Deep:
         if self._recipe.window is None:
             return image
+        if self._recipe.jitters:
+            return Deep(image, attributes, self._recipe.window)
         return apply_window(image, json.loads(attributes), self._recipe.window)
 
     def _parts(self, content: bytes, kind: Kind, frame: int) -> dict[str, str | int | bytes]:

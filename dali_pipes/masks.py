@@ -23,7 +23,7 @@ from dali_pipes.bookkeeping import Failure
 from dali_pipes.columns import TextColumn
 from dali_pipes.decode import Decoded, DecodePolicy, Kind, decode_mask
 from dali_pipes.errors import ConfigError, DecodeError
-from dali_pipes.fetch import Encoded, Fetcher, Item, Pixels, Source, ready
+from dali_pipes.fetch import Deep, Encoded, Fetcher, Item, Pixels, Source, ready
 from dali_pipes.manifest import Manifest
 from dali_pipes.recipe import Recipe
 
@@ -103,7 +103,7 @@ class Masks:
             images: has fetched the sample's image, and keeps the sizes of sources.
         """
         mask = ready(requested)
-        if isinstance(mask, Encoded):
+        if isinstance(mask, (Encoded, Deep)):
             raise ConfigError("a mask is never left to a backend")
         if isinstance(mask, Failure):
             return Failure(type(mask.error)(f"the mask of {mask.error}"))

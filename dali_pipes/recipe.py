@@ -155,6 +155,8 @@ class Recipe(Served, Spelled):
                 f"Recipe(size={self.size}, base_size={self.base_size}): Augment(crop=True) cuts the output from the "
                 "base image; give a base_size at least as large."
             )
+        if augment.window_jitter and (self.depth != 16 or self.window is None):
+            raise ConfigError("Augment(window_jitter=...): only a recipe of depth=16 with a window has one to move.")
         if self.native and (augment.warps or augment.recolours):
             if self.integer_dtype is torch.uint16:
                 raise ConfigError("Recipe(parity='fast'): DALI neither turns nor recolours 16-bit values; use 'exact'.")
@@ -190,6 +192,11 @@ class Recipe(Served, Spelled):
     def native(self) -> bool:
         """Whether DALI's own operators, or their twins, do what varies."""
         return self.parity == "fast" and not self.planned
+
+    @property
+    def jitters(self) -> bool:
+        """Whether draws move the window, so that it is applied to each output by itself."""
+        return self.augment is not None and self.augment.window_jitter > 0
 
     @property
     def needs_source(self) -> bool:

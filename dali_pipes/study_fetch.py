@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from dali_pipes import cache
 from dali_pipes.errors import ConfigError, DaliPipesError
-from dali_pipes.fetch import Encoded, Failure, Fetcher, Item, Pixels, ready
+from dali_pipes.fetch import Deep, Encoded, Failure, Fetcher, Item, Pixels, ready
 from dali_pipes.manifest import Manifest
 from dali_pipes.recipe import Recipe
 from dali_pipes.studies import Studies
@@ -23,7 +24,7 @@ from dali_pipes.studies import Studies
 class Study:
     """The base images of one study, uint8 or uint16 [C, H, W] each, all 0 where there is none."""
 
-    images: tuple[Pixels, ...]
+    images: tuple[Pixels | Deep, ...]
 
 
 class StudyFetcher:
@@ -77,7 +78,7 @@ class StudyFetcher:
         return found
 
     def _together(self, requests: dict[int, Item | Future[Item]]) -> Study | Failure:
-        images = [self._blank] * self._members.shape[1]
+        images: list[Pixels | Deep] = [self._blank] * self._members.shape[1]
         for place, request in requests.items():
             item = ready(request)
             if isinstance(item, Failure):
@@ -101,6 +102,10 @@ class StudyFetcher:
             for half in (slice(0, 16), slice(16, 32)):
                 row[half] = np.frombuffer(blake2b(made[:, half].tobytes(), digest_size=16).digest(), np.uint8)
         return found
+
+    def side_by_side(self, function: Callable[..., Any], *values: Iterable[Any]) -> list[Any]:
+        """See `Fetcher.side_by_side`."""
+        return self._fetcher.side_by_side(function, *values)
 
     def is_cached(self, sample: int) -> bool:
         """Whether the store holds all of the study's images."""

@@ -54,7 +54,9 @@ ALLOWED = {
     "dali_pipes.plans": {"errors", "recipe", "draws", "arithmetic"},
     "dali_pipes.extents": {"errors", "decode", "cache"},
     "dali_pipes.admission": {"cache", "draws", "notices"},
+    "dali_pipes.keys": {"arithmetic", "decode", "recipe"},
     "dali_pipes.fetch": {
+        "keys",
         "admission",
         *("extents", "errors", "notices", "manifest", "recipe", "decode", "arithmetic", "cache", "bookkeeping"),
         *("source_file", "remote", "bases"),

@@ -112,6 +112,7 @@ MORE = dataclasses.replace(
     **{"shear": 20, "resized_crop": (0.1, 0.9), "quarter_turns": 0.6, "gamma": 0.5, "blur": (0.1, 2), "noise": 0.1},
     **{"erasing": (0.02, 0.3), "grayscale": 0.5, "solarize": 0.5, "posterize": 4, "autocontrast": 0.5},
     sharpness=0.9,
+    window_jitter=0.3,
 )
 CROPS = ("crops", "areas", "ratios", "crop_y", "crop_x")
 MANY_TRIES = ("areas", "ratios", "erase_areas", "erase_ratios")
@@ -167,6 +168,8 @@ def test_ranges() -> None:
         "noise": (0, 0),
         "solarize": (0, 0),
         "sharpness": (1, 1),
+        "window_center": (0, 0),
+        "window_width": (1, 1),
     }
 
 

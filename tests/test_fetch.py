@@ -15,7 +15,7 @@ from archives import coded, manifest_of, noise, one_of_each, pictures
 from make_images import dicom, jpeg
 
 import dali_pipes as dp
-from dali_pipes import cache
+from dali_pipes import cache, keys
 from dali_pipes import fetch as fetch_module
 from dali_pipes.cache import sources
 from dali_pipes.cache.journal import seal
@@ -187,7 +187,7 @@ def test_another_decoder_decodes_again(photos: Manifest, tmp_path: Path, monkeyp
 
 def test_another_arithmetic_decodes_again(photos: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(photos, RECIPE, tmp_path / "cache")
-    monkeypatch.setattr(fetch_module, "ARITHMETIC_VERSION", "another")
+    monkeypatch.setattr(keys, "ARITHMETIC_VERSION", "another")
     assert run(photos, RECIPE, tmp_path / "cache").counts["decoded"] == 5
 
 

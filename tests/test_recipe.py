@@ -64,6 +64,7 @@ CHANGES: dict[str, tuple[dict[str, Any], bool]] = {
     "augment-autocontrast": ({"augment": dp.Augment(autocontrast=0.5)}, False),
     "augment-sharpness": ({"augment": dp.Augment(sharpness=0.5)}, False),
     "augment-policy": ({"augment": dp.Augment(policy="trivial")}, False),
+    "augment-window-jitter": ({"depth": 16, "augment": dp.Augment(window_jitter=0.5)}, True),
     "augment-probability": ({"augment": dp.Augment(rotation=10, probability={"rotation": 0.5})}, False),
     "base-size": ({"base_size": 48}, True),
     "views": ({"views": 2}, False),
@@ -375,6 +376,7 @@ def test_reduced_decoding_reaches_for_the_base() -> None:
 @pytest.mark.parametrize(
     ("parts", "words"),
     [
+        ({"augment": dp.Augment(window_jitter=0.1)}, "only a recipe of depth=16 with a window has one to move"),
         ({"base_size": 0}, r"Recipe\(base_size=0\): give \(height, width\)"),
         ({"base_size": "x"}, r"Recipe\(base_size='x'\)"),
         ({"views": 0}, r"Recipe\(views=0\): give a whole number from 1 to 64\."),

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 from archives import CPU_BACKENDS, manifest_of, pictures
+from make_images import dicom
 from PIL import Image
 
 import dali_pipes as dp
+from dali_pipes.draws import draw
 
 CROPPED = {"size": 20, "base_size": 36, "augment": dp.Augment(0.5, resized_crop=(0.2, 1))}
 NORMALISED = {"mean": 0.5, "std": 0.25}
@@ -38,6 +40,7 @@ VARIED: dict[str, dict[str, Any]] = {
     "trivial-gray": {"size": 20, "channels": 1, "augment": dp.Augment(policy="trivial")},
     "photo": {**CROPPED, **NORMALISED, "augment": dp.Augment.preset("photo")},
     "mammography": {"size": 20, "depth": 16, "augment": dp.Augment.preset("mammography")},
+    "jitter": {**CROPPED, "depth": 16, "views": 2, "augment": dp.Augment(0.5, window_jitter=0.5)},
     "fast-filters": {**CROPPED, "parity": "fast", "augment": FILTERS},
     "fast": {**CROPPED, **NORMALISED, "parity": "fast"},
 }
@@ -136,6 +139,38 @@ def test_resumes_after_every_batch_on_another_backend(manifest: dp.Manifest, nam
             for one, other in zip(rest, batches[done:], strict=True):
                 assert torch.equal(one.image, other.image)
                 assert torch.equal(one.index, other.index)
+
+
+@pytest.mark.parametrize("window", [dp.FixedWindow(2000, 1500), dp.PercentileWindow(), dp.VOIWindow(), None])
+def test_windows_of_dicom_move(window: Any, tmp_path: Path) -> None:
+    """By the sample's own draws: the same on every backend, in a dataset, and as the window that lies there."""
+    rng = np.random.default_rng(3)
+    files = {f"{i}.dcm": dicom(rng.integers(0, 4096, (30, 40)).astype(np.uint16), BitsStored=12) for i in range(5)}
+    moved = manifest_of(tmp_path, files)
+    if window is None:
+        with pytest.raises(dp.ConfigError, match="only a recipe of depth=16 with a window"):
+            dp.Recipe(16, depth=16, window=None, augment=dp.Augment(window_jitter=0.4))
+        return
+    recipe = dp.Recipe(16, depth=16, window=window, augment=dp.Augment(0.5, window_jitter=0.4), views=2)
+    found = []
+    for backend, mode in product(CPU_BACKENDS, ("none", "memory")):
+        with loader(moved, recipe, backend, cache_mode=mode) as each:
+            for _ in range(2):
+                each.set_epoch(1)
+                found.append(torch.cat([batch.image for batch in each]))
+    assert all(torch.equal(each, found[0]) for each in found)
+    assert not torch.equal(found[0][:, 0], found[0][:, 1])
+    with dp.ImageDataset(moved, recipe, seed=3) as items:
+        items.set_epoch(1)
+        assert torch.equal(torch.stack([items[i][0] for i in range(5)]), found[0])
+    if isinstance(window, dp.FixedWindow):
+        drawn = draw(recipe.augment, 3, 1, np.arange(5), 2)
+        center, width = (float(values[0]) for values in (drawn.window_center, drawn.window_width))
+        there = dp.FixedWindow(2000 + center * 1500, 1500 * width)
+        still = dp.Recipe(16, depth=16, window=there, augment=dp.Augment(0.5))
+        with loader(moved, still, "torch") as each:
+            each.set_epoch(1)
+            assert torch.equal(next(iter(each)).image[0], found[0][0, 0])
 
 
 def test_without_asking_there_is_no_matrix(manifest: dp.Manifest) -> None:

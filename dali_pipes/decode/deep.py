@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dali_pipes.decode.grayscale import VOILUT, Candidates, Coded, render
+from dali_pipes.decode.grayscale import STILL, VOILUT, Candidates, Coded, render
 from dali_pipes.decode.histogram import Codes, look_up
 from dali_pipes.decode.voi import Window
 from dali_pipes.errors import DecodeError
@@ -86,20 +86,22 @@ def _affine(image: Coded) -> tuple[Words, int, float, float]:
     return np.clip(steps, 0, _FULL - 1).astype(np.uint16), 0, step, low
 
 
-def apply_window(pixels: Words, attributes: dict[str, Any], window: Window | None) -> NDArray[np.uint8]:
+def apply_window(
+    pixels: Words, attributes: dict[str, Any], window: Window | None, jitter: tuple[float, float] = STILL
+) -> NDArray[np.uint8]:
     """Return uint8 of the shape of `pixels` from pixels kept at depth 16 and the attributes that came with them.
 
     pixels: [H, W, C] or [C, H, W].
 
     None maps the whole range that the source's bits allow. Colour and 8-bit sources take no window: floor(x / 257 +
-    0.5). Raises WindowError where the source lacks the window that was asked for.
+    0.5). jitter: see `grayscale.window_table`. Raises WindowError where the source lacks the window that was asked for.
     """
     if pixels.dtype != np.uint16:
         raise DecodeError(f"apply_window needs uint16 pixels, not {pixels.dtype}")
     if not attributes.get("windowed", False):
         return render(Coded(pixels, np.arange(_FULL, dtype=np.float64)), None)[0][..., 0]
     plane, axis = _one_plane(pixels)
-    done = _windowed(plane, attributes, window)
+    done = _windowed(plane, attributes, window, jitter)
     return np.ascontiguousarray(np.repeat(done, 3, axis)) if axis is not None else done
 
 
@@ -117,7 +119,9 @@ def _one_plane(pixels: Words) -> tuple[Words, int | None]:
     return pixels, None
 
 
-def _windowed(pixels: Words, attributes: dict[str, Any], window: Window | None) -> NDArray[np.uint8]:
+def _windowed(
+    pixels: Words, attributes: dict[str, Any], window: Window | None, jitter: tuple[float, float]
+) -> NDArray[np.uint8]:
     stored = np.arange(_FULL, dtype=np.float64) + attributes.get("offset", 0)
     values = stored * attributes.get("slope", 1.0) + attributes.get("intercept", 0.0)
     padded = None
@@ -135,4 +139,4 @@ def _windowed(pixels: Words, attributes: dict[str, Any], window: Window | None) 
     image = Coded(
         pixels, values, padded, attributes.get("invert", False), offered, None if span is None else (span[0], span[1])
     )
-    return render(image, window)[0][..., 0]
+    return render(image, window, jitter)[0][..., 0]

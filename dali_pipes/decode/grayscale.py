@@ -132,35 +132,61 @@ def choose(window: Window | None, candidates: Candidates) -> tuple[Window | VOIL
     return FixedWindow(center, width, candidates.function), f"window {window.index} of the file"  # type: ignore[arg-type]
 
 
-def render(image: Coded, window: Window | None) -> tuple[Bytes, dict[str, Any]]:
+STILL = (0.0, 1.0)
+"""A jitter that moves no window: by no part of its width, to its own width."""
+
+
+def render(image: Coded, window: Window | None, jitter: tuple[float, float] = STILL) -> tuple[Bytes, dict[str, Any]]:
     """uint8[H, W, 1] and the numbers of the window that was applied, as plain values."""
-    table, told = window_table(image, window)
+    table, told = window_table(image, window, jitter)
     return (table if image.codes is None else show(table, image.codes))[..., None], told
 
 
-def window_table(image: Coded, window: Window | None) -> tuple[Bytes, dict[str, Any]]:
-    """uint8 of the shape of `image.values`: one entry per code, and the numbers that made it."""
+def window_table(
+    image: Coded, window: Window | None, jitter: tuple[float, float] = STILL
+) -> tuple[Bytes, dict[str, Any]]:
+    """uint8 of the shape of `image.values`: one entry per code, and the numbers that made it.
+
+    jitter: (part of the window's width by which its centre moves, factor of its width); of a look-up table, of the
+    values that it covers.
+    """
     chosen, why = (None, "one bit has no window") if image.is_binary else choose(window, image.candidates)
     told: dict[str, Any] = {"window": "range" if chosen is None else getattr(chosen, "kind", "lut"), "why": why}
     if chosen is None:
-        low, high = image.span()
+        low, high = _moved(*image.span(), jitter)
         told.update(low=low, high=high)
         table = stretch(image.values, low, high)
     elif isinstance(chosen, PercentileWindow):
-        low, high = image_percentiles(image, chosen)
+        low, high = _moved(*image_percentiles(image, chosen), jitter)
         told.update(low=low, high=high)
         table = stretch(image.values, low, high, chosen.rounding)
     elif isinstance(chosen, VOILUT):
         told.update(first=chosen.first, entries=len(chosen.entries), top=chosen.top)
-        table = to_uint8(chosen.apply(image.values))
+        low, high = _moved(chosen.first, chosen.first + len(chosen.entries), jitter)
+        values = image.values
+        if jitter != STILL:  # where the moved table would look them up
+            values = chosen.first + (values - low) * (len(chosen.entries) / (high - low))
+        table = to_uint8(chosen.apply(values))
     elif isinstance(chosen, FixedWindow):
-        told.update(center=chosen.center, width=chosen.width, function=chosen.function)
-        table = to_uint8(apply_function(image.values, chosen.center, chosen.width, chosen.function))
+        center, width = chosen.center + jitter[0] * chosen.width, chosen.width * jitter[1]
+        if chosen.function == "linear" and jitter != STILL:
+            width = max(width, 1.0)  # below that the function has no meaning
+        told.update(center=center, width=width, function=chosen.function)
+        table = to_uint8(apply_function(image.values, center, width, chosen.function))
     if image.invert:
         table = 255 - table
     if image.padded is not None:
         table[image.padded] = 0  # background is black, whatever the polarity
     return table, told
+
+
+def _moved(low: float, high: float, jitter: tuple[float, float]) -> tuple[float, float]:
+    """The ends of a range after its jitter."""
+    if jitter == STILL:
+        return low, high
+    width = high - low
+    center = (low + high) / 2 + jitter[0] * width
+    return center - jitter[1] * width / 2, center + jitter[1] * width / 2
 
 
 def image_percentiles(image: Coded, window: PercentileWindow) -> tuple[float, float]:

@@ -46,6 +46,8 @@ class Augment(Spelled):
         erasing: (least, most) part of the output's area that a rectangle blots out, or None: drawn as torchvision's
             `RandomErasing` draws it; filled with the recipe's mean, black where it has none.
         grayscale: probability in [0, 1] that a sample loses its colours.
+        window_jitter: largest move of the window's centre either way, as a part of its width, and largest deviation of
+            a factor of its width from 1; 0 to 0.9. For recipes of depth 16 with a window, of DICOM's monochrome images.
         solarize: largest part of the range of values, from the top, that is inverted, 0 to 1.
         posterize: most bits of the eight that a value loses at its lower end, 0 to 7; drawn from 0 to that.
         autocontrast: probability in [0, 1] that each channel is stretched to the whole range.
@@ -85,6 +87,7 @@ class Augment(Spelled):
     autocontrast: float = 0.0
     sharpness: float = 0.0
     policy: str | None = None
+    window_jitter: float = 0.0
     probability: Mapping[str, float] | tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
@@ -178,6 +181,8 @@ class Augment(Spelled):
             "noise": (0.0, self.noise),
             "solarize": (0.0, self.solarize),
             "sharpness": _about_one(self.sharpness),
+            "window_center": (-self.window_jitter, self.window_jitter),
+            "window_width": _about_one(self.window_jitter),
         }
 
     def _asks_for(self, operation: str) -> bool:
@@ -196,7 +201,14 @@ class Augment(Spelled):
         return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
 
 
-OPERATION_OF = {"angle": "rotation", "shift_y": "shift", "shift_x": "shift", "shear_y": "shear", "shear_x": "shear"}
+OPERATION_OF = {
+    **{"window_center": "window_jitter", "window_width": "window_jitter"},
+    "angle": "rotation",
+    "shift_y": "shift",
+    "shift_x": "shift",
+    "shear_y": "shear",
+    "shear_x": "shear",
+}
 """The operation that a number of `Draws` belongs to, where the two have different names."""
 
 _LARGEST = {
@@ -209,6 +221,7 @@ _LARGEST = {
     **dict.fromkeys(("noise", "solarize"), (1.0, "a part of the range of values")),
     **dict.fromkeys(("brightness", "contrast", "saturation", "sharpness"), (9.0, "a deviation of a factor from 1")),
     "gamma": (9.0, "a deviation of an exponent from 1"),
+    "window_jitter": (0.9, "a part of the window's width"),
 }
 """For each number: the largest allowed (the smallest is 0), and what it is."""
 
@@ -247,7 +260,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 _WITH_CHANCE = (
     *("rotation", "scale", "shift", "shear", "resized_crop", "brightness", "contrast", "saturation", "hue"),
-    *("gamma", "blur", "noise", "erasing", "solarize", "posterize", "sharpness"),
+    *("gamma", "blur", "noise", "erasing", "solarize", "posterize", "sharpness", "window_jitter"),
 )
 """The operations that `probability` may name."""
 

@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 Longs = npt.NDArray[np.int64]
 
-FACTORS = ("scale", "brightness", "contrast", "saturation", "sharpness")
+FACTORS = ("scale", "brightness", "contrast", "saturation", "sharpness", "window_width")
 """The numbers that change nothing at 1; the others at 0."""
 
 TRIES = 10
@@ -45,6 +45,8 @@ class Draws:
         noise: float64[N], standard deviation as a part of full scale.
         solarize: float64[N], the part of the range, from the top, that is inverted.
         sharpness: float64[N], factor.
+        window_center, window_width: float64[N], the part of the window's width by which its centre moves, and a
+            factor of its width.
         posterize: int64[N], bits lost.
         grayscale, autocontrast: bool[N].
         noise_origin: uint64[N], where each sample's noise begins (see `arithmetic.noise`), or None without noise.
@@ -72,6 +74,8 @@ class Draws:
     noise: Floats
     solarize: Floats
     sharpness: Floats
+    window_center: Floats
+    window_width: Floats
     turns: Longs
     posterize: Longs
     grayscale: Flags
