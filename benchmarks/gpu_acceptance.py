@@ -94,6 +94,7 @@ def verdict(results: dict[str, dict[str, Any]]) -> int:
 
 
 def main(arguments: list[str]) -> int:
+    """Run the steps, or within a step's own process that one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="write the findings here, after each step")
     parser.add_argument("--tiny", action="store_true", help="few and small data: only to see that it runs")

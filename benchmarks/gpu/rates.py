@@ -181,7 +181,7 @@ def numpy_reader(context: Context, files: list[str], device: str) -> float:
 
 
 def decoder_cache(context: Context, manifest: dp.Manifest) -> float:
-    """nvJPEG with DALI's cache of decoded images in GPU memory."""
+    """DALI's nvJPEG with its cache of decoded images in GPU memory."""
     from nvidia.dali import fn, pipeline_def, types
 
     files = [str(manifest.resolve(i)) for i in range(len(manifest))]
@@ -198,7 +198,7 @@ def decoder_cache(context: Context, manifest: dp.Manifest) -> float:
 
 
 def nvjpeg(context: Context) -> dict[str, Any]:
-    """nvJPEG's rate, and its distance from libjpeg-turbo, with and without fancy upsampling."""
+    """Rate of nvJPEG, and its distance from libjpeg-turbo, with and without fancy upsampling."""
     import simplejpeg
     from nvidia.dali import fn, pipeline_def, types
 

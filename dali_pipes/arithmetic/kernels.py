@@ -1,5 +1,6 @@
-"""The portable arithmetic on a GPU, through CuPy: the bits of `base_image`, `warp`, `recolour` and `normalise_into`, a
-batch at a time.
+"""The portable arithmetic on a GPU, through CuPy, a batch at a time.
+
+The bits are those of `base_image`, `warp`, `recolour` and `normalise_into`.
 
 `resize_batch` brings decoded pictures of any sizes to one batch: two launches, one upload, whatever the number of
 pictures. `finish_batch` brings base pictures to one batch: one launch.

@@ -55,7 +55,9 @@ class Device(Protocol):
 
         Args:
             kernel: its name.
-            jobs, m, inv: addresses on the device of what `packing.pack_finish` packed.
+            jobs: address on the device of what `packing.pack_finish` packed.
+            m: address of its means.
+            inv: address of its inverse deviations.
             out: [N, C, H, W] on the device: one picture a job.
         """
 

@@ -73,7 +73,15 @@ def normalise(batch: Any, recipe: Recipe) -> Any:
 
     Returns:
         A DataNode on the same device, float32 [C, H, W] a sample.
+
+    Raises:
+        ConfigError: a recipe of another `dtype` or `memory_format`, to which DALI rounds or transposes otherwise.
     """
+    if recipe.dtype != "float32" or recipe.memory_format != "contiguous":
+        raise ConfigError(
+            f"normalise: the recipe has dtype={recipe.dtype!r} and memory_format={recipe.memory_format!r}; in a graph "
+            "it gives float32 [C, H, W]. Leave both out, and cast or transpose what comes out of the pipeline."
+        )
     return Graph(recipe, batch.device, False, 1, 1).normalised(batch)
 
 

@@ -182,9 +182,14 @@ def test_decoding_in_the_graph_gives_the_base_images(options: dict[str, Any], tm
     assert image.tobytes() == expected.image.numpy().tobytes()
 
 
-def test_what_a_graph_cannot_do_is_said() -> None:
+def test_what_a_graph_cannot_do_is_said(manifest: dp.Manifest) -> None:
+    with pytest.raises(ConfigError, match=r"Source\(views=2\)"):
+        Source(manifest, dp.Recipe(8, views=2), batch_size=2)
     with pytest.raises(ConfigError, match="DALI does not decode for a recipe of depth=16"):
         decode_resize(None, dp.Recipe(8, depth=16, window=None))
+    half = dp.Recipe(8, mean=0.5, std=0.5, dtype="float16")
+    with pytest.raises(ConfigError, match=r"dtype='float16' and memory_format='contiguous'; in a graph it gives"):
+        normalise(None, half)
     with pytest.raises(ConfigError, match=r"device='tpu'\): allowed are 'cpu' and 'gpu'"):
         decode_resize(None, dp.Recipe(8), device="tpu")
     with pytest.raises(ConfigError, match=r"augment needs hflip, vflip, warp; pass what Source.nodes\(\) returned"):
