@@ -41,9 +41,8 @@ class Loader(NotPickled):
 
     >>> loader = Loader(Manifest.from_csv("train.csv"), Recipe(size=32), batch_size=2, cache_mode="memory")
     >>> for epoch in range(2):
-    ...     loader.set_epoch(epoch)
-    ...     for batch in loader:
-    ...         print(epoch, batch.image.shape, batch.label.tolist())
+    ...     for images, labels in loader:
+    ...         print(epoch, images.shape, labels.tolist())
     0 torch.Size([2, 3, 32, 32]) [0, 1]
     1 torch.Size([2, 3, 32, 32]) [0, 1]
     >>> loader.close()
@@ -59,9 +58,8 @@ class Loader(NotPickled):
         order: another order than these: `Weighted`, `Balanced`, `ClassesAndSamples` or `Grouped`.
         seed: decides the order and every random draw.
         drop_last: leave out a last batch that is smaller.
-        pad: with several ranks, repeat samples so that all ranks take equally many, which training needs; `batch.valid`
-            is False for the repeated ones. With False (for evaluation) no sample is repeated, and some ranks take one
-            less.
+        pad: repeat samples so that all ranks take equally many, which training needs; `batch.valid` is False for the
+            repeated ones. With False (for evaluation) none is repeated, and some ranks take one less.
         num_workers: CPU threads (and decoding processes) in use; one for 0; by default all cores, divided among the
             ranks of the machine where the environment tells their number (`LOCAL_WORLD_SIZE`, as torchrun sets it).
         on_error: what becomes of a sample that cannot be decoded. "raise": the epoch ends with its error; "skip":
@@ -86,10 +84,9 @@ class Loader(NotPickled):
 
     Raises:
         ConfigError: an argument that cannot work. BackendError: a backend that cannot run here.
-
-    Warns:
-        DaliPipesWarning: samples that are left out, what files say of themselves, a cache smaller than the data.
     """
+
+    batch_sampler = None  # trainers that find a sampler look for this too
 
     def __init__(
         self,
@@ -205,10 +202,8 @@ class Loader(NotPickled):
 
     def __iter__(self) -> Iterator[Any]:
         self._check_usable()
-        shares = self._shares()
-        shares.check()
-        turn = self._standing.next_turn(shares.steps)
-        return shown(self._iterate(turn, shares), turn, shares) if self._progress else self._iterate(turn, shares)
+        self._shares().check()
+        return self._iterate()
 
     def _order(self, shares: sampling.Shares, epoch: int) -> sampling.Samples:
         return self._ordering.samples(epoch, shares.world_size, shares.batch_size)
@@ -224,9 +219,14 @@ class Loader(NotPickled):
         if os.getpid() != self._process:
             raise BackendError("this Loader was made in another process; make one after the fork.")
 
-    def _iterate(self, turn: Turn, shares: sampling.Shares) -> Iterator[Any]:
+    def _iterate(self) -> Iterator[Any]:
         self._check_usable()
-        turn.begin()
+        shares = self._shares()
+        turn = self._standing.begin(shares.steps)  # no earlier: Lightning sets the epoch after iter()
+        batches = self._batches(turn, shares)
+        yield from shown(batches, turn, shares) if self._progress else batches
+
+    def _batches(self, turn: Turn, shares: sampling.Shares) -> Iterator[Any]:
         for earlier in [run for run in self._runs if run.stopped]:
             earlier.close()  # its backend is free then
         losses = Losses(self._notices, self._max_failures, shares.size())
@@ -240,13 +240,13 @@ class Loader(NotPickled):
                 turn.consumed(position)
                 self._accounts.seconds_waiting += run.seconds_waiting - waited
                 waited = run.seconds_waiting
-                self._notices.say(stacklevel=2)
+                self._notices.say(stacklevel=3)
                 if batch is not None:
                     delivered += len(batch)
                     yield self._transformed(take_over(batch, made), turn.epoch, position + shares.rank)
             if not run.complete:  # the loader was closed meanwhile
                 return
-            self._notices.say(stacklevel=2)
+            self._notices.say(stacklevel=3)
             if not delivered and not turn.start:
                 losses.check(self.manifest)
             turn.finish(shares.count)

@@ -24,12 +24,7 @@ class Turn:
 
     def __init__(self, standing: Standing, epoch: int, start: int) -> None:
         self.epoch, self.start = epoch, start
-        self._standing, self._changes = standing, standing.changes
-
-    def begin(self) -> None:
-        """Take the standing over from earlier iterations."""
-        if self._standing.changes == self._changes:
-            self._standing.current = self
+        self._standing = standing
 
     def consumed(self, position: int) -> None:
         """Note that everything before `position` has been handed out."""
@@ -50,12 +45,11 @@ class Standing:
     Attributes:
         epoch, position: what has been consumed so far.
         current: the iteration that moves them.
-        changes: how often the standing was set from outside.
         chosen: (epoch, position, whether it was asked for by its number) of the next iteration; None: the next epoch.
     """
 
     def __init__(self) -> None:
-        self.epoch = self.position = self.changes = 0
+        self.epoch = self.position = 0
         self.current: Turn | None = None
         self.chosen: tuple[int, int, bool] | None = (0, 0, True)
 
@@ -71,6 +65,11 @@ class Standing:
                 return Turn(self, epoch, position)
             return Turn(self, epoch + 1, 0)  # the state was saved when its epoch was over
         return Turn(self, self.epoch + 1, 0)
+
+    def begin(self, remains: Callable[[int], int]) -> Turn:
+        """Begin the iteration that comes next: it moves the standing from here on, and earlier ones do not."""
+        self.current = self.next_turn(remains)
+        return self.current
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next iteration; of an epoch that was resumed, what remains of it."""
@@ -106,5 +105,4 @@ class Standing:
 
     def _choose(self, epoch: int, position: int, *, exactly: bool) -> None:
         self.epoch, self.position, self.current = epoch, position, None
-        self.changes += 1
         self.chosen = (epoch, position, exactly)
