@@ -2,7 +2,7 @@
 
 Fed by the records of the journals (:mod:`.segment_journal`). A place is one integer made of the segment's number and
 the slot, so that a million entries cost a table of integers. A key may lie in several places, when two processes put
-it at once.
+it at once. Both are kept in flat tables (:mod:`.flat`).
 """
 
 from __future__ import annotations

@@ -33,6 +33,7 @@ class Block(nn.Module):
         self.around = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the block's output, float32[N, outputs, H / stride, W / stride]."""
         y = F.relu(self.norms[0](self.first(x)))
         return F.relu(self.norms[1](self.second(y)) + self.around(x))
 
@@ -109,6 +110,7 @@ class TwoHeads(nn.Module):
         self.backbone = backbone()
 
     def forward(self, x: torch.Tensor) -> dict[str, Any]:
+        """Return the nest."""
         maps = self.backbone[:-2](x)
         return {"visual": maps.half(), "semantic": self.backbone[-2:](maps), "about": {"width": 256}}
 

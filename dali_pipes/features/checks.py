@@ -62,7 +62,8 @@ def warn_if_mixed(
 
     Args:
         module: to name what may be the reason.
-        layout, columns: the output for all samples at once.
+        layout: of the output for all samples at once.
+        columns: of the same output.
         count: how many samples, at least 2.
         again: gives (layout, columns) of some samples.
     """

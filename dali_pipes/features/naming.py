@@ -18,7 +18,8 @@ def named_call(
     """Return a call of the module, and the names and ids of its samples.
 
     Args:
-        args, kwargs: as they were given; a `dp.Batch` in the first place stands for its image.
+        args: as they were given; a `dp.Batch` in the first place stands for its image.
+        kwargs: as they were given.
         cache_ids: ids, or None to take those of `key_from_batch` or of the batch itself.
         key_from_batch: gives the ids of the first argument, or None.
 
