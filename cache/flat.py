@@ -13,7 +13,6 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 Longs = np.ndarray[Any, np.dtype[np.int64]]
-_MIX, _MASK = 0x9E3779B97F4A7C15, (1 << 64) - 1
 _SMALLEST = 64
 
 
@@ -172,13 +171,12 @@ class Places:
 
 
 def _start(digest: bytes, size: int) -> int:
-    low, high = int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
-    return ((((low ^ high) * _MIX) & _MASK) >> 32) % size
+    return int.from_bytes(digest, "little") % size
 
 
 def _starts(keys: Array, size: int) -> Longs:
-    mixed = ((keys[:, 0] ^ keys[:, 1]) * np.uint64(_MIX)) >> np.uint64(32)
-    starts: Longs = (mixed % np.uint64(size)).astype(np.int64)
+    by = np.uint64(size)  # below 2^31, so that nothing here exceeds 2^63
+    starts: Longs = ((keys[:, 1] % by * np.uint64((1 << 64) % size) + keys[:, 0] % by) % by).astype(np.int64)
     return starts
 
 
@@ -216,37 +214,46 @@ class Sums:
     """Slots and their 16-byte checksums."""
 
     def __init__(self) -> None:
-        self._sums = np.zeros(0, "V16")
-        self._there = np.zeros(0, np.bool_)
         self._count = 0
+        self._set(np.zeros(0, "V16"), np.zeros(0, np.bool_))
+
+    def _set(self, sums: Array, there: Array) -> None:
+        self._sums, self._there = sums, there
+        self._sums_view, self._there_view = sums.view(np.uint8).data, there.data  # for single slots
 
     def __len__(self) -> int:
         return self._count
 
     def __contains__(self, slot: int) -> bool:
-        return slot < len(self._there) and bool(self._there[slot])
+        there = self._there_view
+        return slot < len(there) and bool(there[slot])
 
     def __iter__(self) -> Iterator[int]:
         return iter(np.flatnonzero(self._there).tolist())
 
     def __getitem__(self, slot: int) -> bytes:
-        if slot not in self:
+        found = self.get(slot)
+        if found is None:
             raise KeyError(slot)
-        return bytes(self._sums[slot].tobytes())
+        return found
 
     def get(self, slot: int) -> bytes | None:
         """Return the checksum of a slot, or None."""
-        return self._sums[slot].tobytes() if slot in self else None
+        return bytes(self._sums_view[16 * slot : 16 * slot + 16]) if slot in self else None
 
     def __setitem__(self, slot: int, total: bytes) -> None:
-        self.add(np.array([slot]), np.frombuffer(total, "V16"))
+        if slot >= len(self._there):
+            self._grow(max(slot + 1, min(1 << 16, 2 * len(self._there))))
+        self._sums_view[16 * slot : 16 * slot + 16] = total
+        self._count += not self._there_view[slot]
+        self._there_view[slot] = True
 
     def pop(self, slot: int, default: bytes | None = None) -> bytes | None:
         """Remove a slot; return its checksum, or ``default``."""
         found = self.get(slot)
         if found is None:
             return default
-        self._there[slot] = False
+        self._there_view[slot] = False
         self._count -= 1
         return found
 
@@ -264,42 +271,42 @@ class Sums:
         slots = slots.astype(np.int64)
         need = int(slots.max()) + 1
         if need > len(self._there):
-            size = need if len(slots) > 1 or not self._count else max(need, min(1 << 16, 2 * len(self._there)))
-            larger, there = np.zeros(size, "V16"), np.zeros(size, np.bool_)
-            larger[: len(self._sums)], there[: len(self._there)] = self._sums, self._there
-            self._sums, self._there = larger, there
+            self._grow(need)
         self._count += int((~self._there[slots]).sum())
         self._sums[slots] = sums
         self._there[slots] = True
+
+    def _grow(self, size: int) -> None:
+        sums, there = np.zeros(size, "V16"), np.zeros(size, np.bool_)
+        sums[: len(self._sums)], there[: len(self._there)] = self._sums, self._there
+        self._set(sums, there)
 
 
 class Slots:
     """A set of slots: one byte each."""
 
     def __init__(self) -> None:
-        self._marks = np.zeros(0, np.bool_)
+        self._marks = bytearray()
 
     def __contains__(self, slot: int) -> bool:
         marks = self._marks
-        return slot < len(marks) and bool(marks[slot])
+        return slot < len(marks) and marks[slot] == 1
 
     def __len__(self) -> int:
-        return int(self._marks.sum())
+        return sum(self._marks)
 
     def add(self, slot: int) -> None:
         """Take in a slot."""
-        if slot >= len(self._marks):
-            larger = np.zeros(max(slot + 1, min(1 << 16, 2 * len(self._marks))), np.bool_)
-            larger[: len(self._marks)] = self._marks
-            self._marks = larger
-        self._marks[slot] = True
+        if slot >= len(self._marks):  # in new memory: another thread may look at the old
+            self._marks = self._marks + bytes(max(slot + 1, min(1 << 16, 2 * len(self._marks))) - len(self._marks))
+        self._marks[slot] = 1
 
     def discard(self, slot: int) -> None:
         """Leave a slot out."""
         if slot < len(self._marks):
-            self._marks[slot] = False
+            self._marks[slot] = 0
 
     def has_all(self, slots: Longs) -> bool:
         """Return whether all of some slots are in it."""
-        marks = self._marks
+        marks = np.frombuffer(self._marks, np.uint8)
         return bool(len(slots) == 0 or (int(slots.max()) < len(marks) and marks[slots].all()))
