@@ -97,7 +97,7 @@ def test_cupy_is_asked_for_where_a_recipe_needs_kernels(monkeypatch: pytest.Monk
         ("exact", flips, False): False,
         ("exact", turns, False): True,
         ("fast", turns, True): False,
-        ("exact", dp.Augment(quarter_turns=0.5), True): False,  # planned: computed on the CPU
+        ("exact", dp.Augment(quarter_turns=0.5), False): True,
     }
     for (parity, augment, decode), needed in needs.items():
         recipe = dp.Recipe(8, parity=parity, augment=augment)  # type: ignore[arg-type]
