@@ -203,8 +203,8 @@ class Store:
         """Return the names of files that dead processes left half made."""
         return []
 
-    def trim(self) -> int:
-        """Remove the least recently used entries until the budget is kept; return how many."""
+    def trim(self, dry_run: bool = False) -> int:
+        """Remove the least recently used entries until the budget is kept; return how many (or how many would be)."""
         return 0
 
     def compact(self, dry_run: bool = False) -> int:

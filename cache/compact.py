@@ -86,6 +86,23 @@ class Compactor:
         self._drop_tombs()
         return fewer
 
+    def shrink(self, token: str, kept: int, bury: Callable[[Segment, int, bytes], None]) -> bool:
+        """Copy the latest ``kept`` entries of a segment that will not grow any more into a smaller one.
+
+        The others are buried first. Return whether that was possible: if not, the segment is still there. Raises
+        OSError.
+        """
+        segment = self._slots.segment(token)
+        entries = sorted(self._slots.entries({token}).get(token, []))
+        if not can_lock(self._folder):
+            return False
+        with exclusive(self._folder):
+            for slot, digest in entries[: max(0, len(entries) - kept)]:
+                bury(segment, slot, digest)
+        moves = [(segment, slot, digest, segment.sums[slot]) for slot, digest in entries[-kept:]]
+        self._run(Merge([segment], moves, []))
+        return token not in self._slots.numbers
+
     def _plan(self, ended: set[str]) -> list[Merge]:
         largest = min(LARGEST, self._budget // 16) if self._budget else LARGEST
         kinds: dict[tuple[str, tuple[int, ...]], list[Segment]] = {}

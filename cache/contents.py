@@ -6,14 +6,17 @@ CACHEDIR.TAG. Whatever else lies there is left alone and counted as ``unknown``.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from .budget import QUARANTINE
 from .errors import StoreConfigError
 from .files import Folder
+from .lock import exclusive
 from .modes import REGISTRY
 from .tagging import TAG_NAME, is_tagged
 
@@ -77,11 +80,14 @@ def look(directory: str) -> Contents:
     known = patterns()
     root = Folder(directory, read_only=True)
     for name in root.names():
-        if name not in known and name != TAG_NAME:
+        if name == TAG_NAME:
+            continue
+        status = root.status(name) if name in known else None
+        if status is None or not stat.S_ISDIR(status.st_mode):  # a link in place of a folder is not followed
             (found.ours if _TEMPORARY.fullmatch(name) else found.unknown).append((name, 0))
     root.close()
     for inner, pattern in known.items():
-        folder = Folder(os.path.join(directory, inner), read_only=True)
+        folder = Folder(os.path.join(directory, inner), read_only=True, follow=False)
         for name, status in folder.scan():
             kind = found.unknown
             if pattern.fullmatch(name) or _TEMPORARY.fullmatch(name):
@@ -93,11 +99,29 @@ def look(directory: str) -> Contents:
     return found
 
 
+def purge(directory: str) -> Contents:
+    """Remove all files that we made; return what was there.
+
+    Each folder is listed and emptied under its lock, in which packed slots are also buried, and the notes on dead slots
+    leave last. So no entry that was deleted or replaced is seen again, whoever uses the cache meanwhile.
+    """
+    with contextlib.ExitStack() as stack:
+        for inner in patterns():
+            folder = Folder(os.path.join(directory, inner), read_only=True, follow=False)
+            stack.callback(folder.close)
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                stack.enter_context(exclusive(folder))
+        found = look(directory)
+        names = [name for name, _ in (*found.ours, *found.quarantined)]
+        remove(directory, sorted(names, key=lambda name: name.endswith(".del")))
+    return found
+
+
 def remove(directory: str, names: Iterable[str]) -> None:
     """Remove files of a cache."""
     for name in names:
         inner, slash, rest = name.partition("/")
-        folder = Folder(os.path.join(directory, inner) if slash else directory, read_only=True)
+        folder = Folder(os.path.join(directory, inner) if slash else directory, read_only=True, follow=not slash)
         folder.delete(rest or inner)
         folder.close()
 
@@ -110,7 +134,7 @@ def remove_cache(directory: str) -> None:
     found = look(directory)
     remove(directory, [name for name, _ in (*found.ours, *found.quarantined)])
     for inner in patterns():
-        folder = Folder(os.path.join(directory, inner), read_only=True)
+        folder = Folder(os.path.join(directory, inner), read_only=True, follow=False)
         for shard in folder.shards():
             folder.remove_folder(shard)
         folder.close()

@@ -25,17 +25,26 @@ from .owner import Owner, me
 
 FOREIGN_LEASE = 3600.0  # seconds after which a temporary file of another host counts as left behind
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _CHUNK = 1 << 16  # fits the processor's cache: hashing a chunk costs little more than reading it
 
 
 class Folder:
     """A folder of the cache. Names are ``"file"`` or ``"shard/file"``.
 
-    Opens (and, unless ``read_only``, makes) the folder when it is first needed, and keeps one handle of it.
+    Opens (and, unless ``read_only``, makes) the folder when it is first needed, and keeps one handle of it. With
+    ``follow=False``, for a folder within a cache, a symbolic link in its place is refused.
     """
 
-    def __init__(self, path: str | os.PathLike[str], access: Access | None = None, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        access: Access | None = None,
+        read_only: bool = False,
+        follow: bool = True,
+    ) -> None:
         self.path = os.path.abspath(os.fspath(path))
+        self.follow = follow
         self.access = access or Access()
         self.read_only = read_only
         self._handles: dict[str, int] = {}
@@ -57,7 +66,12 @@ class Folder:
         if fd is None:
             if not self.read_only:
                 _make_folders(self.path, self.access)
-            new = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                new = os.open(self.path, _FOLDER | (0 if self.follow else os.O_NOFOLLOW))
+            except NotADirectoryError as error:
+                raise NotADirectoryError(
+                    error.errno, f"{self.path} is a file or a link, not a folder of the cache: remove it"
+                ) from None
             fd = self._handles.setdefault("fd", new)
             if fd != new:
                 os.close(new)
@@ -133,20 +147,23 @@ class Folder:
             return []
 
     def scan(self) -> Iterator[tuple[str, os.stat_result]]:
-        """(name, stat) of every plain file in the folder and its shards; those that vanish meanwhile are left out."""
+        """Give (name, stat) of every plain file in the folder and its shards, except those that vanish meanwhile."""
         for shard in ["", *sorted(self.shards())]:
-            for base in self.names(shard):
-                name = f"{shard}/{base}" if shard else base
-                found = self.status(name)
-                if found is not None and stat.S_ISREG(found.st_mode):
-                    yield name, found
+            try:
+                with self.opened(shard) as fd:
+                    found = [(base, _plain(base, fd)) for base in os.listdir(fd)]
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            for base, status in found:
+                if status is not None:
+                    yield f"{shard}/{base}" if shard else base, status
 
     def shards(self) -> list[str]:
         """Names of the folders in the folder."""
         try:
             with self.opened() as fd, os.scandir(fd) as entries:
                 return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
 
     # -- writing -------------------------------------------------------------------------------------------------------
@@ -298,6 +315,15 @@ class Folder:
             found = self.status(name)
             return found is not None and abs(time.time() - found.st_mtime) > FOREIGN_LEASE
         return not alive
+
+
+def _plain(name: str, folder: int) -> os.stat_result | None:
+    """stat of a plain file; None if it is something else, or gone."""
+    try:
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    return status if stat.S_ISREG(status.st_mode) else None
 
 
 def temporary_owner(name: str) -> Owner | None:

@@ -12,7 +12,7 @@ import contextlib
 import os
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -48,7 +48,7 @@ class FileStore(FolderStore):
     def _prepare(self) -> None:
         self._budget = None
         if self.options.disk_bytes is not None and not self.options.read_only:
-            self._budget = Budget(self._folder, self.options.disk_bytes, self._remove)
+            self._budget = Budget(self._folder, self.options.disk_bytes, self._remove, self.suffix)
         self._checked: dict[bytes, tuple[int, int]] = {}  # entries checked by this instance: inode and size
         self._refused: set[tuple[bytes, int]] = set()  # entries that a read-only store has found damaged
 
@@ -166,13 +166,19 @@ class FileStore(FolderStore):
         parts = self._encode(array)
         size = sum(memoryview(part).nbytes for part in parts)
         trailer = Trailer(key.digest, content, size, body_checksum(key.digest, parts, self.options.secret))
-        self._make_room(size + RECORD)
-        self._folder.publish(self.stem(key) + self.suffix, [*parts, bytes(trailer)])
+        with self._room(size + RECORD):
+            self._folder.publish(self.stem(key) + self.suffix, [*parts, bytes(trailer)])
         self._checked.pop(key.digest, None)
 
-    def _make_room(self, size: int) -> None:
-        if self._budget is not None:
-            self.evicted += self._budget.make_room(size)
+    @contextlib.contextmanager
+    def _room(self, size: int) -> Iterator[None]:
+        """Room within the budget for what is written inside this."""
+        if self._budget is None:
+            yield
+            return
+        with self._budget.room(size):
+            self.evicted = self._budget.evicted
+            yield
 
     def _delete(self, key: Key) -> bool:
         self._checked.pop(key.digest, None)
@@ -182,6 +188,9 @@ class FileStore(FolderStore):
         """Removes all files of an entry; False if there was none."""
         return self._folder.delete(stem + self.suffix)
 
-    def trim(self) -> int:
-        """Remove the least recently used entries until the budget is kept; return how many."""
-        return self._budget.make_room(0) if self._budget is not None else 0
+    def trim(self, dry_run: bool = False) -> int:
+        """Remove the least recently used entries until the budget is kept; return how many (or how many would be)."""
+        if self.options.disk_bytes is None:
+            return 0
+        budget = self._budget or Budget(self._folder, self.options.disk_bytes, self._remove, self.suffix)
+        return budget.excess() if dry_run or self.options.read_only else budget.trim()

@@ -46,7 +46,9 @@ class SingleFlight:
         self._closed = threading.Event()
         self._claims: Folder | None = None
         if store.directory is not None and not store.options.read_only:
-            self._claims = Folder(os.path.join(store.directory, "claims"), store.options.access_to(store.directory))
+            self._claims = Folder(
+                os.path.join(store.directory, "claims"), store.options.access_to(store.directory), follow=False
+            )
             with contextlib.suppress(OSError):  # a folder that cannot be made or read holds nothing to sweep
                 for name in left_behind(self._claims):
                     if name.endswith(".claim"):

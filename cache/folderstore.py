@@ -32,7 +32,7 @@ class FolderStore(Store):
         self.directory = os.path.abspath(os.fspath(directory))
         self._root = Folder(self.directory, options.access_to(self.directory), options.read_only)
         inner = os.path.join(self.directory, self.subfolder or self.mode)
-        self._folder = Folder(inner, self._root.access, options.read_only)
+        self._folder = Folder(inner, self._root.access, options.read_only, follow=False)
         self._prepare()
         try:
             if not options.read_only:

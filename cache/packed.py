@@ -270,13 +270,38 @@ class PackedStore(FolderStore):
         """Return the names of files that dead processes left half made."""
         return orphans(self._folder)
 
-    def trim(self) -> int:
-        """Remove the least recently used segments until the budget is kept; return how many entries left."""
-        before = self.evicted
-        if self.options.disk_bytes is not None:
-            with self._lock:
-                self._evict(self.options.disk_bytes)
-        return self.evicted - before
+    def trim(self, dry_run: bool = False) -> int:
+        """Remove the least recently used entries until the budget is kept; return how many (or how many would be).
+
+        Whole segments leave, except the last that must: if it will not grow any more, as many of its entries as fit
+        are kept, the latest ones, in a smaller segment.
+        """
+        budget, left = self.options.disk_bytes, 0
+        if budget is None:
+            return 0
+        with self._lock:
+            ended = self._ended()
+            found = sorted((status.st_mtime_ns, status.st_size, token) for token, status in segment_files(self._folder))
+            total = sum(size for _, size, _ in found)
+            for _, size, token in found:
+                if total <= budget:
+                    break
+                live, kept = self._slots.live(token), 0
+                total -= size
+                if token in ended:
+                    kept, cost = self._slots.segment(token).fitting(budget - total, live)
+                    total += cost
+                left += live - kept
+                if not dry_run:
+                    self._cut(token, kept)
+        self.evicted += 0 if dry_run else left
+        return left
+
+    def _cut(self, token: str, kept: int) -> None:
+        """Keeps only so many entries of a segment, or unlinks it."""
+        work = Compactor(self._folder, self._slots, self._refresh, self._unlink, None)
+        if not kept or not work.shrink(token, kept, self._bury):
+            self._unlink(token)
 
     def compact(self, dry_run: bool = False) -> int:
         """Merge small segments (see :mod:`.compact`); return how many fewer there are, or would be."""

@@ -55,7 +55,7 @@ class PartsLedger:
         self._known: dict[tuple[str, Part], bytes] = {}
         access = access_to(os.fspath(directory), shared_group)
         self._root = Folder(directory, access, read_only)
-        self._folder = Folder(os.path.join(os.fspath(directory), "parts"), access, read_only)
+        self._folder = Folder(os.path.join(os.fspath(directory), "parts"), access, read_only, follow=False)
         self._source, self._read_only = source, read_only
         secret = default_secret() if secret is None else secret
         self._secret = blake2b(secret, digest_size=32, person=b"dali-pipes part").digest()

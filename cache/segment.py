@@ -61,6 +61,15 @@ class Segment:
         """Return whether every slot is taken."""
         return self._taken == self.slots and not self._given_back
 
+    def fitting(self, room: int, live: int) -> tuple[int, int]:
+        """Return how many of ``live`` entries fit into a segment of ``room`` bytes, and its size; (0, 0) if none."""
+        try:
+            self.read_header()
+        except (OSError, IntegrityError):
+            return 0, 0
+        count = min(live, MOST_SLOTS, (room - DATA) // max(1, self.entry_bytes))
+        return (count, DATA + count * self.entry_bytes) if count > 0 else (0, 0)
+
     def take(self) -> int:
         """Return a slot to fill, which nobody else will."""
         if self._given_back:

@@ -97,7 +97,7 @@ class SourceIndex:
             return
         access = access_to(os.fspath(directory), shared_group)
         self._root = Folder(directory, access, read_only)
-        self._folder = Folder(os.path.join(os.fspath(directory), "sources"), access, read_only)
+        self._folder = Folder(os.path.join(os.fspath(directory), "sources"), access, read_only, follow=False)
         self._reader = JournalReader(self._folder, SUFFIX, RECORD)
         self._writer = JournalWriter(self._folder, SUFFIX)
         try:

@@ -88,7 +88,6 @@ class TensorMemmapStore(FileStore):
         return there == content and self._folder.status(data) is not None
 
     def _save(self, key: Key, array: Array, content: bytes) -> None:
-        self._make_room(array.nbytes + 4096)
         old = ""  # what we replace; never the data of one who is about to publish it
         with contextlib.suppress(FileNotFoundError, PermissionError, IntegrityError):
             old = self._describe(key)[0]
@@ -97,12 +96,13 @@ class TensorMemmapStore(FileStore):
         note = {"shape": array.shape, "dtype": array.dtype.str, "data": base, "key": key.hex}
         note |= {"checksum": total.hex(), "content": content.hex()}
         data = f"{key.hex[:2]}/{base}"
-        self._folder.publish(data, [payload(array)])
-        try:
-            self._folder.publish(self.stem(key) + self.suffix, [json.dumps(note).encode()])
-        except OSError:
-            self._folder.delete(data)
-            raise
+        with self._room(array.nbytes + 4096):
+            self._folder.publish(data, [payload(array)])
+            try:
+                self._folder.publish(self.stem(key) + self.suffix, [json.dumps(note).encode()])
+            except OSError:
+                self._folder.delete(data)
+                raise
         self._checked.pop(key.digest, None)
         if old:
             self._folder.delete(old)

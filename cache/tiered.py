@@ -109,9 +109,9 @@ class TieredStore(Store):
         """Return the names of files that dead processes left half made on disk."""
         return self.disk.orphans()
 
-    def trim(self) -> int:
-        """Remove the least recently used entries from disk until the budget is kept; return how many."""
-        return self.disk.trim()
+    def trim(self, dry_run: bool = False) -> int:
+        """Remove the least recently used entries from disk until the budget is kept; return how many (or would be)."""
+        return self.disk.trim(dry_run)
 
     def compact(self, dry_run: bool = False) -> int:
         """Merge small files on disk into fewer; return by how many there are fewer, or would be."""

@@ -11,8 +11,8 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from . import contents, sources
 from . import notes as note_records
-from . import sources
 from .access import Access
 from .base import Opening, Options, Store
 from .contents import look, remove, require_cache
@@ -53,7 +53,7 @@ def stats(directory: str | os.PathLike[str]) -> dict[str, Any]:
         modes[store.mode] = {"entries": held["entries"], "bytes": held["bytes"]}
         store.close()
     found = look(path)
-    folder = Folder(os.path.join(path, "sources"), read_only=True)
+    folder = Folder(os.path.join(path, "sources"), read_only=True, follow=False)
     suffix, record = _JOURNALS["sources"]
     known = sum(status.st_size // record for name, status in folder.scan() if is_journal(name, suffix))
     folder.close()
@@ -113,7 +113,7 @@ def _left_beside(path: str) -> list[str]:
     """What dead processes left beside the stores: temporary files, and claims of keys."""
     found: list[str] = []
     for inner in ("", "sources", "claims", "parts"):
-        folder = Folder(os.path.join(path, inner), read_only=True)
+        folder = Folder(os.path.join(path, inner), read_only=True, follow=not inner)
         found += [os.path.join(inner, name) for name in (left_behind if inner == "claims" else Folder.orphans)(folder)]
         folder.close()
     return found
@@ -129,20 +129,21 @@ def gc(directory: str | os.PathLike[str], disk_bytes: int | None = None, dry_run
 
     Returns:
         ``orphans``, ``quarantined``, ``evicted``, ``merged`` (by how many segments and journals there are fewer),
-        ``notes`` (dropped with their entries) and ``freed`` bytes. With ``dry_run`` nothing is changed, and ``evicted``
-        and ``notes`` are 0.
+        ``notes`` (dropped with their entries) and ``freed`` bytes. With ``dry_run`` nothing is changed, ``notes`` is 0
+        and ``freed`` counts quarantined entries only.
     """
     path = require_cache(directory)
     before = look(path)
-    stores = list(_stores(path, Options(read_only=True)))
+    stores = list(_stores(path, Options(disk_bytes=disk_bytes, read_only=True)))
     left = _left_beside(path) + [name for name, _ in before.ours if name.endswith(_SUPERSEDED)]
     orphans = len(left) + sum(len(store.orphans()) for store in stores)
     merged = sum(_compact(path, store, dry_run=True) for store in stores) + _merge_journals(path, dry_run=True)
+    evicted = sum(store.trim(dry_run=True) for store in stores)
     for store in stores:
         store.close()
-    evicted, notes, freed = 0, 0, sum(size for _, size in before.quarantined)
+    notes, freed = 0, sum(size for _, size in before.quarantined)
     if not dry_run:
-        merged = 0
+        evicted = merged = 0
         for store in _stores(path, Options(disk_bytes=disk_bytes)):  # opening sweeps the orphans
             evicted += store.trim()
             merged += _compact(path, store)
@@ -169,7 +170,7 @@ def _merge_journals(path: str, dry_run: bool = False) -> int:
         return 0
     fewer = 0
     for inner, (suffix, size) in _JOURNALS.items():
-        folder = Folder(os.path.join(path, inner), access_to(path, None), read_only=True)
+        folder = Folder(os.path.join(path, inner), access_to(path, None), read_only=True, follow=False)
         with contextlib.suppress(OSError, IntegrityError):  # no room, say: they stay as they are
             fewer += merge_journals(folder, suffix, size, dry_run)
         folder.close()
@@ -181,7 +182,7 @@ def _prune_notes(path: str) -> int:
     if not _may_merge(path):
         return 0
     stores = list(_stores(path, Options(read_only=True)))
-    folder = Folder(os.path.join(path, "parts"), access_to(path, None), read_only=True)
+    folder = Folder(os.path.join(path, "parts"), access_to(path, None), read_only=True, follow=False)
     try:
         return prune(folder, lambda key: any(store.contains(key) for store in stores))
     except (OSError, IntegrityError):  # no room, say: they stay as they are
@@ -199,19 +200,15 @@ def purge(directory: str | os.PathLike[str], keys: list[Key] | None = None, dry_
     and stay. Raises StoreConfigError if the folder does not carry our tag.
     """
     path = require_cache(directory)
-    held = look(path)
-    unknown = len(held.unknown)
     if keys is not None:
         removed = 0
         for store in _stores(path, Options(read_only=dry_run)):
             removed += sum(store.contains(key) if dry_run else store.delete(key) for key in keys)
             store.close()
-        return {"directory": path, "dry_run": dry_run, "entries": removed, "unknown": unknown}
-    ours = [*held.ours, *held.quarantined]
-    if not dry_run:
-        remove(path, [name for name, _ in ours])
-    size = sum(size for _, size in ours)
-    return {"directory": path, "dry_run": dry_run, "files": len(ours), "bytes": size, "unknown": unknown}
+        return {"directory": path, "dry_run": dry_run, "entries": removed, "unknown": len(look(path).unknown)}
+    held = look(path) if dry_run else contents.purge(path)
+    files = len(held.ours) + len(held.quarantined)
+    return {"directory": path, "dry_run": dry_run, "files": files, "bytes": held.size, "unknown": len(held.unknown)}
 
 
 def explain(
