@@ -1,7 +1,8 @@
 """Merges small packed segments, which many short runs leave, into few large ones.
 
-Only segments that will not grow any more are merged: sealed ones, and those whose writer has died. Their live slots
-are copied as they are, checksums included, into a segment of exactly their number.
+Only segments that will not grow any more are merged: sealed ones, those whose writer has died, and those whose writer
+is of another host and has written nothing for an hour. Their live slots are copied as they are, checksums included,
+into a segment of exactly their number.
 
 1. The copy is made in full and reaches the disk; no record names its slots yet, so nobody reads it.
 2. Under the folder's lock, in which every deletion is also made: what is dead by now is left out, the records of the
@@ -33,7 +34,7 @@ from .segment_journal import (
     SEALED,
     entry_record,
     header_record,
-    is_left,
+    is_abandoned,
     read_records,
     sealed_record,
     segment_files,
@@ -229,8 +230,10 @@ class Compactor:
         buried: dict[str, set[int]] = {}
         for name in self._folder.names():
             if is_journal(name, ".del"):
-                left = is_left(self._folder, name)
-                with contextlib.suppress(FileNotFoundError, PermissionError):  # removed meanwhile, or another user's
+                left = is_abandoned(self._folder, name)
+                with contextlib.suppress(
+                    OSError, IntegrityError
+                ):  # gone, another user's, or not to be read
                     records = read_records(self._folder, name)  # afterwards: a dead writer's last ones are read too
                     if left or SEALED in records["kind"]:
                         buried[name] = set(records["token"][records["kind"] == DEAD].tolist())

@@ -23,7 +23,7 @@ from .access import Access
 from .errors import IntegrityError
 from .owner import Owner, me
 
-FOREIGN_LEASE = 3600.0  # seconds after which a temporary file of another host counts as left behind
+FOREIGN_LEASE = 3600.0  # seconds after which what another host has made counts as left behind
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _CHUNK = 1 << 16  # fits the processor's cache: hashing a chunk costs little more than reading it
@@ -48,6 +48,7 @@ class Folder:
         self.access = access or Access()
         self.read_only = read_only
         self._handles: dict[str, int] = {}
+        self._clock = (-60.0, 0.0)  # when it was asked, and by how much it is ahead of ours
 
     def close(self) -> None:
         """Gives the handle back; a later call opens it again."""
@@ -298,23 +299,46 @@ class Folder:
         return True
 
     def orphans(self) -> list[str]:
-        """Temporary files whose writers are dead (or, on another host, that are older than an hour)."""
+        """Return the temporary files that nobody will finish."""
         return [name for name in self.names() if self.is_orphan(name)]
 
     def sweep(self) -> int:
-        """Removes the orphans; how many there were."""
+        """Remove the orphans; return how many there were."""
         return sum(self.delete(name) for name in self.orphans())
 
     def is_orphan(self, name: str) -> bool:
-        """Whether ``name`` is a temporary file that nobody will finish."""
+        """Return whether ``name`` is a temporary file that nobody will finish."""
         maker = temporary_owner(name)
-        if maker is None:
-            return False
-        alive = maker.alive()
-        if alive is None:
-            found = self.status(name)
-            return found is not None and abs(time.time() - found.st_mtime) > FOREIGN_LEASE
-        return not alive
+        return maker is not None and self.is_left(name, maker)
+
+    def is_left(self, name: str, owner: Owner) -> bool:
+        """Return whether a file's owner is dead, or unknown and has not changed it for an hour.
+
+        Unknown are the processes of other hosts: of other machines, of containers, and of this one before it was
+        started again. The hour is one of the file server's clock, because this machine's may be wrong.
+        """
+        alive = owner.alive()
+        return self.is_old(name) if alive is None else not alive
+
+    def is_old(self, name: str) -> bool:
+        """Return whether nobody has changed a file for an hour."""
+        found = self.status(name)
+        return found is not None and abs(self.now() - found.st_mtime) > FOREIGN_LEASE
+
+    def now(self) -> float:
+        """Return the time by the clock that stamps the files, asked for once a minute (this machine's if read-only)."""
+        asked, offset = self._clock
+        if not self.read_only and time.monotonic() > asked + 60:
+            with contextlib.suppress(OSError):
+                root, name = self.handle(), f".{me()}.{secrets.token_hex(8)}.tmp"
+                fd = os.open(name, _NEW, 0o600, dir_fd=root)
+                try:
+                    offset = os.fstat(fd).st_mtime - time.time()
+                finally:
+                    os.close(fd)
+                    os.unlink(name, dir_fd=root)
+            self._clock = time.monotonic(), offset
+        return time.time() + offset
 
 
 def _plain(name: str, folder: int) -> os.stat_result | None:

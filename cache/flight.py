@@ -192,12 +192,17 @@ class SingleFlight:
 
 
 def left_behind(claims: Folder) -> list[str]:
-    """Names of what dead processes of this host left in the folder of claims: claims, and temporary files."""
+    """Return the names of what was left in the folder of claims: claims, temporary files, and looks at the clock.
+
+    Left are those of dead processes, and those of unknown ones that are older than an hour.
+    """
     found = claims.orphans()
     for name in claims.names():
-        if name.endswith(".claim"):
+        if name.endswith(".now") and claims.is_old(name):
+            found.append(name)
+        elif name.endswith(".claim"):
             with contextlib.suppress(FileNotFoundError, PermissionError):  # removed meanwhile, or another user's
                 owner = Owner.parse(claims.read(name, limit=100).decode("ascii", "replace"))
-                if owner is not None and owner.alive() is False:
+                if claims.is_old(name) if owner is None else claims.is_left(name, owner):
                     found.append(name)
     return found

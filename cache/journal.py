@@ -111,6 +111,11 @@ class JournalReader:
             self._offsets[stem] = 0
             self.complete.discard(stem)
 
+    def shrunk(self) -> list[str]:
+        """Return the stems of journals that are shorter than what was read of them, so are not the same any more."""
+        found = [(stem, offset, self._folder.status(stem + self._suffix)) for stem, offset in self._offsets.items()]
+        return [stem for stem, offset, status in found if status is not None and status.st_size < offset]
+
     def poll(self, but: str = "") -> tuple[list[tuple[str, np.ndarray[Any, Any]]], list[str]]:
         """Return (stem and its new valid records) of every journal that grew, and the stems of those that are gone.
 

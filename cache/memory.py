@@ -12,11 +12,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from .base import Array, Opening, Options, Store
+from .base import LOG, Array, Opening, Options, Store
 from .errors import StoreConfigError
 from .integrity import read_only, storable
 from .key import Key
-from .limits import default_memory_bytes
+from .limits import default_memory_bytes, memory_limit
 from .lock import ProcessLock
 
 OVERHEAD = 256  # bytes that an entry costs beside its payload: key, array object, table slot
@@ -39,6 +39,12 @@ class MemoryStore(Store):
     def __init__(self, options: Options) -> None:
         super().__init__(options)
         self.budget = options.memory_bytes or default_memory_bytes()
+        if self.budget > (limit := memory_limit()):
+            LOG.warning(
+                "memory_bytes=%d is more than this process may use (%d): it may be killed before that is full",
+                self.budget,
+                limit,
+            )
         self._entries: OrderedDict[bytes, Array] = OrderedDict()
         self._bytes = 0
         self._lock = ProcessLock()

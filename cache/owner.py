@@ -36,10 +36,12 @@ class Owner:
         return cls(int(found[1], 16), int(found[2]), int(found[3])) if found else None
 
     def alive(self) -> bool | None:
-        """True or False for a process of this host; None (unknown) for one of another host."""
+        """Return True or False for a process of this host; None (unknown) for one of another host, or a hidden one."""
         if self.host != _host(os.getpid()):
             return None
         state, start = _state_and_start(self.pid)
+        if state == "hidden":  # another user's: it may also be a later process of the same number
+            return None
         return state not in ("", "Z", "X") and (start == self.start or not start)
 
 
@@ -73,14 +75,13 @@ def _state_and_start(pid: int) -> tuple[str, int]:
         fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
         return fields[0], int(fields[19])
     except FileNotFoundError:
-        if os.path.exists("/proc/self/stat"):
-            return "", 0
+        pass  # there is none, or no /proc on this system, or it hides the processes of others (hidepid)
     except (OSError, ValueError, IndexError):
         return "?", 0
-    try:  # no /proc on this system
+    try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return "", 0
     except OSError:
-        return "?", 0
+        return "hidden", 0
     return "?", 0

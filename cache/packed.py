@@ -20,11 +20,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Callable
 from typing import Any
 
 from .base import Array
 from .compact import Compactor
 from .errors import IntegrityError
+from .files import Folder
 from .flat import Places
 from .folderstore import FolderStore
 from .integrity import checksum, payload, storable
@@ -33,7 +35,7 @@ from .key import Key
 from .lock import ProcessLock, exclusive
 from .pin import PageLocks
 from .segment import SLOT_BITS, Replaced, Segment
-from .segment_journal import RECORD, is_left, orphans, segment_files
+from .segment_journal import RECORD, is_abandoned, is_left, orphans, segment_files
 from .segment_writer import SegmentWriter, evict
 from .slots import SLOT_MASK, SlotIndex
 from .tagging import is_tagged
@@ -174,15 +176,18 @@ class PackedStore(FolderStore):
         self._entries.restart(token)
 
     def refresh(self) -> None:
-        """Notice segments that were replaced in place (by a copy of a backup, say); they are read and checked anew."""
+        """Notice segments and journals that were replaced in place (by a copy of a backup, say); they are read anew."""
         self._check_open()
         with self._lock:
-            for segment in list(self._segments.values()):
-                try:
+            try:
+                for token in self._entries.shrunk():
+                    self._read_again(token)
+                for segment in list(self._segments.values()):
                     if segment.is_replaced():
                         self._read_again(segment.token)
-                except OSError as error:
-                    self._failed("read", error)
+                self._refresh()
+            except OSError as error:
+                self._failed("read", error)
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
@@ -259,9 +264,9 @@ class PackedStore(FolderStore):
                     maps[token] = self._slots.segment(token).map()[: self._slots.used(token)]
         return self._locks.hold(maps, budget_bytes)
 
-    def _ended(self) -> set[str]:
-        """Segments that will not grow any more, all of whose entries are known."""
-        left = {token for token in self._slots.numbers if is_left(self._folder, token + ".idx")}
+    def _ended(self, left_by: Callable[[Folder, str], bool] = is_left) -> set[str]:
+        """Segments that will not grow any more, all of whose entries are known; ``left_by``: is a writer dead?"""
+        left = {token for token in self._slots.numbers if left_by(self._folder, token + ".idx")}
         with contextlib.suppress(OSError):
             self._refresh()  # afterwards: the last records of a writer that has just died are known too
         return (self._entries.complete | left) & self._slots.numbers.keys()
@@ -280,7 +285,7 @@ class PackedStore(FolderStore):
         if budget is None:
             return 0
         with self._lock:
-            ended = self._ended()
+            ended = self._ended(is_abandoned)
             found = sorted((status.st_mtime_ns, status.st_size, token) for token, status in segment_files(self._folder))
             total = sum(size for _, size, _ in found)
             for _, size, token in found:
@@ -308,7 +313,7 @@ class PackedStore(FolderStore):
         with self._lock:
             work = Compactor(self._folder, self._slots, self._refresh, self._unlink, self.options.disk_bytes)
             try:
-                return work.merge(self._ended(), dry_run or self.options.read_only)
+                return work.merge(self._ended(is_abandoned), dry_run or self.options.read_only)
             except OSError as error:
                 self._failed("merge segments", error)
                 return 0

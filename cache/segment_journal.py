@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .errors import IntegrityError
 from .files import Folder
 from .journal import is_journal, seal, valid
 from .owner import Owner, me
@@ -62,9 +63,20 @@ def journal_owner(folder: Folder, name: str) -> Owner | None:
 
 def is_left(folder: Folder, name: str) -> bool:
     """Return whether the writer of a journal is known to be dead."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, IntegrityError):
         maker = journal_owner(folder, name)
         return maker is not None and maker.alive() is False
+    return False
+
+
+def is_abandoned(folder: Folder, name: str) -> bool:
+    """Return whether the writer of a journal is dead, or unknown and has written nothing for an hour.
+
+    If it lives after all, it notices that its journal is gone and begins another.
+    """
+    with contextlib.suppress(OSError, IntegrityError):
+        maker = journal_owner(folder, name)
+        return maker is not None and folder.is_left(name, maker)
     return False
 
 
@@ -109,6 +121,6 @@ def _is_unfinished(folder: Folder, journal: str, has_segment: bool) -> bool:
         if has_segment and (status := folder.status(journal)) and status.st_size > RECORD.itemsize:
             return False
         maker = journal_owner(folder, journal)
-    except (FileNotFoundError, PermissionError):  # removed meanwhile, or another user's
+        return maker is None or folder.is_left(journal, maker)
+    except (OSError, IntegrityError):  # removed meanwhile, another user's, or not to be read
         return False
-    return maker is None or maker.alive() is False

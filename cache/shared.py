@@ -9,8 +9,10 @@ entries are simply not kept.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
+import time
 import weakref
 from dataclasses import replace
 from typing import Any
@@ -22,9 +24,11 @@ from .files import Folder
 from .limits import default_memory_bytes
 from .owner import Owner, me
 from .packed import PackedStore
+from .tagging import TAG_NAME
 
 PLACE = "/dev/shm"
 _PREFIX = "dali-pipes-"
+SHARED_LEASE = 86400.0  # seconds
 
 
 class SharedMemoryStore(PackedStore):
@@ -55,6 +59,12 @@ class SharedMemoryStore(PackedStore):
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.options, self.directory)
 
+    def refresh(self) -> None:
+        """Also say that this store is still in use, for processes that cannot see this one."""
+        super().refresh()
+        with contextlib.suppress(OSError):
+            self._root.touch(TAG_NAME)
+
     def close(self) -> None:
         super().close()
         if self._creator:
@@ -66,14 +76,27 @@ def _remove(directory: str, creator: int) -> None:
         remove_cache(directory)
 
 
+def _is_left(name: str, owner: Owner) -> bool:
+    """Whether the store's process is dead, or unknown (a container's, say) and its files are unchanged for a day."""
+    alive = owner.alive()
+    if alive is not None:
+        return not alive
+    folder = Folder(os.path.join(PLACE, name), read_only=True, follow=False)
+    inner = Folder(os.path.join(PLACE, name, "pinned"), read_only=True, follow=False)
+    times = [status.st_mtime for place in (folder, inner) for _, status in place.scan()]
+    folder.close()
+    inner.close()
+    return bool(times) and time.time() - max(times) > SHARED_LEASE
+
+
 def sweep_shared() -> int:
-    """Remove the shared memory of processes that were killed; return how many there were."""
+    """Remove the shared memory that dead processes left; return how many there were."""
     swept = 0
     place = Folder(PLACE, read_only=True)
     for name in place.names():
         owner = Owner.parse(name[len(_PREFIX) : -17]) if name.startswith(_PREFIX) else None
         found = place.status(name)
-        if owner is None or found is None or found.st_uid != os.getuid() or owner.alive() is not False:
+        if owner is None or found is None or found.st_uid != os.getuid() or not _is_left(name, owner):
             continue
         remove_cache(os.path.join(PLACE, name))
         swept += 1

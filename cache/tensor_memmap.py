@@ -141,8 +141,10 @@ class TensorMemmapStore(FileStore):
                 if versions[match[1]] == 1 and f"{match[1]}.json" in names:
                     continue  # as nearly all are: no need to read their .json
                 owner = Owner.parse(match[2])
-                if (owner is None or owner.alive() is False) and not self._names(match[1], match[0]):
-                    found.append(f"{shard}/{match[0]}")
+                name = f"{shard}/{match[0]}"
+                left = owner is None or self._folder.is_left(name, owner)
+                if left and not self._names(match[1], match[0]):
+                    found.append(name)
         return found
 
     def _names(self, digits: str, base: str) -> bool:

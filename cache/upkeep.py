@@ -88,7 +88,7 @@ def verify(
     """
     path = require_cache(directory)
     good, bad = 0, []
-    left = _left_beside(path)
+    left = _left_beside(path, not repair)
     options = Options(verify="always", secret=secret, read_only=not repair)
     stores = list(_stores(path, options))
     work = [(store, key) for store in stores for key in store.keys()]  # noqa: SIM118
@@ -109,11 +109,13 @@ def verify(
     return {**found, "repaired": repair, "keys": bad}
 
 
-def _left_beside(path: str) -> list[str]:
+def _left_beside(path: str, read_only: bool) -> list[str]:
     """What dead processes left beside the stores: temporary files, and claims of keys."""
     found: list[str] = []
     for inner in ("", "sources", "claims", "parts"):
-        folder = Folder(os.path.join(path, inner), read_only=True, follow=not inner)
+        if not os.path.isdir(os.path.join(path, inner)):
+            continue
+        folder = Folder(os.path.join(path, inner), read_only=read_only, follow=not inner)
         found += [os.path.join(inner, name) for name in (left_behind if inner == "claims" else Folder.orphans)(folder)]
         folder.close()
     return found
@@ -135,7 +137,7 @@ def gc(directory: str | os.PathLike[str], disk_bytes: int | None = None, dry_run
     path = require_cache(directory)
     before = look(path)
     stores = list(_stores(path, Options(disk_bytes=disk_bytes, read_only=True)))
-    left = _left_beside(path) + [name for name, _ in before.ours if name.endswith(_SUPERSEDED)]
+    left = _left_beside(path, dry_run) + [name for name, _ in before.ours if name.endswith(_SUPERSEDED)]
     orphans = len(left) + sum(len(store.orphans()) for store in stores)
     merged = sum(_compact(path, store, dry_run=True) for store in stores) + _merge_journals(path, dry_run=True)
     evicted = sum(store.trim(dry_run=True) for store in stores)
