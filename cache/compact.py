@@ -231,9 +231,7 @@ class Compactor:
         for name in self._folder.names():
             if is_journal(name, ".del"):
                 left = is_abandoned(self._folder, name)
-                with contextlib.suppress(
-                    OSError, IntegrityError
-                ):  # gone, another user's, or not to be read
+                with contextlib.suppress(OSError, IntegrityError):  # gone, another user's, or not to be read
                     records = read_records(self._folder, name)  # afterwards: a dead writer's last ones are read too
                     if left or SEALED in records["kind"]:
                         buried[name] = set(records["token"][records["kind"] == DEAD].tolist())
