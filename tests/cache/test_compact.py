@@ -321,7 +321,7 @@ def test_a_tomb_that_is_dug_while_tombs_are_looked_through(tmp_path: Path, monke
     (tomb,) = (tmp_path / "pinned").glob("*.del")
     with open_store("pinned", tmp_path, strict=True) as store:
         token = "0" * 15 + "1"
-        real, late = dali_pipes.cache.compact.is_left, []
+        real, late = dali_pipes.cache.compact.is_abandoned, []
 
         def is_left(folder: Any, name: str) -> bool:
             if name == tomb.name and not late:
@@ -331,7 +331,7 @@ def test_a_tomb_that_is_dug_while_tombs_are_looked_through(tmp_path: Path, monke
                 return real(folder, name) or True
             return real(folder, name)
 
-        monkeypatch.setattr(dali_pipes.cache.compact, "is_left", is_left)
+        monkeypatch.setattr(dali_pipes.cache.compact, "is_abandoned", is_left)
         compact(store)
     assert late
     assert tomb.exists()
