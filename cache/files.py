@@ -21,15 +21,15 @@ from typing import Any
 
 from .access import Access
 from .errors import IntegrityError
-from .owner import Owner, me
+from .leases import Leases
+from .owner import me
 
-FOREIGN_LEASE = 3600.0  # seconds after which what another host has made counts as left behind
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _CHUNK = 1 << 16  # fits the processor's cache: hashing a chunk costs little more than reading it
 
 
-class Folder:
+class Folder(Leases):
     """A folder of the cache. Names are ``"file"`` or ``"shard/file"``.
 
     Opens (and, unless ``read_only``, makes) the folder when it is first needed, and keeps one handle of it. With
@@ -298,33 +298,6 @@ class Folder:
             return False
         return True
 
-    def orphans(self) -> list[str]:
-        """Return the temporary files that nobody will finish."""
-        return [name for name in self.names() if self.is_orphan(name)]
-
-    def sweep(self) -> int:
-        """Remove the orphans; return how many there were."""
-        return sum(self.delete(name) for name in self.orphans())
-
-    def is_orphan(self, name: str) -> bool:
-        """Return whether ``name`` is a temporary file that nobody will finish."""
-        maker = temporary_owner(name)
-        return maker is not None and self.is_left(name, maker)
-
-    def is_left(self, name: str, owner: Owner) -> bool:
-        """Return whether a file's owner is dead, or unknown and has not changed it for an hour.
-
-        Unknown are the processes of other hosts: of other machines, of containers, and of this one before it was
-        started again. The hour is one of the file server's clock, because this machine's may be wrong.
-        """
-        alive = owner.alive()
-        return self.is_old(name) if alive is None else not alive
-
-    def is_old(self, name: str) -> bool:
-        """Return whether nobody has changed a file for an hour."""
-        found = self.status(name)
-        return found is not None and abs(self.now() - found.st_mtime) > FOREIGN_LEASE
-
     def now(self) -> float:
         """Return the time by the clock that stamps the files, asked for once a minute (this machine's if read-only)."""
         asked, offset = self._clock
@@ -348,12 +321,6 @@ def _plain(name: str, folder: int) -> os.stat_result | None:
     except FileNotFoundError:
         return None
     return status if stat.S_ISREG(status.st_mode) else None
-
-
-def temporary_owner(name: str) -> Owner | None:
-    """Who made a temporary file; None if ``name`` is not one of ours."""
-    parts = name.split(".")
-    return Owner.parse(parts[1]) if len(parts) == 4 and not parts[0] and parts[3] == "tmp" else None
 
 
 def chunks(fd: int, offset: int, length: int) -> Iterator[memoryview]:

@@ -12,7 +12,8 @@ import pytest
 
 from dali_pipes import cache
 from dali_pipes.cache.access import Access
-from dali_pipes.cache.files import Folder, temporary_owner
+from dali_pipes.cache.files import Folder
+from dali_pipes.cache.leases import temporary_owner
 from dali_pipes.cache.owner import Owner, me
 from dali_pipes.cache.tagging import TAG, is_tagged, tag
 
