@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 
 from .base import Opening, Options, Store, Verify
+from .errors import StoreConfigError
 from .modes import find
 
 
@@ -56,6 +57,11 @@ def open_store(
     Raises:
         StoreConfigError: the combination cannot work.
     """
+    if "://" in str(directory):
+        raise StoreConfigError(
+            f"directory={os.fspath(directory or '')!r}: a cache lies in a folder of this machine, or in one "
+            "that is mounted here; give its path"
+        )
     options = Options(memory_bytes, disk_bytes, verify, read_only, strict, shared_group, secret)
     opening = Opening(
         options,

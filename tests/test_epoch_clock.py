@@ -179,3 +179,11 @@ def test_a_set_of_nothing_and_a_folder_without_a_mode_are_refused(manifest: dp.M
     with pytest.raises(dp.ConfigError, match=r"CachedDataset\(cache_dir="):
         dp.CachedDataset([1], version=1, cache_mode="none", cache_dir=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_address_is_no_folder(manifest: dp.Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for made in (dp.ImageDataset, lambda *a, **k: dp.Loader(*a, batch_size=2, **k)):
+        with pytest.raises(dp.CacheError, match=r"s3://bucket/cache.*a folder of this machine"):
+            made(manifest, RECIPE, cache_mode="npy", cache_dir="s3://bucket/cache")  # type: ignore[operator]
+    assert list(tmp_path.iterdir()) == []
