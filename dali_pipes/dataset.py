@@ -32,6 +32,7 @@ from dali_pipes.layout import Layout
 from dali_pipes.manifest import Manifest
 from dali_pipes.recipe import Recipe
 from dali_pipes.rows import KNOWN
+from dali_pipes.studies import Studies
 
 ON_ERROR = ("raise", "substitute")
 """What may become of a sample that cannot be decoded; the length of a map-style data set cannot change, so none is
@@ -94,6 +95,8 @@ class ImageDataset(Dataset[Output]):
             raise ConfigError(f"ImageDataset(on_error={on_error!r}): allowed are {', '.join(map(repr, ON_ERROR))}.")
         check_recipe(recipe, "ImageDataset")
         check_cache(cache_mode, cache_dir, "ImageDataset")
+        if isinstance(samples, Studies):
+            raise ConfigError("ImageDataset: its items are single images; give studies to a Loader.")
         self.rows: Sequence[Row] | None = None
         if isinstance(samples, Manifest):
             self.manifest = samples

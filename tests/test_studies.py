@@ -147,6 +147,11 @@ def test_what_does_not_go_together(manifest: dp.Manifest, tmp_path: Path) -> Non
         dp.Loader(manifest.studies(view="view"), dp.Recipe(8, views=2), batch_size=1)
 
 
+def test_a_dataset_of_single_images_takes_no_studies(manifest: dp.Manifest) -> None:
+    with pytest.raises(dp.ConfigError, match="its items are single images; give studies to a Loader"):
+        dp.ImageDataset(manifest.studies(view="view"), dp.Recipe(8))
+
+
 def test_a_bad_image_is_its_studys_failure(manifest: dp.Manifest) -> None:
     (manifest.root / manifest.paths[5]).write_bytes(b"nothing")
     studies = manifest.studies(view="view")
