@@ -53,7 +53,8 @@ class Sources:
                 have in common if they are URLs. Absolute paths below the root do. URLs (`s3://`...) need the extra
                 `remote`.
             classes: the names of all classes, in the order of their numbers.
-            path_column, label_column: what these columns are called.
+            path_column: what the column of paths is called.
+            label_column: what the column of labels is called.
             targets: columns of numbers, for regression or for several labels a sample (see the attribute).
             columns: the further columns to keep; all by default.
             missing_label: what becomes of an empty label, "nan", "NA" or "null": "error", or -1.
@@ -119,8 +120,9 @@ class Sources:
         columns: Sequence[str] | None = None,
         missing_label: MissingLabel = "error",
     ) -> Self:
-        """Read a pandas data frame as `from_records` reads mappings; its index is not read (`reset_index()` makes a
-        column of it).
+        """Read a pandas data frame as `from_records` reads mappings.
+
+        Its index is not read; `reset_index()` makes a column of it.
         """
         reading = _reading(path_column, label_column, targets, columns, classes, missing_label)
         values = {str(name): frame.iloc[:, i].tolist() for i, name in enumerate(frame.columns)}
@@ -146,8 +148,13 @@ class Sources:
 
         Args:
             dataset: a `datasets.Dataset` (one split of it).
-            root: the folder of the images; needed where the data set holds bytes. The other arguments are `from_csv`'s.
+            root: the folder of the images; needed where the data set holds bytes.
+            classes: as for `from_csv`, in place of the names of a `ClassLabel`.
             image_column: which column holds the images; the only image column by default.
+            label_column: what the column of labels is called.
+            targets: as for `from_csv`.
+            columns: as for `from_csv`.
+            missing_label: as for `from_csv`.
         """
         from dali_pipes.hugging_face import read_dataset
 

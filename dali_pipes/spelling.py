@@ -62,6 +62,7 @@ class NotPickled:
     """What an object inherits that holds threads and open files."""
 
     def __reduce__(self) -> Any:
+        """Refuse to be pickled or copied."""
         what = type(self).__name__
         raise ConfigError(
             f"a {what} holds threads, processes and open files, and cannot be pickled or copied; make one in each "

@@ -1,5 +1,7 @@
-"""Splits without leaks: groups (a patient's images) that lie in two splits are found, and splits are made of whole
-groups, alike in their labels.
+"""Splits without leaks.
+
+Groups (a patient's images) that lie in two splits are found, and splits are made of whole groups, alike in their
+labels.
 """
 
 from __future__ import annotations

@@ -79,3 +79,14 @@ def test_an_epoch_shows_how_far_it_is(tmp_path: Path, capsys: pytest.CaptureFixt
     with dp.Loader(samples, recipe, batch_size=2, backend="torch") as loader:
         assert len(list(loader)) == 3
     assert capsys.readouterr() == ("", "")
+
+
+def test_parity_says_why_it_wrote_no_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from dali_pipes.cli import main
+
+    manifest_of(tmp_path, pictures(2))
+    out = tmp_path / "pictures"
+    assert main(["parity", str(tmp_path / "list.csv"), "--img-size", "8", "--out", str(out)]) == 0
+    told = capsys.readouterr().out
+    assert f"No sample differs, so there is no picture to write into {out}; --html writes a report." in told
+    assert list(out.iterdir()) == []
