@@ -129,7 +129,7 @@ def ours(backend: str, mode: str) -> Callable[[Work], Epoch]:
         rows = [{"path": path, "label": 0} for path in work.files]
         norm = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)} if work.dtype == "float32" else {}
         recipe = dp.Recipe(size=work.side, **norm)  # type: ignore[arg-type]
-        from dali_pipes.dataset import manifest_of_rows
+        from dali_pipes.loader.dataset import manifest_of_rows
 
         loader = dp.Loader(
             manifest_of_rows(rows, Path(work.files[0]).parent),

@@ -28,7 +28,7 @@ from common import argument_parser, write
 from data import manifest_of, write_thumbnails
 
 from dali_pipes import Loader, Recipe, cache
-from dali_pipes.buffers import page_aligned
+from dali_pipes.backends.buffers import page_aligned
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING
 from typing import Any as _Any
 
 if TYPE_CHECKING:
-    from dali_pipes.batch import Batch as Batch
     from dali_pipes.cache.errors import CacheError as CacheError
-    from dali_pipes.dataset import ImageDataset as ImageDataset
     from dali_pipes.decode import FixedWindow as FixedWindow
     from dali_pipes.decode import PercentileWindow as PercentileWindow
     from dali_pipes.decode import VOIWindow as VOIWindow
@@ -35,16 +33,18 @@ if TYPE_CHECKING:
     from dali_pipes.errors import UnsupportedError as UnsupportedError
     from dali_pipes.errors import WorkerError as WorkerError
     from dali_pipes.features.module import CachedModule as CachedModule
+    from dali_pipes.finish.points import transform_boxes as transform_boxes
+    from dali_pipes.finish.points import transform_points as transform_points
     from dali_pipes.items.cached_dataset import CachedDataset as CachedDataset
-    from dali_pipes.loader import Loader as Loader
-    from dali_pipes.manifest import Manifest as Manifest
-    from dali_pipes.manifest import Sample as Sample
-    from dali_pipes.order import Balanced as Balanced
-    from dali_pipes.order import ClassesAndSamples as ClassesAndSamples
-    from dali_pipes.order import Grouped as Grouped
-    from dali_pipes.order import Weighted as Weighted
-    from dali_pipes.points import transform_boxes as transform_boxes
-    from dali_pipes.points import transform_points as transform_points
+    from dali_pipes.loader.batch import Batch as Batch
+    from dali_pipes.loader.dataset import ImageDataset as ImageDataset
+    from dali_pipes.loader.loader import Loader as Loader
+    from dali_pipes.loader.order import Balanced as Balanced
+    from dali_pipes.loader.order import ClassesAndSamples as ClassesAndSamples
+    from dali_pipes.loader.order import Grouped as Grouped
+    from dali_pipes.loader.order import Weighted as Weighted
+    from dali_pipes.manifest.manifest import Manifest as Manifest
+    from dali_pipes.manifest.manifest import Sample as Sample
     from dali_pipes.recipe import Recipe as Recipe
     from dali_pipes.serving import Serving as Serving
     from dali_pipes.warming import warm as warm
@@ -52,9 +52,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "batch": ("Batch",),
+    "loader.batch": ("Batch",),
     "cache.errors": ("CacheError",),
-    "dataset": ("ImageDataset",),
+    "loader.dataset": ("ImageDataset",),
     "decode": ("FixedWindow", "PercentileWindow", "VOIWindow"),
     "draws": ("Augment",),
     "errors": (
@@ -64,10 +64,10 @@ _HOMES = {
     ),
     "features.module": ("CachedModule",),
     "items.cached_dataset": ("CachedDataset",),
-    "loader": ("Loader",),
+    "loader.loader": ("Loader",),
     "manifest": ("Manifest", "Sample"),
-    "order": ("Balanced", "ClassesAndSamples", "Grouped", "Weighted"),
-    "points": ("transform_boxes", "transform_points"),
+    "loader.order": ("Balanced", "ClassesAndSamples", "Grouped", "Weighted"),
+    "finish.points": ("transform_boxes", "transform_points"),
     "recipe": ("Recipe",),
     "serving": ("Serving",),
     "warming": ("warm",),

@@ -22,12 +22,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dali_pipes.bases import Pixels, base_of
 from dali_pipes.cores import default_workers
 from dali_pipes.decode import Decoded, DecodePolicy, DecoderPool, Kind, apply_window, decode, decode_pixels, identify
 from dali_pipes.draws import draw
 from dali_pipes.errors import ConfigError, DaliPipesError, DaliPipesWarning
-from dali_pipes.finish import Changes, Finish
+from dali_pipes.fetch.bases import Pixels, base_of
+from dali_pipes.finish.finish import Changes, Finish
 from dali_pipes.recipe import Recipe
 
 Source = bytes | bytearray | memoryview | str | os.PathLike[str] | npt.NDArray[Any]

@@ -21,8 +21,8 @@ import numpy.typing as npt
 
 from dali_pipes import cache
 from dali_pipes.errors import ConfigError
-from dali_pipes.loader import Loader
-from dali_pipes.manifest import Manifest
+from dali_pipes.loader.loader import Loader
+from dali_pipes.manifest.manifest import Manifest
 from dali_pipes.recipe import Recipe
 
 ENGINES = ("local", "ray")

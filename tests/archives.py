@@ -16,7 +16,7 @@ from PIL import Image
 
 import dali_pipes as dp
 from dali_pipes.arithmetic import geometry
-from dali_pipes.batch import Batch
+from dali_pipes.loader.batch import Batch
 
 CPU_BACKENDS = ("torch", "dali-cpu")
 CACHE_MODES = ("none", "memory", "pinned")

@@ -18,8 +18,8 @@ from dali_pipes.backends.graphs import Graph
 from dali_pipes.backends.portable import PortableOnGpu
 from dali_pipes.draws import Draws, draw
 from dali_pipes.errors import BackendError, ConfigError
-from dali_pipes.fetch import Encoded
-from dali_pipes.finish import Finish
+from dali_pipes.fetch.fetcher import Encoded
+from dali_pipes.finish.finish import Finish
 
 RECIPES: dict[str, dict[str, Any]] = {
     "uint8": {},

@@ -5,7 +5,7 @@ import gc
 import pytest
 import torch
 
-from dali_pipes.buffers import BufferPool
+from dali_pipes.backends.buffers import BufferPool
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.float32])

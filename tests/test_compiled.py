@@ -21,7 +21,7 @@ from dali_pipes import compiled
 from dali_pipes.arithmetic import copy_into, normalisation, normalise_into
 from dali_pipes.decode.histogram import WORTH_IT, counts_of, look_up
 from dali_pipes.draws import draw
-from dali_pipes.finish import Finish
+from dali_pipes.finish.finish import Finish
 
 ROOT = Path(__file__).parent.parent
 SIZES = st.tuples(st.sampled_from([1, 3]), st.integers(1, 9), st.integers(1, 70) | st.integers(1000, 1100))

@@ -14,7 +14,7 @@ from PIL import Image
 
 import dali_pipes as dp
 from dali_pipes.cache import MODES
-from dali_pipes.dataset import manifest_of_rows
+from dali_pipes.loader.dataset import manifest_of_rows
 from tests.make_images import dicom, jpeg
 
 RECIPE = dp.Recipe(size=(24, 20), mean=0.5, std=0.25, augment=dp.Augment(0.5, 0.5))

@@ -13,7 +13,7 @@ import dali_pipes as dp
 from dali_pipes import cache
 from dali_pipes.arithmetic import base_image
 from dali_pipes.decode import DecodePolicy, apply_window, decode, identify
-from dali_pipes.fetch import ATTRIBUTES_KEPT, Fetcher
+from dali_pipes.fetch.fetcher import ATTRIBUTES_KEPT, Fetcher
 from dali_pipes.tools.demo_data import SYNTAXES, mammogram, write_mammogram
 
 WINDOWS = [dp.PercentileWindow(), dp.PercentileWindow(5, 95), dp.FixedWindow(2000, 1500), None]

@@ -14,7 +14,7 @@ from archives import manifest_of, pictures
 
 import dali_pipes as dp
 from dali_pipes.draws import Draws
-from dali_pipes.epoch import Epoch, take_over
+from dali_pipes.loader.epoch import Epoch, take_over
 
 
 class Elsewhere:

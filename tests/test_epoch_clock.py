@@ -14,7 +14,7 @@ from make_images import jpeg
 from torch.utils.data import DataLoader, Subset, WeightedRandomSampler
 
 import dali_pipes as dp
-from dali_pipes.epoch_clock import EpochClock
+from dali_pipes.loader.epoch_clock import EpochClock
 
 COUNT = 12
 RECIPE = dp.Recipe(size=8, augment=dp.Augment(horizontal_flip=0.5, rotation=40.0))

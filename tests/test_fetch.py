@@ -15,14 +15,15 @@ from archives import coded, manifest_of, noise, one_of_each, pictures
 from make_images import dicom, jpeg
 
 import dali_pipes as dp
-from dali_pipes import cache, keys
-from dali_pipes import fetch as fetch_module
+from dali_pipes import cache
 from dali_pipes.cache import sources
 from dali_pipes.cache.journal import seal
 from dali_pipes.decode import DecodePolicy, Limits
-from dali_pipes.fetch import Encoded, Failure, Fetcher, ready
-from dali_pipes.manifest import Manifest
-from dali_pipes.source_file import SourceFile
+from dali_pipes.fetch import fetcher as fetch_module
+from dali_pipes.fetch import keys
+from dali_pipes.fetch.fetcher import Encoded, Failure, Fetcher, ready
+from dali_pipes.files.source_file import SourceFile
+from dali_pipes.manifest.manifest import Manifest
 from tests.settled import settle
 
 RECIPE = dp.Recipe(size=(16, 12))

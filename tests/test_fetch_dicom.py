@@ -12,7 +12,7 @@ from make_images import dicom
 
 import dali_pipes as dp
 from dali_pipes import cache
-from dali_pipes.fetch import Fetcher
+from dali_pipes.fetch.fetcher import Fetcher
 from tests.settled import settle
 
 RECIPE = dp.Recipe(size=(16, 12))

@@ -13,7 +13,7 @@ from dali_pipes.arithmetic import dali_gpu, normalisation
 from dali_pipes.arithmetic.affine import matrices, quantise, warp
 from dali_pipes.arithmetic.colour import colour_maps, recolour
 from dali_pipes.draws import Draws, draw
-from dali_pipes.finish import Finish
+from dali_pipes.finish.finish import Finish
 
 SIZE = (12, 17)
 EVERYTHING = dp.Augment(0.5, 0.5, 180, (0.5, 2), 0.3, 0.4, 0.4, 0.9, 90)

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from make_images import dicom, jpeg
 
 import dali_pipes as dp
+from dali_pipes.backends.layout import Layout
 from dali_pipes.draws import draw
-from dali_pipes.finish import Finish
-from dali_pipes.layout import Layout
+from dali_pipes.finish.finish import Finish
 
 RECIPES = {
     "plain": dp.Recipe(size=(18, 21), mean=MEAN, std=STD),

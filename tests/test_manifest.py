@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from make_images import dicom
 
 import dali_pipes as dp
-from dali_pipes.columns import TextColumn, joined
 from dali_pipes.errors import ConfigError, ManifestError
+from dali_pipes.manifest.columns import TextColumn, joined
 
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
 

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dali_pipes as dp
-from dali_pipes.bins import deal, fill
-from dali_pipes.order import Order, Ordering, Plain
+from dali_pipes.loader.bins import deal, fill
+from dali_pipes.loader.order import Order, Ordering, Plain
 
 LABELS = [0] * 30 + [1] * 6 + [2] * 3 + [3]
 GROUPS = ["a"] * 7 + ["b"] * 5 + ["c"] * 5 + ["d"] * 3 + ["e"] * 3 + [""] * 17

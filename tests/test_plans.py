@@ -14,8 +14,8 @@ import dali_pipes as dp
 from dali_pipes.arithmetic import base_image
 from dali_pipes.arithmetic.plan import as_plan, as_words
 from dali_pipes.draws import draw
-from dali_pipes.finish import Finish
-from dali_pipes.plans import Plans
+from dali_pipes.finish.finish import Finish
+from dali_pipes.finish.plans import Plans
 
 SOURCE, BASE, SIZE = (300, 400), (160, 150), (96, 128)
 GEOMETRY: dict[str, dp.Augment | None] = {

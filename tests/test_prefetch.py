@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dali_pipes.prefetch import Prefetch, lookahead
+from dali_pipes.loader.prefetch import Prefetch, lookahead
 
 WAIT = 30
 """Seconds after which a test is given up; none of them needs more than a moment."""

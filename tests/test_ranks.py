@@ -11,7 +11,7 @@ import torch
 from archives import coded, indices, manifest_of
 
 import dali_pipes as dp
-from dali_pipes.ranks import Place, place_of
+from dali_pipes.loader.ranks import Place, place_of
 
 VARIABLES = ("RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS")
 

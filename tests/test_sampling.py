@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dali_pipes.sampling import EpochSampler, Shares, batches, epoch_order
+from dali_pipes.loader.sampling import EpochSampler, Shares, batches, epoch_order
 
 counts = st.integers(0, 200)
 worlds = st.integers(1, 9)

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import dali_pipes as dp
-from dali_pipes import source_file
-from dali_pipes.fetch import Failure, Fetcher, ready
-from dali_pipes.manifest import Manifest
-from dali_pipes.source_file import SourceFile, open_below
+from dali_pipes.fetch.fetcher import Failure, Fetcher, ready
+from dali_pipes.files import source_file
+from dali_pipes.files.source_file import SourceFile, open_below
+from dali_pipes.manifest.manifest import Manifest
 from tests.make_images import jpeg
 
 INSIDE, OUTSIDE = b"inside", b"OUTSIDE"

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dali_pipes as dp
-from dali_pipes.columns import TextColumn
-from dali_pipes.splits import assign, leaks
+from dali_pipes.manifest.columns import TextColumn
+from dali_pipes.manifest.splits import assign, leaks
 
 
 def manifest(groups: list[str], labels: list[int], splits: list[str] | None = None) -> dp.Manifest:

@@ -132,7 +132,9 @@ def test_an_uneven_share_without_padding_is_evaluated_once(manifest: dp.Manifest
 def test_a_state_does_not_hash_the_manifest_again(manifest: dp.Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed = []
     blake2b = hashlib.blake2b
-    monkeypatch.setattr("dali_pipes.manifest.hashlib.blake2b", lambda *a, **k: hashed.append(1) or blake2b(*a, **k))
+    monkeypatch.setattr(
+        "dali_pipes.manifest.manifest.hashlib.blake2b", lambda *a, **k: hashed.append(1) or blake2b(*a, **k)
+    )
     fresh = manifest.subset(range(COUNT))
     with loader_of(fresh, shuffle=False) as loader:
         loader.state_dict()

@@ -11,7 +11,7 @@ import torch
 from archives import CPU_BACKENDS, pictures, write_csv
 
 import dali_pipes as dp
-from dali_pipes.studies import Studies
+from dali_pipes.manifest.studies import Studies
 
 VIEWS = ("L-CC", "L-MLO", "R-CC", "R-MLO")
 

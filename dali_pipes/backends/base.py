@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from dali_pipes.draws import Draws
-from dali_pipes.fetch import Encoded
+from dali_pipes.fetch.fetcher import Encoded
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,12 @@ from dali_pipes.arithmetic.kernels import problem
 from dali_pipes.backends import dali_check
 from dali_pipes.backends.base import Named
 from dali_pipes.backends.graphs import Graph, decodes
+from dali_pipes.backends.layout import Layout
 from dali_pipes.backends.ring import Ring
 from dali_pipes.draws import Draws
 from dali_pipes.errors import BackendError, DaliPipesError
-from dali_pipes.fetch import Encoded
-from dali_pipes.finish import Finish
-from dali_pipes.layout import Layout
+from dali_pipes.fetch.fetcher import Encoded
+from dali_pipes.finish.finish import Finish
 from dali_pipes.recipe import Recipe
 
 log = logging.getLogger(__name__)

@@ -31,8 +31,8 @@ from dali_pipes.backends.ring import Ring
 from dali_pipes.decode import DecodePolicy, decode, identify
 from dali_pipes.draws import Augment, draw
 from dali_pipes.errors import ParityError
-from dali_pipes.fetch import Encoded
-from dali_pipes.finish import Changes, Finish
+from dali_pipes.fetch.fetcher import Encoded
+from dali_pipes.finish.finish import Changes, Finish
 from dali_pipes.recipe import Recipe
 
 Array = npt.NDArray[Any]

@@ -33,8 +33,8 @@ from dali_pipes.arithmetic.dali_base import INTERPOLATIONS, MODES, max_size
 from dali_pipes.arithmetic.plan import as_words
 from dali_pipes.backends.dali_operators import decoded
 from dali_pipes.backends.portable import PortableOnCpu, PortableOnGpu, varying
-from dali_pipes.fetch import Encoded
-from dali_pipes.finish import Changes
+from dali_pipes.fetch.fetcher import Encoded
+from dali_pipes.finish.finish import Changes
 from dali_pipes.recipe import Recipe
 
 Pixels = npt.NDArray[Any]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from dali_pipes.arithmetic import base_image
 from dali_pipes.decode.luma import luma
 from dali_pipes.draws import Augment
-from dali_pipes.finish import Finish
+from dali_pipes.finish.finish import Finish
 from dali_pipes.recipe import Recipe
 
 Pixels = npt.NDArray[Any]

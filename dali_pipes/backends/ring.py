@@ -25,7 +25,7 @@ from dali_pipes.backends.base import Named
 from dali_pipes.backends.device import Bytes, Device, Mark, Memory, Pixels
 from dali_pipes.draws import Draws
 from dali_pipes.errors import BackendError
-from dali_pipes.finish import Changes, Finish
+from dali_pipes.finish.finish import Changes, Finish
 from dali_pipes.recipe import Recipe
 
 _ALIGN = 256

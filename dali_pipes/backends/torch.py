@@ -14,12 +14,12 @@ import numpy.typing as npt
 import torch
 
 from dali_pipes.backends.base import Named
-from dali_pipes.buffers import BufferPool
+from dali_pipes.backends.buffers import BufferPool
+from dali_pipes.backends.layout import Layout
 from dali_pipes.draws import Draws
 from dali_pipes.errors import BackendError
-from dali_pipes.fetch import Encoded
-from dali_pipes.finish import Changes, Finish
-from dali_pipes.layout import Layout
+from dali_pipes.fetch.fetcher import Encoded
+from dali_pipes.finish.finish import Changes, Finish
 from dali_pipes.recipe import Recipe
 
 

@@ -14,7 +14,7 @@ from dali_pipes.errors import ConfigError
 
 if TYPE_CHECKING:
     from dali_pipes.cache import Key
-    from dali_pipes.manifest import Manifest
+    from dali_pipes.manifest.manifest import Manifest
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -210,7 +210,7 @@ def _features_of(directory: Path, sources: Iterable[bytes]) -> list[Key]:
 def _explain(args: argparse.Namespace) -> int:
     from dali_pipes.cache import FileState, Key, SourceIndex, content_digest, default_secret, upkeep
     from dali_pipes.decode import identify
-    from dali_pipes.fetch import key_parts
+    from dali_pipes.fetch.fetcher import key_parts
 
     root = Path(os.path.realpath(args.root or args.file.parent))
     path = root / (args.file if args.root else args.file.name)

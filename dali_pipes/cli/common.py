@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dali_pipes.cache import MODES
 from dali_pipes.errors import ConfigError, ManifestError
+from dali_pipes.files.urls import place
 from dali_pipes.names import BACKENDS, CHOICES
 from dali_pipes.privacy import SHOW_PATHS, shows_paths
-from dali_pipes.urls import place
 
 if TYPE_CHECKING:
     from dali_pipes.decode import Window
-    from dali_pipes.manifest import Manifest
+    from dali_pipes.manifest.manifest import Manifest
     from dali_pipes.recipe import Recipe
 
 GOOD, FAILED, USAGE, LACKING, INTERRUPTED = 0, 1, 2, 3, 130
@@ -124,8 +124,8 @@ def manifest_of(args: argparse.Namespace) -> Manifest:
 
 def read_manifest(args: argparse.Namespace) -> Manifest:
     """All samples of the manifest that the arguments name; their files may be gone."""
-    from dali_pipes.listing import holds_dicom
-    from dali_pipes.manifest import Manifest
+    from dali_pipes.manifest.listing import holds_dicom
+    from dali_pipes.manifest.manifest import Manifest
 
     if isinstance(args.manifest, Path) and args.manifest.is_dir():
         if args.root is not None:

@@ -12,7 +12,7 @@ from dali_pipes.cache import MODES, PERSISTENT_MODES
 from dali_pipes.cli import common
 
 if TYPE_CHECKING:
-    from dali_pipes.manifest import Manifest
+    from dali_pipes.manifest.manifest import Manifest
     from dali_pipes.parity import Fingerprint
     from dali_pipes.recipe import Recipe
 
@@ -33,8 +33,8 @@ def run(args: argparse.Namespace) -> int:
     """Makes the set, warms a cache, runs every backend in every cache mode (each from an empty cache of its own), and
     compares all outputs; fails if any bit differs.
     """
-    from dali_pipes.loader import Loader
-    from dali_pipes.manifest import Manifest
+    from dali_pipes.loader.loader import Loader
+    from dali_pipes.manifest.manifest import Manifest
     from dali_pipes.recipe import Recipe
     from dali_pipes.tools.contact_sheet import write_contact_sheet
     from dali_pipes.tools.demo_data import make_demo_set
@@ -78,7 +78,7 @@ def _epochs(
     manifest: Manifest, recipe: Recipe, backend: str, mode: str, folder: Path
 ) -> tuple[dict[str, Any], list[Fingerprint]]:
     """Images per second of the first and the later epochs, and fingerprints of every epoch's samples."""
-    from dali_pipes.loader import Loader
+    from dali_pipes.loader.loader import Loader
     from dali_pipes.parity import fingerprint
 
     persistent = mode in PERSISTENT_MODES

@@ -16,7 +16,7 @@ from dali_pipes.errors import BackendError
 from dali_pipes.names import CHOICES
 
 if TYPE_CHECKING:
-    from dali_pipes.manifest import Manifest
+    from dali_pipes.manifest.manifest import Manifest
     from dali_pipes.parity import Difference, Explanation, Verdict, golden
     from dali_pipes.recipe import Recipe
 

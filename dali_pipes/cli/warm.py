@@ -11,7 +11,7 @@ from dali_pipes.cache import PERSISTENT_MODES
 from dali_pipes.cli import common
 
 if TYPE_CHECKING:
-    from dali_pipes.manifest import Manifest
+    from dali_pipes.manifest.manifest import Manifest
     from dali_pipes.recipe import Recipe
 
 

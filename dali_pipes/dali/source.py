@@ -13,13 +13,13 @@ import torch
 
 from dali_pipes.backends.base import Named
 from dali_pipes.backends.graphs import Graph
-from dali_pipes.batch import Batch
 from dali_pipes.draws import Draws
 from dali_pipes.errors import BackendError, ConfigError, DecodeError
-from dali_pipes.fetch import Encoded
-from dali_pipes.finish import Finish
-from dali_pipes.loader import Loader
-from dali_pipes.manifest import Manifest
+from dali_pipes.fetch.fetcher import Encoded
+from dali_pipes.finish.finish import Finish
+from dali_pipes.loader.batch import Batch
+from dali_pipes.loader.loader import Loader
+from dali_pipes.manifest.manifest import Manifest
 from dali_pipes.recipe import Recipe
 
 Array = npt.NDArray[Any]

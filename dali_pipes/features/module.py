@@ -25,8 +25,6 @@ import torch
 from torch import nn
 
 from dali_pipes import cache
-from dali_pipes.batch import Batch
-from dali_pipes.dataset import open_for_workers
 from dali_pipes.errors import ConfigError, DaliPipesWarning
 from dali_pipes.features import checks, inputs, kept
 from dali_pipes.features.compute import Call, Computer, Made, warn_of_structure
@@ -38,7 +36,9 @@ from dali_pipes.features.state import digest_of_state
 from dali_pipes.features.watch import ModuleWatch
 from dali_pipes.features.wrapping import Wrapping
 from dali_pipes.features.writer import Writer
-from dali_pipes.fetch import with_secret
+from dali_pipes.fetch.fetcher import with_secret
+from dali_pipes.loader.batch import Batch
+from dali_pipes.loader.dataset import open_for_workers
 
 PENDING = 256 << 20
 """Bytes of features that may wait to be written before a call waits for the writer."""

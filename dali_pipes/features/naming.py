@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dali_pipes.batch import Batch
 from dali_pipes.errors import ConfigError
 from dali_pipes.features import inputs
 from dali_pipes.features.compute import Call
 from dali_pipes.features.identity import Names, names_of
+from dali_pipes.loader.batch import Batch
 
 
 def named_call(

@@ -15,8 +15,8 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 
 from dali_pipes.errors import ConfigError
-from dali_pipes.loader import Loader
-from dali_pipes.manifest import Manifest
+from dali_pipes.loader.loader import Loader
+from dali_pipes.manifest.manifest import Manifest
 from dali_pipes.recipe import Recipe
 
 

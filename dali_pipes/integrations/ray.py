@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from dali_pipes.cache.key import SECRET_VARIABLE
 from dali_pipes.errors import BackendError
-from dali_pipes.manifest import Manifest
+from dali_pipes.manifest.manifest import Manifest
 from dali_pipes.recipe import Recipe
 from dali_pipes.warming import Job, Progress, Report, warm_samples
 

@@ -17,12 +17,12 @@ import torch
 from torch.utils.data import Dataset, get_worker_info
 
 from dali_pipes import cache
-from dali_pipes.arguments import check_cache
-from dali_pipes.dataset import open_for_workers
 from dali_pipes.errors import ConfigError
-from dali_pipes.fetch import with_secret
+from dali_pipes.fetch.fetcher import with_secret
 from dali_pipes.items import item_codec
 from dali_pipes.items.purity import settled_item
+from dali_pipes.loader.arguments import check_cache
+from dali_pipes.loader.dataset import open_for_workers
 
 log = logging.getLogger(__name__)
 

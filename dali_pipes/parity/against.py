@@ -16,7 +16,7 @@ import numpy as np
 from dali_pipes.arithmetic import geometry
 from dali_pipes.decode import Kind, identify
 from dali_pipes.errors import ConfigError, DaliPipesError, ParityError
-from dali_pipes.manifest import Manifest
+from dali_pipes.manifest.manifest import Manifest
 from dali_pipes.parity.stages import outputs
 from dali_pipes.parity.tally import Array, Difference, Tally, Worst
 from dali_pipes.parity.usual import OURS, USUAL, Usual, base_of, output_of, pixels_of

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from dali_pipes.manifest import Manifest
+from dali_pipes.manifest.manifest import Manifest
 from dali_pipes.parity.decoding import decoded_twice
 from dali_pipes.parity.stages import STAGES, checked, outputs, stage_recipes
 from dali_pipes.parity.tally import Difference, Tally, Worst

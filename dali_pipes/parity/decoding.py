@@ -18,7 +18,7 @@ from dali_pipes.backends import dali_operators
 from dali_pipes.backends.graphs import decodes
 from dali_pipes.decode import DecodePolicy, decode, identify
 from dali_pipes.errors import DaliPipesError
-from dali_pipes.manifest import Manifest
+from dali_pipes.manifest.manifest import Manifest
 from dali_pipes.recipe import Recipe
 
 Decoded = tuple[int, npt.NDArray[np.uint8], dict[str, npt.NDArray[np.uint8] | None]]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dali_pipes.batch import Batch
+from dali_pipes.loader.batch import Batch
 
 Fingerprint = tuple[int, int, str]
 """A sample's number, its label, and a digest of its pixels' dtype, shape and bits."""

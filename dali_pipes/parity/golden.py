@@ -24,7 +24,7 @@ from dali_pipes import backends
 from dali_pipes.arithmetic import dali_gpu
 from dali_pipes.arithmetic.dali.selfcheck import Probe, probes
 from dali_pipes.errors import ConfigError
-from dali_pipes.manifest import Manifest
+from dali_pipes.manifest.manifest import Manifest
 from dali_pipes.parity.fingerprint import digest
 from dali_pipes.recipe import Recipe
 

@@ -25,13 +25,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dali_pipes import backends, cache, sampling
+from dali_pipes import backends, cache
 from dali_pipes.cores import workers_of
-from dali_pipes.epoch import Epoch, Losses, take_over
 from dali_pipes.errors import ConfigError
-from dali_pipes.fetch import Encoded, Fetcher, ready
-from dali_pipes.manifest import Manifest
-from dali_pipes.prefetch import lookahead
+from dali_pipes.fetch.fetcher import Encoded, Fetcher, ready
+from dali_pipes.loader import sampling
+from dali_pipes.loader.epoch import Epoch, Losses, take_over
+from dali_pipes.loader.prefetch import lookahead
+from dali_pipes.manifest.manifest import Manifest
 from dali_pipes.recipe import Recipe
 
 STAGES = ("decode", "window", "geometry", "photometry", "normalise")

@@ -36,8 +36,8 @@ from dali_pipes.cache.modes import find
 from dali_pipes.cores import default_workers
 from dali_pipes.draws import draw, random_bits
 from dali_pipes.errors import DecodeError
-from dali_pipes.fetch import Failure, Fetcher, Pixels, ready
-from dali_pipes.manifest import Manifest
+from dali_pipes.fetch.fetcher import Failure, Fetcher, Pixels, ready
+from dali_pipes.manifest.manifest import Manifest
 from dali_pipes.recipe import Recipe
 
 SAMPLES = 24

@@ -33,13 +33,13 @@ import numpy as np
 import torch
 
 from dali_pipes import cache
-from dali_pipes.columns import TextColumn
 from dali_pipes.cores import usable_cores
 from dali_pipes.errors import BackendError, ConfigError
-from dali_pipes.loader import Loader
-from dali_pipes.manifest import Manifest
+from dali_pipes.files.urls import root_of
+from dali_pipes.loader.loader import Loader
+from dali_pipes.manifest.columns import TextColumn
+from dali_pipes.manifest.manifest import Manifest
 from dali_pipes.recipe import Recipe
-from dali_pipes.urls import root_of
 
 PACKAGES = ("torch", "numpy", "nvidia-dali-cuda120", "nvidia-dali-cuda130", "simplejpeg", "imagecodecs", "pydicom")
 """Packages whose versions decide how fast things are."""

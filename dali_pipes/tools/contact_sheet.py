@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dali_pipes.loader import Loader
+from dali_pipes.loader.loader import Loader
 
 
 def write_contact_sheet(loader: Loader, path: Path, *, limit: int = 64, side: int = 160) -> None:

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from dali_pipes import display
-from dali_pipes.loader import Loader
-from dali_pipes.manifest import Manifest
+from dali_pipes.loader import display
+from dali_pipes.loader.loader import Loader
+from dali_pipes.manifest.manifest import Manifest
 from dali_pipes.recipe import Recipe
 
 COLOURS = np.array([(230, 60, 50), (60, 160, 230), (90, 200, 70), (240, 180, 40), (190, 90, 220), (60, 210, 200)])

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from dali_pipes.dataset import ImageDataset
 from dali_pipes.decode import describe
 from dali_pipes.errors import ConfigError, DaliPipesError
-from dali_pipes.manifest import Manifest
+from dali_pipes.loader.dataset import ImageDataset
+from dali_pipes.manifest.manifest import Manifest
 from dali_pipes.recipe import Recipe
 
 SIDE = 192

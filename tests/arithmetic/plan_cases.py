@@ -16,7 +16,7 @@ from dali_pipes.arithmetic.integer import resize
 from dali_pipes.arithmetic.noise import add_noise
 from dali_pipes.arithmetic.plan import Plan
 from dali_pipes.draws import draw
-from dali_pipes.plans import Plans
+from dali_pipes.finish.plans import Plans
 
 Pixels = np.ndarray[Any, Any]
 

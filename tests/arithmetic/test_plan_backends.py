@@ -11,7 +11,7 @@ from plan_cases import pictures, random_recipe
 from dali_pipes import backends
 from dali_pipes.arithmetic import kernels, kernels_plan
 from dali_pipes.draws import draw
-from dali_pipes.plans import Plans
+from dali_pipes.finish.plans import Plans
 
 
 def check(host: HostCuPy, seed: int, count: int) -> int:

@@ -20,7 +20,7 @@ from dali_pipes.backends import Named, dali_check
 from dali_pipes.backends.ring import Ring
 from dali_pipes.draws import draw
 from dali_pipes.errors import BackendError, ParityError
-from dali_pipes.finish import Finish
+from dali_pipes.finish.finish import Finish
 
 VARIED = dp.Augment(0.5, 0.5, rotation=30, scale=(0.8, 1.2), brightness=0.3, saturation=0.4, hue=20)
 RECIPES: dict[str, dict[str, Any]] = {

@@ -16,9 +16,10 @@ from archives import coded, manifest_of, pictures
 from fake_gpu import FakeGpu
 
 import dali_pipes as dp
-from dali_pipes import backends, loader
+from dali_pipes import backends
 from dali_pipes.backends import dali, dali_check
 from dali_pipes.backends.ring import Ring
+from dali_pipes.loader import loader
 
 RECIPE = dp.Recipe((9, 12), mean=0.5, std=0.25, augment=dp.Augment(0.5, rotation=20, brightness=0.3))
 

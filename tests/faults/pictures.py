@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 import dali_pipes as dp
-import dali_pipes.fetch
+import dali_pipes.fetch.fetcher
 from dali_pipes import cache
 from dali_pipes.arithmetic import base_image
 from dali_pipes.decode import decode, identify
-from dali_pipes.fetch import key_parts
+from dali_pipes.fetch.fetcher import key_parts
 from tests.make_images import dicom, jpeg
 from tests.settled import settle
 
@@ -79,14 +79,14 @@ def warming(manifest: dp.Manifest, recipe: dp.Recipe, mode: str, directory: Path
 
 def log_decodes(log: Path) -> None:
     """From now on, in this process, every decoded file adds its digest to `log` as a line."""
-    real = dali_pipes.fetch.decode
+    real = dali_pipes.fetch.fetcher.decode
 
     def logged(data: Any, *rest: Any) -> Any:
         with log.open("a") as file:
             file.write(cache.content_digest(data).hex() + "\n")
         return real(data, *rest)
 
-    dali_pipes.fetch.decode = logged
+    dali_pipes.fetch.fetcher.decode = logged
 
 
 def context_of(way: str) -> Any:

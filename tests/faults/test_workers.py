@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import dali_pipes as dp
-import dali_pipes.fetch
+import dali_pipes.fetch.fetcher
 from dali_pipes.cache import open_store, upkeep
 from tests.faults.conftest import LOST, lose_a_worker
 from tests.faults.pictures import RECIPE, context_of, make_set, right_or_nothing, start, truth
@@ -28,7 +28,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> dp.Manifest:
 
 def die_at(decodes: int, mark: Path, _worker: int) -> None:
     """In a worker, as it starts: it will be killed while it decodes its so-and-so-many-th file, unless another was."""
-    real, count = dali_pipes.fetch.decode, [0]
+    real, count = dali_pipes.fetch.fetcher.decode, [0]
 
     def fatal(*arguments: Any) -> Any:
         count[0] += 1
@@ -41,7 +41,7 @@ def die_at(decodes: int, mark: Path, _worker: int) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
         return real(*arguments)
 
-    dali_pipes.fetch.decode = fatal
+    dali_pipes.fetch.fetcher.decode = fatal
 
 
 def items(dataset: dp.ImageDataset, way: str, **more: Any) -> torch.Tensor:

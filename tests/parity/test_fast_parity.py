@@ -16,7 +16,7 @@ from dali_pipes.backends.dali import DaliBackend
 from dali_pipes.decode import DecodePolicy, decode, identify
 from dali_pipes.draws import draw
 from dali_pipes.errors import BackendError, ConfigError
-from dali_pipes.fetch import Encoded
+from dali_pipes.fetch.fetcher import Encoded
 from dali_pipes.recipe import Recipe
 
 require_dali()

@@ -13,10 +13,10 @@ from make_images import jpeg
 from parity_samples import manifest_of, mixed, noise, require_dali
 
 import dali_pipes as dp
-from dali_pipes import fetch
 from dali_pipes.backends import dali_operators
 from dali_pipes.backends.dali import DaliBackend
-from dali_pipes.epoch import Epoch
+from dali_pipes.fetch import fetcher as fetch
+from dali_pipes.loader.epoch import Epoch
 from dali_pipes.parity import GPU_BOUND, Difference, StageResult, Verdict, Worst, compare
 from dali_pipes.parity.pictures import difference_map, side_by_side
 from dali_pipes.parity.tally import Tally

@@ -14,10 +14,10 @@ import pytest
 from conftest import Bucket
 from servers import Faults, door
 
-import dali_pipes.remote
+import dali_pipes.files.remote
 from dali_pipes.errors import BackendError, ConfigError
-from dali_pipes.remote import RemoteFiles
-from dali_pipes.urls import is_url, shown
+from dali_pipes.files.remote import RemoteFiles
+from dali_pipes.files.urls import is_url, shown
 
 DATA = np.random.default_rng(0).integers(0, 256, 100_000, np.uint8).tobytes()
 
@@ -25,7 +25,7 @@ DATA = np.random.default_rng(0).integers(0, 256, 100_000, np.uint8).tobytes()
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], RemoteFiles]:
     """Files that are asked for again at once."""
-    monkeypatch.setattr(dali_pipes.remote, "PIECE", 30_000)
+    monkeypatch.setattr(dali_pipes.files.remote, "PIECE", 30_000)
     return lambda url: RemoteFiles(url, pause=lambda seconds: False)
 
 
@@ -50,7 +50,7 @@ def test_a_server_that_stays_broken(bucket: Bucket, quick: Callable[[str], Remot
     with pytest.raises(ConnectionError, match="requests failed, at last with") as found:
         files.read("a", size)
     assert "127.0.0.1" not in str(found.value)
-    assert len(bucket.faults.requests) - before >= dali_pipes.remote.TRIES
+    assert len(bucket.faults.requests) - before >= dali_pipes.files.remote.TRIES
 
 
 def test_a_piece_that_failed_is_asked_for_again_alone(bucket: Bucket, quick: Callable[[str], RemoteFiles]) -> None:

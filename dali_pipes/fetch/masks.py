@@ -1,0 +1,135 @@
+"""Masks of samples: a manifest's column `mask`, fetched beside the images and moved by the same plans.
+
+    mask file ──> class numbers ──> base mask (nearest pixel, of the base image's size) ──> cache, under keys of its own
+
+The column holds a path like `path`, or nothing: such a sample's mask is 0 everywhere. A column `mask_frame` numbers the
+frame of files that have several.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dali_pipes import cache
+from dali_pipes.arithmetic.masks import base_mask, nearest
+from dali_pipes.arithmetic.plan import Plan
+from dali_pipes.decode import Decoded, DecodePolicy, Kind, decode_mask
+from dali_pipes.errors import ConfigError, DecodeError
+from dali_pipes.fetch.bookkeeping import Failure
+from dali_pipes.fetch.fetcher import Deep, Encoded, Fetcher, Item, Pixels, Source, ready
+from dali_pipes.manifest.columns import TextColumn
+from dali_pipes.manifest.manifest import Manifest
+from dali_pipes.recipe import Recipe
+
+COLUMN, FRAME_COLUMN = "mask", "mask_frame"
+
+RULES = 1
+"""Counts changes of the rules by which masks are read and brought to their base size: part of their keys."""
+
+
+class MaskFetcher(Fetcher):
+    """Base masks, uint8[1, H, W] each, as `Fetcher` gives base images."""
+
+    def _parts(self, content: bytes, kind: Kind, frame: int) -> dict[str, str | int | bytes]:
+        shape = {name: self._recipe.base_parts[name] for name in ("size", "fit")}
+        return {"source": content, "frame": frame, "decoder": f"mask {RULES}, {kind.decoder}", **shape}
+
+    def _decode(self, source: Source, kind: Kind, frame: int) -> Decoded:
+        start = time.perf_counter()
+        mask = decode_mask(source.read(), kind, frame, self._policy.limits)
+        self._books.count(time.perf_counter() - start, decoded=1)
+        return Decoded(mask[..., None])
+
+    def _base_image(self, decoded: Decoded, kind: Kind) -> npt.NDArray[Any]:
+        return base_mask(np.asarray(decoded.pixels[..., 0]), self._recipe.base, self._recipe.fit)[None]
+
+
+def of(manifest: Manifest, *arguments: Any, **more: Any) -> Masks | None:
+    """Return the masks of a manifest, `Masks(manifest, ...)`, or None where it has no column of them."""
+    return Masks(manifest, *arguments, **more) if COLUMN in manifest.columns else None
+
+
+class Masks:
+    """The masks of a manifest's samples.
+
+    Args:
+        manifest: has a column `mask`.
+        recipe: of the images.
+        store: the images' own.
+        workers: how many masks are decoded at once.
+        policy: how files are read.
+
+    Raises:
+        ConfigError: a frame that is no number.
+    """
+
+    def __init__(
+        self, manifest: Manifest, recipe: Recipe, store: cache.Store, *, workers: int, policy: DecodePolicy
+    ) -> None:
+        paths = manifest.columns[COLUMN]
+        self._there = np.array([bool(path) for path in paths], np.bool_)
+        frames = manifest.columns.get(FRAME_COLUMN, TextColumn.blank(len(manifest)))
+        try:
+            numbers = np.array([int(frame or 0) for frame in frames], np.int32)
+        except ValueError as error:
+            raise ConfigError(f"the manifest's column {FRAME_COLUMN!r} holds numbers from 0: {error}.") from None
+        self._recipe, self._describe = recipe, manifest.describe
+        self._fetcher = MaskFetcher(
+            replace(manifest, paths=paths, frames=numbers),
+            Recipe(recipe.base, channels=1, fit=recipe.fit, window=None),
+            store,
+            workers=workers,
+            policy=replace(policy, channels=1, depth=8, window=None, reduce=None),
+            extents=True,
+        )
+        self._blank = np.zeros((1, *recipe.base), np.uint8)
+
+    def request(self, sample: int) -> Item | Future[Item]:
+        """Return a sample's base mask, uint8[1, H, W], or a future of it."""
+        return self._fetcher.request(sample) if self._there[sample] else self._blank
+
+    def checked(self, sample: int, requested: Item | Future[Item], images: Fetcher) -> Pixels | Failure:
+        """Return a sample's base mask once it is here, or why it cannot be had.
+
+        Args:
+            sample: its number.
+            requested: what `request` returned.
+            images: has fetched the sample's image, and keeps the sizes of sources.
+        """
+        mask = ready(requested)
+        if isinstance(mask, (Encoded, Deep)):
+            raise ConfigError("a mask is never left to a backend")
+        if isinstance(mask, Failure):
+            return Failure(type(mask.error)(f"the mask of {mask.error}"))
+        both = [fetcher.extents(np.array([sample])) for fetcher in (images, self._fetcher)]
+        if not self._there[sample] or both[0] is None or both[1] is None or np.array_equal(both[0], both[1]):
+            return mask
+        (height, width), (rows, columns) = (each[0].tolist() for each in both if each is not None)
+        return Failure(
+            DecodeError(
+                f"{self._describe(sample)}: its image has {height} x {width} pixels, its mask {rows} x {columns}; "
+                "give a mask of the image's size"
+            )
+        )
+
+    def finish(self, masks: list[npt.NDArray[np.uint8]], plans: Plan) -> npt.NDArray[np.uint8]:
+        """Return uint8[N, h, w] of N base masks, uint8[1, H, W], moved as N records say."""
+        size = (self._recipe.height, self._recipe.width)
+        out = np.empty((len(masks), *size), np.uint8)
+        for goal, mask, plan in zip(out, masks, plans):
+            goal[...] = nearest(mask[0], plan, size)
+        return out
+
+    def counts(self) -> dict[str, Any]:
+        """Return what `Fetcher.counts` says of the masks."""
+        return self._fetcher.counts()
+
+    def close(self) -> None:
+        """End threads; requests that have not begun are dropped."""
+        self._fetcher.close()

@@ -1,0 +1,135 @@
+"""The images of studies, fetched together: what a `Fetcher` does for images, by the numbers of studies."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dali_pipes import cache
+from dali_pipes.errors import ConfigError, DaliPipesError
+from dali_pipes.fetch.fetcher import Deep, Encoded, Failure, Fetcher, Item, Pixels, ready
+from dali_pipes.manifest.manifest import Manifest
+from dali_pipes.manifest.studies import Studies
+from dali_pipes.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Study:
+    """The base images of one study, uint8 or uint16 [C, H, W] each, all 0 where there is none."""
+
+    images: tuple[Pixels | Deep, ...]
+
+
+class StudyFetcher:
+    """See `Fetcher`, whose methods these are; `sample` is the number of a study.
+
+    Args:
+        studies: the samples.
+        recipe, store, **options: as for `Fetcher`.
+
+    Raises:
+        ConfigError: what does not go with studies is asked for.
+    """
+
+    def __init__(self, studies: Studies, recipe: Recipe, store: cache.Store, **options: Any) -> None:
+        if studies.images is None or "mask" in studies.images.columns or recipe.views > 1:
+            raise ConfigError("studies go neither with masks nor with Recipe(views=...): leave them out.")
+        self._members = studies.members
+        self._fetcher = Fetcher(studies.images, recipe, store, **{**options, "encoded": False})
+        dtype = np.uint16 if recipe.integer_dtype.itemsize == 2 else np.uint8
+        self._blank: Pixels = np.zeros((recipe.channels, *recipe.base), dtype)
+        self._nowhere = np.array(recipe.base, np.int64)
+        self.notices, self.ahead = self._fetcher.notices, self._fetcher.ahead
+
+    def request(self, sample: int) -> Study | Failure | Future[Any]:
+        """Return the study's images, or a future of them."""
+        places = self._members[sample].tolist()
+        requests = {place: self._fetcher.request(image) for place, image in enumerate(places) if image >= 0}
+        waiting = [request for request in requests.values() if isinstance(request, Future)]
+        if not waiting:
+            return self._together(requests)
+        done: Future[Any] = Future()
+        remaining, lock = [len(waiting)], threading.Lock()
+
+        def one_more(_: Future[Item]) -> None:
+            with lock:
+                remaining[0] -= 1
+                last = not remaining[0]
+            if last and done.set_running_or_notify_cancel():
+                try:
+                    done.set_result(self._together(requests))
+                except BaseException as error:
+                    done.set_exception(error)
+
+        for request in waiting:
+            request.add_done_callback(one_more)
+        return done
+
+    def decoded(self, sample: int) -> Study | Failure:
+        """Return the study's images; waits for them."""
+        found: Study | Failure = ready(self.request(sample))  # type: ignore[arg-type, assignment]
+        return found
+
+    def _together(self, requests: dict[int, Item | Future[Item]]) -> Study | Failure:
+        images: list[Pixels | Deep] = [self._blank] * self._members.shape[1]
+        for place, request in requests.items():
+            item = ready(request)
+            if isinstance(item, Failure):
+                return item
+            if isinstance(item, Encoded):
+                raise ConfigError("the images of studies are never left to a backend")
+            images[place] = item
+        return Study(tuple(images))
+
+    def extents(self, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
+        """Return height and width of the sources of N studies' images, int64[N * V, 2]."""
+        members = self._members[samples].reshape(-1)
+        found = self._fetcher.extents(np.maximum(members, 0))
+        return None if found is None else np.where((members >= 0)[:, None], found, self._nowhere)
+
+    def made(self, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        """Return uint8[N, 32], as `Fetcher.made` does, over all images of each study."""
+        found = np.empty((len(samples), 32), np.uint8)
+        for row, members in zip(found, self._members[samples]):
+            made = self._fetcher.made(np.maximum(members, 0)) * (members >= 0)[:, None].astype(np.uint8)
+            for half in (slice(0, 16), slice(16, 32)):
+                row[half] = np.frombuffer(blake2b(made[:, half].tobytes(), digest_size=16).digest(), np.uint8)
+        return found
+
+    def side_by_side(self, function: Callable[..., Any], *values: Iterable[Any]) -> list[Any]:
+        """See `Fetcher.side_by_side`."""
+        return self._fetcher.side_by_side(function, *values)
+
+    def is_cached(self, sample: int) -> bool:
+        """Whether the store holds all of the study's images."""
+        return all(self._fetcher.is_cached(image) for image in self._members[sample].tolist() if image >= 0)
+
+    def counts(self) -> dict[str, Any]:
+        """Return what `Fetcher.counts` says, of images."""
+        return self._fetcher.counts()
+
+    def failures(self) -> dict[int, DaliPipesError]:
+        """Return what `Fetcher.failures` says, by the numbers of images in `Studies.images`."""
+        return self._fetcher.failures()
+
+    def close(self) -> None:
+        """See `Fetcher.close`."""
+        self._fetcher.close()
+
+
+def fetcher_of(manifest: Manifest, recipe: Recipe, store: cache.Store, **options: Any) -> Any:
+    """Return a `Fetcher`, or for studies a `StudyFetcher`."""
+    kind: Any = StudyFetcher if isinstance(manifest, Studies) else Fetcher
+    return kind(manifest, recipe, store, **options)
+
+
+def outputs_of(manifest: Manifest, recipe: Recipe) -> int:
+    """Return how many images a sample gives."""
+    return manifest.members.shape[1] if isinstance(manifest, Studies) else recipe.views

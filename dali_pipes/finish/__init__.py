@@ -1,0 +1,1 @@
+"""From base images to outputs: what varies at random, then normalisation, in PyTorch. See `finish`."""

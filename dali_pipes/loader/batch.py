@@ -1,0 +1,188 @@
+"""What the training loop receives.
+
+To add a field, add it to the dataclass with `None` as its default, say in `Attributes` what it holds, and pass it where
+`Epoch` makes the batch. Everything else follows from the dataclass's fields: a field that is None is not there, and
+tensors anywhere inside the others (in lists and dictionaries, too) move with the batch.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch.utils import _pytree
+
+from dali_pipes.loader import display
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """N samples. Iterating gives image and label; it also reads as a mapping, and is a pytree of PyTorch.
+
+    >>> batch = Batch(torch.zeros(2, 3, 4, 4), torch.tensor([0, 1]), torch.tensor([5, 6]), ["a", "b"])
+    >>> images, labels = batch
+    >>> labels is batch["label"] is dict(batch)["label"]
+    True
+
+    Attributes:
+        image: float32[N, C, H, W], or the recipe's `dtype`, normalised; uint8 or uint16 where the recipe has no mean.
+        label: int64[N]; -1 where a sample has none.
+        index: int64[N], positions in the manifest.
+        id: N names, as in the manifest.
+        valid: bool[N], False where a sample is a repetition: one that fills the shares of all ranks to one size, or
+            that stands in for another which could not be decoded. Leave those out of a metric.
+        matrix: float64[N, 2, 3], where source pixels went, with `Loader(matrix=True)`: (x, y, 1) in pixels of the
+            decoded source, centres at halves, to (x, y) of the output; see `transform_points`. With K views
+            [N, K, 2, 3], as `image` is [N, K, C, H, W] then.
+        digest: N times 32 bytes that change whenever a sample's pixels may: the first 16 name the content of its
+            source file, the others the frame, the recipe and the draws that took effect. An attribute only, not one of
+            the mapping's keys. If you change the image yourself, they do not name it any more.
+        target: the manifest's targets, by name: float32[N], NaN where a sample lacks one.
+        mask: uint8[N, H, W], class numbers, where the manifest has a column `mask`: moved as the image is, by nearest
+            neighbours. With K views [N, K, H, W].
+        present: bool[N, V], of studies (`Manifest.studies`), whose image is [N, V, C, H, W]: False where a study has no
+            image, and 0 stands for it.
+    """
+
+    image: torch.Tensor
+    label: torch.Tensor
+    index: torch.Tensor
+    id: list[str]
+    valid: torch.Tensor | None = None
+    matrix: torch.Tensor | None = None
+    digest: list[bytes] | None = None
+    target: dict[str, torch.Tensor] | None = None
+    mask: torch.Tensor | None = None
+    present: torch.Tensor | None = None
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return iter((self.image, self.label))
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+    def keys(self) -> tuple[str, ...]:
+        """Return the names of the fields that are there."""
+        names = (field.name for field in fields(self) if field.name != "digest")
+        return tuple(name for name in names if getattr(self, name) is not None)
+
+    def values(self) -> tuple[Any, ...]:
+        """Return the fields that are there, in the order of `keys`."""
+        return tuple(getattr(self, name) for name in self.keys())
+
+    def items(self) -> tuple[tuple[str, Any], ...]:
+        """Return (name, field) for the fields that are there."""
+        return tuple(zip(self.keys(), self.values()))
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self:
+            raise KeyError(f"{name!r}; a batch has {', '.join(self.keys())}")
+        return getattr(self, name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return the field of that name, or `default` where there is none."""
+        return dict(self.items()).get(name, default)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.keys()
+
+    def to(
+        self,
+        *args: torch.device | torch.dtype | str | int,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
+        memory_format: torch.memory_format | None = None,
+        non_blocking: bool = False,
+    ) -> Batch:
+        """Return the batch on another device, its image in another type or memory format.
+
+        Args:
+            *args: a device, a dtype, or both, as `torch.Tensor.to` takes them.
+            device: where all tensors go.
+            dtype: of the image alone.
+            memory_format: of the image alone, for example `torch.channels_last`.
+            non_blocking: do not wait for copies from pinned memory.
+
+        Raises:
+            TypeError: an argument that is neither a device nor a dtype.
+        """
+        for given in args:
+            if isinstance(given, torch.dtype):
+                dtype = given
+            elif isinstance(given, (torch.device, str, int)):
+                device = given
+            else:
+                raise TypeError(f"Batch.to({given!r}): give a device, a torch.dtype, or both.")
+        moved = self if device is None else self._each(lambda t: t.to(device, non_blocking=non_blocking))
+        if dtype is None and memory_format is None:
+            return moved
+        layout = torch.preserve_format if memory_format is None else memory_format
+        image = moved.image.to(dtype or moved.image.dtype, non_blocking=non_blocking, memory_format=layout)
+        return replace(moved, image=image)
+
+    def cuda(self, device: torch.device | str | int | None = None, non_blocking: bool = False) -> Batch:
+        """Return the batch on a CUDA device, by default the current one."""
+        return self.to("cuda" if device is None else device, non_blocking=non_blocking)
+
+    def cpu(self) -> Batch:
+        """Return the batch in main memory."""
+        return self.to("cpu")
+
+    def pin_memory(self) -> Batch:
+        """Return the batch in page-locked memory; itself on a machine without an accelerator, which has none."""
+        if not torch.accelerator.is_available():
+            return self
+        return self._each(lambda t: t if t.device.type != "cpu" or t.is_pinned() else t.pin_memory())
+
+    def show(self) -> Any:
+        """Open the images in the system's viewer and return them as one picture, a `PIL.Image.Image`."""
+        picture = display.sheet(self.image)
+        picture.show()
+        return picture
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        values = {name: _pytree.tree_map_only(torch.Tensor, change, value) for name, value in self.items()}
+        return replace(self, **values)
+
+    def _repr_png_(self) -> bytes:
+        return display.png(display.sheet(self.image))
+
+    def _repr_html_(self) -> str:
+        data = base64.b64encode(self._repr_png_()).decode()
+        more = "" if len(self) <= display.SHOWN else f"<p>The first {display.SHOWN} of {len(self)} images.</p>"
+        return f'<code>{display.escape(repr(self))}</code>{more}<br><img src="data:image/png;base64,{data}">'
+
+    def __repr__(self) -> str:
+        kind = str(self.image.dtype).removeprefix("torch.")
+        return f"Batch(image={kind}{list(self.image.shape)} on {self.image.device}, label={self.label.tolist()})"
+
+
+Context = tuple[tuple[str, ...], tuple[str, ...], tuple[bytes, ...] | None]
+"""Names of the fields that hold tensors; `id` and `digest`, which hold none."""
+
+
+def _flatten(batch: Batch) -> tuple[list[Any], Context]:
+    there = {name: value for name, value in batch.items() if name != "id"}
+    return list(there.values()), (tuple(there), tuple(batch.id), None if batch.digest is None else tuple(batch.digest))
+
+
+def _unflatten(values: Any, context: Context) -> Batch:
+    names, ids, digest = context
+    return Batch(**dict(zip(names, values)), id=list(ids), digest=None if digest is None else list(digest))
+
+
+def _flatten_with_keys(batch: Batch) -> tuple[list[tuple[Any, Any]], Context]:
+    values, context = _flatten(batch)
+    return [(_pytree.GetAttrKey(name), value) for name, value in zip(context[0], values)], context
+
+
+_pytree.register_pytree_node(
+    Batch,
+    _flatten,
+    _unflatten,
+    serialized_type_name="dali_pipes.Batch",
+    flatten_with_keys_fn=_flatten_with_keys,
+)

@@ -1,0 +1,300 @@
+"""Samples one by one, for people who keep their own `torch.utils.data.DataLoader`.
+
+The same fetch path and arithmetic as `Loader`, hence the same bits and the same cache. What belongs to a process
+(threads, decoding children, open files) is made at first use in that process, so a data set may be forked, spawned or
+pickled.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, get_worker_info
+
+from dali_pipes import cache
+from dali_pipes.backends.layout import Layout
+from dali_pipes.cores import default_workers
+from dali_pipes.draws import Augment, draw, seeded
+from dali_pipes.errors import ConfigError, ManifestError
+from dali_pipes.fetch.fetcher import Deep, Encoded, Failure, Fetcher, Item, Pixels, ready, stand_in
+from dali_pipes.finish.finish import Finish
+from dali_pipes.loader.arguments import check_cache, check_recipe
+from dali_pipes.loader.epoch import SUBSTITUTE_TRIES
+from dali_pipes.loader.epoch_clock import EpochClock
+from dali_pipes.manifest.manifest import Manifest
+from dali_pipes.manifest.rows import KNOWN
+from dali_pipes.manifest.studies import Studies
+from dali_pipes.recipe import Recipe
+
+ON_ERROR = ("raise", "substitute")
+"""What may become of a sample that cannot be decoded; the length of a map-style data set cannot change, so none is
+skipped."""
+
+IMAGENET = {3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), 1: ((0.449,), (0.226,))}
+"""Mean and deviation of ImageNet by number of channels, in units of full scale."""
+
+Row = Mapping[str, Any]
+Output = tuple[torch.Tensor, int, dict[str, Any]]
+
+
+class ImageDataset(Dataset[Output]):
+    """Items `(tensor, label, row)`.
+
+    tensor: float32[C, H, W], normalised, or the integers where the recipe has no mean; bit for bit what `Loader` gives.
+    With K views [K, C, H, W].
+    label: the class number, -1 where there is none. row: the sample's manifest fields, and those of the row it came
+    from; `target`, the manifest's targets by name, where it has some.
+
+    >>> dataset = ImageDataset(Manifest.from_csv("train.csv"), Recipe(size=32), cache_mode="npy", cache_dir="cache-dir")
+    >>> for image, label, row in torch.utils.data.DataLoader(dataset, batch_size=2):
+    ...     print(image.shape, label.tolist())
+    torch.Size([2, 3, 32, 32]) [0, 1]
+    >>> dataset.close()
+
+    Every iteration of a `DataLoader` over it is the next epoch, in workers that live on too; `set_epoch` overrides
+    that.
+
+    Args:
+        samples: a manifest, or rows with `path` (or `image_path`), `label` and what else a manifest may say.
+        recipe: the whole pixel policy.
+        cache_mode: one of `cache.MODES`. With "memory" all workers of this machine share one copy.
+        cache_dir: folder of the modes that persist.
+        on_error: "raise" the error of a bad sample, or "substitute" the next good one, its label and row included.
+        seed: decides every random draw, with the number of the epoch.
+        transform: called with every sample's tensor; what it returns takes the tensor's place. PyTorch's random numbers
+            in it are a function of seed, epoch and sample, whatever the number of workers.
+        root: folder that rows' paths are relative to; by default the folder that all of them have in common.
+        cache_options: further arguments of `cache.open_store`.
+
+    Raises:
+        ConfigError: an argument that cannot work. ManifestError: rows that cannot be used.
+    """
+
+    def __init__(
+        self,
+        samples: Manifest | Sequence[Row],
+        recipe: Recipe,
+        *,
+        cache_mode: str = "none",
+        cache_dir: str | os.PathLike[str] | None = None,
+        on_error: str = "raise",
+        seed: int = 0,
+        transform: Callable[[torch.Tensor], Any] | None = None,
+        root: str | os.PathLike[str] | None = None,
+        cache_options: dict[str, Any] | None = None,
+    ) -> None:
+        if on_error not in ON_ERROR:
+            raise ConfigError(f"ImageDataset(on_error={on_error!r}): allowed are {', '.join(map(repr, ON_ERROR))}.")
+        check_recipe(recipe, "ImageDataset")
+        check_cache(cache_mode, cache_dir, "ImageDataset")
+        if isinstance(samples, Studies):
+            raise ConfigError("ImageDataset: its items are single images; give studies to a Loader.")
+        self.rows: Sequence[Row] | None = None
+        if isinstance(samples, Manifest):
+            self.manifest = samples
+        else:
+            self.rows, self.manifest = samples, manifest_of_rows(samples, root)
+        if not len(self.manifest):
+            raise ConfigError("ImageDataset: the manifest has no samples, so there is nothing to iterate over.")
+        self.recipe = recipe
+        self._on_error, self._seed, self._transform = on_error, seed, transform
+        self._finish, self._layout = Finish(recipe), Layout(recipe)
+        self._clock = EpochClock()
+        self._store = open_for_workers(cache_mode, cache_dir, cache_options)
+        self._begin()
+
+    def _begin(self) -> None:
+        # By process: what a fork brought along stays here untouched, for its threads live in the parent only.
+        self._fetchers: dict[int, Fetcher] = {}
+        self._close = weakref.finalize(self, _close, self._fetchers, self._store)
+
+    @classmethod
+    def from_rows(
+        cls,
+        rows: Sequence[Row],
+        *,
+        img_size: int | tuple[int, int],
+        train: bool = False,
+        augment: bool = False,
+        cache_mode: str = "none",
+        cache_dir: str | os.PathLike[str] | None = None,
+        split_name: str | None = None,
+        input_channels: int = 3,
+        mean: tuple[float, ...] | float | None = None,
+        std: tuple[float, ...] | float | None = None,
+        root: str | os.PathLike[str] | None = None,
+    ) -> ImageDataset:
+        """A data set from the arguments that older code passes.
+
+        Args:
+            rows: one mapping a sample, with `image_path` or `path`, and `label`.
+            img_size: side of the square images in pixels, or (height, width).
+            train, augment: both true: half of the items are mirrored left to right, others each epoch.
+            cache_mode, cache_dir: as above. All splits share one cache.
+            split_name: the split of rows that state none; it names no folder.
+            input_channels: 1 or 3.
+            mean, std: in units of full scale; ImageNet's by default.
+            root: as above.
+        """
+        if input_channels not in IMAGENET:
+            raise ConfigError(f"ImageDataset.from_rows(input_channels={input_channels!r}): allowed are 1 and 3.")
+        if (mean is None) != (std is None):
+            raise ConfigError("ImageDataset.from_rows: give both mean and std, or neither (ImageNet's).")
+        default = IMAGENET[input_channels]
+        recipe = Recipe(
+            size=img_size,
+            channels=input_channels,
+            mean=default[0] if mean is None else mean,
+            std=default[1] if std is None else std,
+            augment=Augment(horizontal_flip=0.5) if train and augment else None,
+        )
+        if split_name is not None:
+            rows = [{"split": split_name, **row} for row in rows]
+        return cls(rows, recipe, cache_mode=cache_mode, cache_dir=cache_dir, root=root)
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def __getitem__(self, index: int) -> Output:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: list[int]) -> list[Output]:
+        """The items at `indices`; outside of a worker they are decoded side by side."""
+        samples = [range(len(self))[index] for index in indices]
+        fetcher, epoch = self._fetcher(), self._clock.now()
+        requests = [fetcher.request(sample) for sample in samples]
+        items = [self._output(fetcher, epoch, sample, ready(request)) for sample, request in zip(samples, requests)]
+        fetcher.notices.say(stacklevel=2)
+        return items
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the draws of the items to come, in workers too; call it before a DataLoader's iteration begins."""
+        self._clock.set(operator.index(epoch))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the epoch, for torchdata's StatefulDataLoader, which keeps the position."""
+        return {"epoch": self._clock.now()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on in the epoch of a state."""
+        self.set_epoch(state["epoch"])
+
+    def stats(self) -> dict[str, Any]:
+        """What this process did, as in `Loader.stats` (a DataLoader's workers count for themselves), and `cache`."""
+        return {**self._fetcher().counts(), "cache": self._store.stats()}
+
+    def close(self) -> None:
+        """Ends threads and child processes, and closes the cache."""
+        self._close()
+
+    def __enter__(self) -> ImageDataset:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_fetchers", "_close")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._begin()
+
+    def __repr__(self) -> str:
+        size = f"{self.recipe.channels} x {self.recipe.height} x {self.recipe.width}"
+        return f"ImageDataset({len(self)} samples of {size}, cache={self._store.mode!r})"
+
+    def _fetcher(self) -> Fetcher:
+        if not self._close.alive:
+            raise ConfigError("this ImageDataset is closed; make a new one.")
+        process = os.getpid()
+        found = self._fetchers.get(process)
+        if found is None:
+            # A worker is one of many already: it gets one thread.
+            workers = 1 if get_worker_info() is not None else default_workers()
+            mine = Fetcher(self.manifest, self.recipe, self._store, workers=workers)
+            found = self._fetchers.setdefault(process, mine)
+            if found is not mine:  # another thread was first
+                mine.close()
+        return found
+
+    def _output(self, fetcher: Fetcher, epoch: int, sample: int, item: Item) -> Output:
+        if isinstance(item, Failure):
+            if self._on_error == "raise":
+                raise item.error
+            fetcher.notices.lost(item.error, "another sample takes its place")
+            following = ((sample + step) % len(self) for step in range(1, min(SUBSTITUTE_TRIES + 1, len(self))))
+            sample, item = stand_in(fetcher, item, following)
+        if isinstance(item, Encoded):
+            raise ConfigError("ImageDataset takes decoded images only; its Fetcher handed out an encoded one.")
+        fields = asdict(self.manifest[sample]) | (dict(self.rows[sample]) if self.rows is not None else {})
+        if self.manifest.targets:
+            fields["target"] = {name: values[sample] for name, values in self.manifest.targets.items()}
+        tensor = self._tensor(fetcher, epoch, sample, item)
+        if self._transform is not None:
+            with seeded(self._seed, epoch, sample, tensor.device):
+                tensor = self._transform(tensor)
+        return tensor, int(self.manifest.labels[sample]), fields
+
+    def _tensor(self, fetcher: Fetcher, epoch: int, sample: int, image: Pixels | Deep) -> torch.Tensor:
+        samples, views = np.array([sample], np.int64), self.recipe.views
+        draws = draw(self.recipe.augment, self._seed, epoch, samples, views)
+        source = fetcher.extents(samples)
+        if source is not None:
+            draws = replace(draws, source=source.repeat(views, axis=0))
+        changes = self._finish.changes(draws)
+        out = self._layout.empty(views)
+        for k in range(views):
+            moves = (float(draws.window_center[k]), float(draws.window_width[k]))
+            self._layout.write(out[k], image.windowed(*moves) if isinstance(image, Deep) else image, changes, k)
+        return out if views > 1 else out[0]
+
+
+def open_for_workers(
+    mode: str, directory: str | os.PathLike[str] | None, options: Mapping[str, Any] | None = None
+) -> cache.Store:
+    """A store that a DataLoader's workers share; "memory" is one copy for all of them where the machine can share it.
+
+    Raises:
+        ConfigError: an option that is not known. cache.StoreConfigError: options that cannot work.
+    """
+    sharing = {"shared": os.path.isdir("/dev/shm")} if mode == "memory" else {}
+    try:
+        return cache.open_store(mode, directory, **{**sharing, **(options or {})})
+    except TypeError as error:
+        raise ConfigError(f"cache_options has a name that is not known: {error}.") from error
+
+
+def manifest_of_rows(rows: Sequence[Row], root: str | os.PathLike[str] | None = None) -> Manifest:
+    """A manifest of mappings with `path` or `image_path`, and optionally `label`, `id`, `frame`, `split`, `group`.
+
+    Labels are numbers, or names that are numbered in sorted order; absent ones are -1. Paths are absolute, or relative
+    to `root`; without a root it is the folder that all of them have in common.
+
+    Raises:
+        ManifestError: rows that cannot be used; every one is named by its number.
+    """
+    named = [row.get("path") or row.get("image_path") for row in rows]
+    missing = [str(i) for i, path in enumerate(named) if not path]
+    if missing or not rows:
+        raise ManifestError(f"rows {', '.join(missing[:20]) or '(none given)'}: give each a 'path' or an 'image_path'.")
+    records = [{**row, "path": os.path.join(root or "", path)} for row, path in zip(rows, named) if path]
+    names = [name for name in KNOWN if any(row.get(name) is not None for row in records)]
+    return Manifest.from_records([{name: row.get(name) for name in names} for row in records], root)
+
+
+def _close(fetchers: dict[int, Fetcher], store: cache.Store) -> None:
+    mine = fetchers.pop(os.getpid(), None)
+    if mine is not None:
+        mine.close()
+    store.close()

@@ -1,0 +1,78 @@
+"""From a Hugging Face data set to rows of a manifest: images that lie in files stay there, others become files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dali_pipes.errors import ManifestError
+from dali_pipes.manifest.rows import Reading, Table
+from dali_pipes.manifest.tables import of_records
+
+SOURCE = "the Hugging Face data set"
+
+
+def read_dataset(dataset: Any, root: Path | None, image_column: str | None, reading: Reading) -> tuple[Path, Table]:
+    """Return the root and the rows of a data set; see `Manifest.from_hf`."""
+    features = dict(getattr(dataset, "features", None) or {})
+    column = image_column or _image_column(features)
+    undecoded = dataset.cast_column(column, _encoded_images(features, column))
+    rows = [_row(record, number, column, root) for number, record in enumerate(undecoded)]
+    if root is None:
+        root = Path(os.path.commonpath([os.path.dirname(row["path"]) for row in rows])) if rows else Path()
+    table = of_records(SOURCE, rows, reading)
+    names = getattr(features.get(reading.label_column), "names", None)
+    if names is None:
+        return root, table
+    return root, Table(**{**vars(table), "classes": tuple(names)})
+
+
+def _image_column(features: Mapping[str, Any]) -> str:
+    images = [name for name, feature in features.items() if type(feature).__name__ == "Image"]
+    if len(images) != 1:
+        raise ManifestError(
+            f"{SOURCE} has {len(images)} image columns among {list(features)}; name one by image_column=."
+        )
+    return images[0]
+
+
+def _encoded_images(features: Mapping[str, Any], column: str) -> Any:
+    import datasets
+
+    if column not in features:
+        raise ManifestError(f"{SOURCE} has no column {column!r}; it has {list(features)}.")
+    return datasets.Image(decode=False)
+
+
+def _row(record: Mapping[str, Any], number: int, column: str, root: Path | None) -> dict[str, Any]:
+    image = record[column] or {}
+    data, path = image.get("bytes"), image.get("path")
+    if data is not None:
+        path = _kept(data, number, root)
+    elif path is None or "://" in path:
+        what = "no image" if path is None else "an address, not an image"
+        raise ManifestError(f"{SOURCE}: row {number} holds {what}; leave such rows out by .filter() first.")
+    return {**{name: value for name, value in record.items() if name != column}, "path": os.path.abspath(path)}
+
+
+def _kept(data: bytes, number: int, root: Path | None) -> str:
+    """Writes bytes to a file that is called by their digest, once; its path."""
+    if root is None:
+        raise ManifestError(
+            f"{SOURCE}: row {number} holds an image's bytes; give root=, a folder into which such images are written."
+        )
+    name = hashlib.blake2b(data, digest_size=16).hexdigest()
+    path = root / name[:2] / name
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{name}.{secrets.token_hex(4)}")
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return str(path)
