@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dali_pipes.decode.jpegheader import JpegHeader, read_jpeg_header
+from dali_pipes.decode.jpegheader import JpegHeader, check_scans, read_jpeg_header
 from dali_pipes.decode.jpegstrict import decode_strictly
 from dali_pipes.decode.luma import luma
 from dali_pipes.decode.policy import Decoded, DecodePolicy
@@ -44,7 +44,7 @@ def jpeg_tag(data: bytes | memoryview) -> str:
             f"{', '.join(_FRAMES.values())} JPEG are read; convert it, for example to PNG"
         )
     if header.components == 4:
-        return "jpegcmyk"
+        return "jpegpil" if header.is_odd else "jpegcmyk"
     if header.components == 1:
         return "jpeg" if _plain(header) else "jpegturb"
     if header.components != 3 or header.is_odd:
@@ -65,7 +65,10 @@ def _plain(header: JpegHeader) -> bool:
 
 @dataclass(frozen=True)
 class Reader:
-    """Gives uint8[H, W, 3], or [H, W, 1] where the JPEG is gray. peak: bytes a pixel that it takes at most."""
+    """Gives uint8[H, W, 3], or [H, W, 1] where the JPEG is gray.
+
+    peak: bytes a pixel that it takes at most, besides the coefficients of a JPEG of several scans.
+    """
 
     read: Callable[[bytes | memoryview, JpegHeader], NDArray[np.uint8]]
     peak: int
@@ -79,7 +82,8 @@ def decode_photo(reader: Reader, data: bytes | memoryview, frame: int, policy: D
     if frame != 0:
         raise DecodeError(f"frame {frame} was asked for; a JPEG file has one")
     header = read_jpeg_header(data)
-    policy.limits.check_frame(header.height, header.width, reader.peak + (6 if policy.depth == 16 else 0))
+    peak = reader.peak + header.coefficient_bytes + (6 if policy.depth == 16 else 0)
+    policy.limits.check_frame(header.height, header.width, peak)
     if not header.ended:
         raise TruncatedError("JPEG has no end marker: the file is cut short")
     pixels = reader.read(data, header)
@@ -118,7 +122,7 @@ def check_jpeg(data: bytes | memoryview, policy: DecodePolicy) -> None:
     """
     header = read_jpeg_header(data)
     policy.limits.check_file(len(data))
-    policy.limits.check_frame(header.height, header.width, 3)
+    policy.limits.check_frame(header.height, header.width, 3 + header.coefficient_bytes)
     if not header.ended:
         raise TruncatedError("JPEG has no end marker: the file is cut short")
     decode_strictly(data, "GRAY", small=True)
@@ -135,6 +139,7 @@ def pillow_whole(data: bytes | memoryview) -> NDArray[np.uint8]:
 
 def pillow_rgb(data: bytes | memoryview) -> NDArray[np.uint8]:
     """uint8[H, W, 3] by Pillow (uint8[H, W, 1] where the JPEG is gray)."""
+    check_scans(data)
     try:
         with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
             converted = image if image.mode == "L" else image.convert("RGB")

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dali_pipes.errors import DecodeError, TruncatedError
+from dali_pipes.errors import DecodeError, LimitError, TruncatedError
 
 # Start-of-frame markers: all of C0..CF but DHT (C4), JPG (C8) and DAC (CC).
 SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -16,6 +16,9 @@ _ALONE = frozenset([0x01, *range(0xD0, 0xD9)])  # TEM, RSTn and SOI carry no len
 _MARKER = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)  # fill bytes, and what is no marker, lie before it
 _TURBO_SAMPLING = {(1, 1), (2, 1), (2, 2), (1, 2), (4, 1)}
 _MOST_SEGMENTS = 10_000  # a large ICC profile has 255
+_MOST_SCANNED = 1 << 32
+"""Pixels in all scans of an image: libjpeg goes over the whole image at each, and a scan can be ten bytes long."""
+_NEXT = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)  # what ends the data of a scan
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class JpegHeader:
     ids, sampling: per component, its identifier and (horizontal, vertical) factors.
     adobe: the transform flag of an Adobe marker (0 none, 1 YCbCr, 2 YCCK), or None. orientation: EXIF's, or 1.
     scan_at: where the first scan's marker is. ended: an end marker follows it. stray: bytes that belong to no marker
-    lie between the headers.
+    lie between the headers. in_scan: how many components the first scan holds.
     """
 
     sof: int
@@ -54,6 +57,7 @@ class JpegHeader:
     scan_at: int
     ended: bool
     stray: bool
+    in_scan: int
 
     @property
     def components(self) -> int:
@@ -62,8 +66,18 @@ class JpegHeader:
 
     @property
     def is_odd(self) -> bool:
-        """The three components are sampled in a way that TurboJPEG does not take."""
-        return self.sampling[0] not in _TURBO_SAMPLING or set(self.sampling[1:]) != {(1, 1)}
+        """The three or four components are sampled in a way that TurboJPEG does not take.
+
+        A fourth, black, must be sampled as the first.
+        """
+        first, chroma, black = self.sampling[0], self.sampling[1:3], self.sampling[3:]
+        return first not in _TURBO_SAMPLING or set(chroma) != {(1, 1)} or any(other != first for other in black)
+
+    @property
+    def coefficient_bytes(self) -> int:
+        """How many bytes a pixel libjpeg keeps until the last scan: none where the first scan is the only one."""
+        whole = self.sof not in (0xC2, 0xCA) and self.in_scan >= self.components
+        return 0 if whole else 2 * self.components
 
     @property
     def is_ycc(self) -> bool:
@@ -146,7 +160,29 @@ def _read(data: bytes | memoryview) -> JpegHeader:
             break
     if frame is None:
         raise DecodeError("JPEG has a scan but no frame header")
-    return JpegHeader(*frame, adobe, jfif, orientation, part.at, _rfind_end(data, part.at), stray)
+    in_scan = part.body[0] if part.body else 0
+    return JpegHeader(*frame, adobe, jfif, orientation, part.at, _rfind_end(data, part.at), stray, in_scan)
+
+
+def check_scans(data: bytes | memoryview) -> None:
+    """Raise LimitError where a stream has so many scans that going over its image at each would take minutes."""
+    header = read_jpeg_header(data)
+    most = _MOST_SCANNED // max(1, header.height * header.width)
+    plain = bytes(data)
+    if plain.count(b"\xff\xda", header.scan_at) <= most:  # as good as always
+        return
+    at, scans = header.scan_at, 0
+    while scans <= most:
+        scans += plain[at + 1] == 0xDA
+        length = 0 if plain[at + 1] in _ALONE else int.from_bytes(plain[at + 2 : at + 4], "big")
+        found = _NEXT.search(plain, at + 2 + length)
+        if found is None or found[0] == b"\xff\xd9":  # files that follow the end marker do not count
+            return
+        at = found.start()
+    raise LimitError(
+        f"the JPEG of {header.height} x {header.width} has more than {most} scans; at most {_MOST_SCANNED} pixels are "
+        "decoded in all scans together"
+    )
 
 
 def _frame_header(body: bytes) -> tuple[int, int, int, tuple[int, ...], tuple[tuple[int, int], ...]]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from simplejpeg import _jpeg as _turbojpeg
 
-from dali_pipes.decode.jpegheader import SOF, read_jpeg_header, segments
+from dali_pipes.decode.jpegheader import SOF, check_scans, read_jpeg_header, segments
 from dali_pipes.errors import DecodeError, TruncatedError
 
 # Warnings that may be about the headers only. "Extraneous bytes" may also lie behind a scan, where they are lost data.
@@ -33,8 +33,9 @@ def decode_strictly(data: bytes | memoryview, space: str, *, small: bool = False
     space: "RGB", "GRAY" or "CMYK". small: an eighth of the size, which reads all of the data in less than half of the
     time.
 
-    Raises TruncatedError or DecodeError wherever libjpeg had to invent pixels.
+    Raises TruncatedError or DecodeError wherever libjpeg had to invent pixels, and LimitError for too many scans.
     """
+    check_scans(data)
     least = int(small)  # of both sides; 0 asks for the full size
     try:
         return np.ascontiguousarray(_turbojpeg.decode_jpeg(data, space, min_height=least, min_width=least))

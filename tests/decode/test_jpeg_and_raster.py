@@ -54,12 +54,21 @@ def test_jpeg_equals_pillow(height, width, quality, subsampling, progressive, re
         (make.jpeg(PHOTO, progressive=True), "jpeg", True),
         (make.jpeg(PHOTO, keep_rgb=True), "jpegturb", False),
         (make.raster(PHOTO, "JPEG", "CMYK"), "jpegcmyk", False),
+        (make.raster(PHOTO, "JPEG", "CMYK", subsampling=1), "jpegpil", False),
+        (make.raster(PHOTO, "JPEG", "CMYK", subsampling=2), "jpegpil", False),
         (make.jpeg(PHOTO)[:-2], "jpegturb", False),
     ],
 )
 def test_kinds_of_jpeg(data, tag, dali):
     kind = identify("", data)
     assert (kind.tag, kind.dali, kind.in_threads) == (tag, dali, True)
+
+
+@pytest.mark.parametrize("subsampling", [1, 2])
+def test_cmyk_whose_black_is_sampled_like_its_chroma_equals_pillow(subsampling):
+    """As Pillow writes it; TurboJPEG takes a black of full size only."""
+    data = make.raster(PHOTO, "JPEG", "CMYK", subsampling=subsampling)
+    assert np.array_equal(through(data), pillow(data))
 
 
 def test_cmyk_and_rgb_jpegs_equal_pillow():

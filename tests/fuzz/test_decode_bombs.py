@@ -84,6 +84,48 @@ def test_bytes_between_the_headers_of_a_jpeg_cost_little(fill):
         identify(None, data[:20] + fill * (100_000_000 // len(fill)))
 
 
+def scans(side, count, *, tail=b""):
+    """A progressive JPEG whose last scan, of 35 bytes, is there so many times."""
+    data = make.jpeg(np.zeros((side, side), np.uint8), progressive=True)
+    at = data.rindex(b"\xff\xda")
+    return data[:at] + data[at:-2] * count + b"\xff\xd9" + tail
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["bare", "DICOM"])
+def test_scans_of_a_jpeg_are_counted(wrapped):
+    data = scans(1024, 5000)
+    assert len(data) < 200_000
+    if wrapped:
+        data = make.dicom(np.zeros((1024, 1024), np.uint8), "extended", frames=[data])
+    with pytest.raises(LimitError, match=r"1024 x 1024 has more than 4096 scans; at most 4294967296 pixels"):
+        decode(data, identify(None, data))
+
+
+def test_an_end_marker_in_a_comment_does_not_hide_scans():
+    data = scans(1024, 5000)
+    at = data.index(b"\xff\xda", data.index(b"\xff\xda") + 2)
+    data = data[:at] + b"\xff\xfe\0\4\xff\xd9" + data[at:]
+    with pytest.raises(LimitError, match="scans"):
+        decode(data, identify(None, data))
+
+
+def test_what_follows_the_end_marker_is_no_scan():
+    data = scans(1024, 1, tail=b"\xff\xda" * 5000)
+    assert decode(data, identify(None, data)).pixels.shape == (1024, 1024, 3)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_coefficients_of_a_jpeg_of_several_scans_count(progressive):
+    """Measured: 3 bytes a pixel, and 9 where all coefficients are kept until the last scan."""
+    data = make.jpeg(PIXELS, subsampling="4:4:4", progressive=progressive)
+    policy = DecodePolicy(limits=Limits(frame_bytes=64 * 9))
+    if not progressive:
+        assert decode(data, identify(None, data), 0, policy).pixels.shape == (8, 8, 3)
+        return
+    with pytest.raises(LimitError, match="8 x 8 takes 640 bytes"):
+        decode(data, identify(None, data), 0, policy)
+
+
 def test_a_header_of_many_tables_and_numbers():
     many = Sequence([make.lut(0, [0] * 65536) for _ in range(40)])
     data = make.dicom(PIXELS[..., 0], VOILUTSequence=many)
