@@ -129,7 +129,7 @@ class Budget:
         return found
 
     def _count(self, allowed: int) -> None:
-        """Counts what is there, and removes the oldest entries until at most ``allowed`` bytes are."""
+        """Count what is there, and remove the oldest entries until at most ``allowed`` bytes are left."""
         begun = time.monotonic()
         found = self._look()
         alone = begun <= self._until and found.total <= self._known
@@ -146,7 +146,7 @@ class Budget:
         self._until = now + max(_PATIENCE, 50 * (now - begun))
 
     def _make(self, allowed: int) -> bool:
-        """Removes the oldest entries that are known; whether at most ``allowed`` bytes are left."""
+        """Remove the oldest entries that are known; return whether at most ``allowed`` bytes are left."""
         while self._known > allowed and self._oldest:
             used, stem, size = heapq.heappop(self._oldest)
             status = self._folder.status(stem + self._suffix)

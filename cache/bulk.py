@@ -80,7 +80,7 @@ def _put(store: PackedStore, digests: Sequence[bytes], rows: Array) -> None:
 
 
 def _write(store: PackedStore, digests: list[bytes], rows: Array, totals: list[bytes]) -> None:
-    """Writes entries that are not there yet, a segment's worth at a time."""
+    """Write entries that are not there yet, a segment's worth at a time."""
     at, tries = 0, 0
     while at < len(digests):
         try:
@@ -173,7 +173,7 @@ class _PackedReader:
         return places
 
     def _gather(self, dtype: np.dtype[Any], shape: tuple[int, ...], parts: list[_Part]) -> Rows:
-        """The rows of one dtype and shape, in the order of their keys."""
+        """Return the rows of one dtype and shape, in the order of their keys."""
         at = np.sort(np.concatenate([part.at for part in parts]))
         out = np.empty((len(at), *shape), dtype)
         good = np.ones(len(at), np.bool_)
@@ -191,7 +191,7 @@ class _PackedReader:
         return Rows(at[good], out[good])
 
     def _copy(self, part: _Part, out: Array, to: Longs) -> Any:
-        """Copies the rows of one segment to the places ``to``; bool[n], which are as they were put."""
+        """Copy the rows of one segment to the places ``to``; return which are as they were put, bool[n]."""
         verify, trusted = self._store.options.verify, part.segment.trusted
         if verify == "never" or (verify == "first" and trusted.has_all(part.slots)):
             array = part.segment.map()
@@ -211,7 +211,7 @@ class _PackedReader:
         return good
 
     def _check(self, segment: Segment, fd: int, size: int, slot: int, row: Array, digest: bytes) -> bool:
-        """Reads a slot into ``row``; whether it is what was put."""
+        """Read a slot into ``row``; return whether it is what was put."""
         total, start = segment.sums.get(slot), DATA + slot * segment.entry_bytes
         if total is None or start + segment.entry_bytes > size:
             return False

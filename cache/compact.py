@@ -74,9 +74,9 @@ class Compactor:
         self._folder, self._slots, self._refresh, self._unlink, self._budget = folder, slots, refresh, unlink, budget
 
     def merge(self, ended: set[str], dry_run: bool) -> int:
-        """Merges what is worth it among the segments that will not grow any more (``ended``).
+        """Merge the segments that are worth it among those that will not grow any further (``ended``).
 
-        How many fewer there are, or would be. Raises OSError; nothing is lost then.
+        Return how many fewer there are, or would be. Raises OSError; nothing is lost then.
         """
         merges = self._plan(ended)
         if dry_run:
@@ -148,7 +148,7 @@ class Compactor:
         )
 
     def _run(self, merge: Merge) -> int:
-        """By how many segments there are fewer."""
+        """Do one merge; return how many fewer segments there are."""
         first, count = merge.old[0], len(merge.moves)
         size = DATA + count * first.entry_bytes
         if self._budget and self._used() + size > self._budget:
@@ -173,19 +173,19 @@ class Compactor:
         return OSError(f"{self._folder.path} cannot be locked, so its segments cannot be merged")
 
     def _drop(self, token: str) -> None:
-        """Removes a copy that is not needed, or was not finished."""
+        """Remove a copy that is not needed, or was not finished."""
         with contextlib.suppress(OSError):
             self._unlink(token)
 
     def _copy(self, merge: Merge) -> Iterator[Any]:
-        """The parts of the new segment."""
+        """Yield the parts of the new segment."""
         first = merge.old[0]
         yield header(np.dtype(first.dtype), (len(merge.moves), *first.shape), DATA)
         for segment, slot, _, _ in merge.moves:
             yield from self._entry(segment, slot)
 
     def _entry(self, segment: Segment, slot: int) -> Iterator[Any]:
-        """The bytes of a slot; zeros in the place of one whose segment has been removed meanwhile."""
+        """Yield the bytes of a slot, or zeros if its segment has been removed meanwhile."""
         try:
             with self._folder.open(segment.name) as fd:
                 yield from chunks(fd, DATA + slot * segment.entry_bytes, segment.entry_bytes)
@@ -194,7 +194,10 @@ class Compactor:
             yield bytes(segment.entry_bytes)
 
     def _publish(self, merge: Merge, token: str) -> bool:
-        """Appends the records of what has not been deleted, replaced or evicted meanwhile; whether there was any."""
+        """Append the records of what has not been deleted, replaced or evicted meanwhile.
+
+        Return whether there was any.
+        """
         self._refresh()
         records = [
             entry_record(token, at, digest, total)
@@ -210,7 +213,7 @@ class Compactor:
         return True
 
     def _unlink_old(self, merge: Merge) -> int:
-        """Removes the old segments, but for those with entries that are nowhere else; how many."""
+        """Remove the old segments, except those with entries that are nowhere else; return how many."""
         leaving = {old.token for old in merge.old}
         copied = {(digest, total) for old, slot, digest, total in merge.moves if old.sums.get(slot) == total}
         safe = {
@@ -226,7 +229,7 @@ class Compactor:
         return done
 
     def _drop_tombs(self) -> None:
-        """Removes the journals that will not grow any more and bury only slots of segments that are gone."""
+        """Remove the journals that will not grow any further and bury only slots of segments that are gone."""
         buried: dict[str, set[int]] = {}
         for name in self._folder.names():
             if is_journal(name, ".del"):

@@ -51,7 +51,7 @@ class Folder(Leases):
         self._clock = (-60.0, 0.0)  # when it was asked, and by how much it is ahead of ours
 
     def close(self) -> None:
-        """Gives the handle back; a later call opens it again."""
+        """Give the handle back; a later call opens it again."""
         fd = self._handles.pop("fd", None)
         if fd is not None:
             with contextlib.suppress(OSError):
@@ -62,7 +62,7 @@ class Folder(Leases):
             self.close()
 
     def handle(self) -> int:
-        """The folder's descriptor."""
+        """Return the folder's descriptor."""
         fd = self._handles.get("fd")
         if fd is None:
             if not self.read_only:
@@ -80,7 +80,10 @@ class Folder(Leases):
 
     @contextlib.contextmanager
     def opened(self, shard: str = "") -> Iterator[int]:
-        """A descriptor of one's own, to list or to lock: two who list through a shared one get a part each."""
+        """Open a descriptor for the caller alone, to list or to lock.
+
+        Two callers that list through a shared one get a part each.
+        """
         fd = _open_folder(shard or ".", self.handle(), None)
         try:
             yield fd
@@ -104,7 +107,7 @@ class Folder(Leases):
 
     @contextlib.contextmanager
     def open(self, name: str, flags: int = os.O_RDONLY) -> Iterator[int]:
-        """A descriptor of an existing plain file."""
+        """Open a descriptor of an existing plain file."""
         with self._parent(name) as (parent, base):
             fd = os.open(base, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=parent)
         try:
@@ -115,7 +118,7 @@ class Folder(Leases):
             os.close(fd)
 
     def read(self, name: str, offset: int = 0, limit: int = 1 << 40) -> bytes:
-        """At most ``limit`` bytes of a file from ``offset`` to its end."""
+        """Return at most ``limit`` bytes of a file from ``offset`` to its end."""
         with self.open(name) as fd:
             size = os.fstat(fd).st_size
             return b"".join(bytes(piece) for piece in chunks(fd, offset, max(0, min(limit, size - offset))))
@@ -130,7 +133,7 @@ class Folder(Leases):
             return mapping, (status.st_ino, status.st_size)
 
     def status(self, name: str) -> os.stat_result | None:
-        """stat of a file, or of the folder itself ("."); None if there is none."""
+        """Return the stat of a file, or of the folder itself ("."); None if there is none."""
         try:
             if "/" not in name:  # asked for at every look at a journal
                 return os.stat(name, dir_fd=self.handle(), follow_symlinks=False)
@@ -172,10 +175,10 @@ class Folder(Leases):
     def publish(
         self, name: str, parts: Iterable[Any], size: int | None = None, replace: bool = True, sync: bool = False
     ) -> None:
-        """Makes a complete file of ``parts`` (buffers), extended with a hole to ``size`` bytes, appear under ``name``.
+        """Make a complete file of ``parts`` (buffers), extended with a hole to ``size`` bytes, appear under ``name``.
 
         With ``replace=False`` raises FileExistsError if the name is taken. ``sync`` waits until the content is on
-        disk: only for what has no checksum.
+        disk; only content without a checksum needs it.
         """
         temporary = f".{me()}.{secrets.token_hex(8)}.tmp"
         fd = self._create(temporary)
@@ -224,7 +227,7 @@ class Folder(Leases):
             raise
 
     def _create(self, name: str) -> int:
-        """A descriptor of a new file, to write to."""
+        """Return a descriptor of a new file, to write to."""
         try:
             return os.open(name, _NEW, 0o600, dir_fd=self.handle())
         except FileNotFoundError:  # the folder was deleted under us: make it again
@@ -232,7 +235,7 @@ class Folder(Leases):
             return os.open(name, _NEW, 0o600, dir_fd=self.handle())
 
     def write_at(self, name: str, offset: int, data: Any) -> None:
-        """Writes into an existing file. Never through a mapping: a full disk must be an OSError, not a SIGBUS."""
+        """Write into an existing file, never through a mapping: a full disk must be an OSError, not a SIGBUS."""
         with self.open(name, os.O_WRONLY) as fd:
             view = memoryview(data)
             while len(view):
@@ -240,7 +243,10 @@ class Folder(Leases):
                 view, offset = view[done:], offset + done
 
     def append(self, name: str, record: bytes) -> None:
-        """Adds ``record`` to an existing file in one write; OSError if it was written in part, or has been removed."""
+        """Add ``record`` to an existing file in one write.
+
+        Raises OSError if it was written in part, or if the file has been removed.
+        """
         with self.open(name, os.O_WRONLY | os.O_APPEND) as fd:
             done = os.write(fd, record)
             if not os.fstat(fd).st_nlink:
@@ -249,13 +255,13 @@ class Folder(Leases):
             raise OSError(f"only {done} of {len(record)} bytes were appended to {name!r}")
 
     def sync(self, name: str) -> None:
-        """Waits until a file, and the names in the folder, are on disk."""
+        """Wait until a file, and the names in the folder, are on disk."""
         with self.open(name) as fd:
             os.fsync(fd)
         os.fsync(self.handle())
 
     def touch(self, name: str, when: int | None = None) -> None:
-        """Marks a file as used now, or ``when`` (ns)."""
+        """Mark a file as used now, or at ``when`` (ns)."""
         now = when or time.time_ns()  # the kernel's own clock is too coarse to order two uses
         with self._parent(name) as (parent, base):
             try:
@@ -264,7 +270,7 @@ class Folder(Leases):
                 os.utime(base, dir_fd=parent, follow_symlinks=False)
 
     def rename(self, name: str, target: str) -> bool:
-        """Renames a file within the folder; False if it was gone."""
+        """Rename a file within the folder; return False if it was gone."""
         try:
             with self._parent(name) as (source, base), self._parent(target, make=True) as (parent, new):
                 os.rename(base, new, src_dir_fd=source, dst_dir_fd=parent)
@@ -273,12 +279,12 @@ class Folder(Leases):
         return True
 
     def link(self, name: str, new: str) -> None:
-        """Gives a file a second name. Raises FileExistsError if that is taken."""
+        """Give a file a second name. Raises FileExistsError if that is taken."""
         fd = self.handle()
         os.link(name, new, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
 
     def delete(self, name: str) -> bool:
-        """Removes a name (mapped readers keep their pages); False if it was gone."""
+        """Remove a name (mapped readers keep their pages); return False if it was gone."""
         try:
             with self._parent(name) as (parent, base):
                 os.unlink(base, dir_fd=parent)
@@ -287,7 +293,7 @@ class Folder(Leases):
         return True
 
     def remove_folder(self, shard: str = "") -> bool:
-        """Removes an empty shard, or the folder itself; False if something is still in it."""
+        """Remove an empty shard, or the folder itself; return False if something is still in it."""
         try:
             if shard:
                 os.rmdir(shard, dir_fd=self.handle())
@@ -315,7 +321,7 @@ class Folder(Leases):
 
 
 def _plain(name: str, folder: int) -> os.stat_result | None:
-    """stat of a plain file; None if it is something else, or gone."""
+    """Return the stat of a plain file; None if it is something else, or gone."""
     try:
         status = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
@@ -339,7 +345,7 @@ def chunks(fd: int, offset: int, length: int) -> Iterator[memoryview]:
 
 
 def fill(fd: int, offset: int, view: memoryview) -> None:
-    """Fills ``view`` from a file at ``offset``; IntegrityError if it ends before."""
+    """Fill ``view`` from a file at ``offset``. Raises IntegrityError if the file ends before."""
     while len(view):
         done = os.preadv(fd, [view], offset)
         if not done:
@@ -354,7 +360,7 @@ def _write(fd: int, data: Any) -> None:
 
 
 def _make_folders(path: str, access: Access) -> None:
-    """Makes a folder and its missing parents; what we make is private from the start."""
+    """Make a folder and its missing parents. What this makes is private from the start."""
     if os.path.isdir(path):
         return
     parent = os.path.dirname(path)

@@ -55,11 +55,11 @@ class FileStore(FolderStore):
     # -- for modes -----------------------------------------------------------------------------------------------------
 
     def _encode(self, array: Array) -> Sequence[Any]:
-        """The file's parts, before the trailer."""
+        """Return the file's parts, before the trailer."""
         raise NotImplementedError
 
     def _decode(self, body: memoryview, fd: int) -> Array:
-        """The array in a file (``body`` is empty unless ``whole``). Raises IntegrityError."""
+        """Return the array in a file (``body`` is empty unless ``whole``). Raises IntegrityError."""
         raise NotImplementedError
 
     # -- reading -------------------------------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ class FileStore(FolderStore):
         return self.options.verify == "always"
 
     def _set_aside(self, key: Key, why: str) -> None:
-        """Puts a damaged entry where it is not read again."""
+        """Put a damaged entry where it is not read again."""
         self._checked.pop(key.digest, None)
         if not self.options.read_only:
             self._quarantine(key)
@@ -185,7 +185,7 @@ class FileStore(FolderStore):
         return self._remove(self.stem(key))
 
     def _remove(self, stem: str) -> bool:
-        """Removes all files of an entry; False if there was none."""
+        """Remove all files of an entry; return False if there was none."""
         return self._folder.delete(stem + self.suffix)
 
     def trim(self, dry_run: bool = False) -> int:

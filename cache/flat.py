@@ -159,7 +159,7 @@ class Places:
         return had
 
     def _grow(self, more: int) -> None:
-        """Makes room, and leaves out what was removed. Readers keep the old arrays until the new ones are complete."""
+        """Make room, and leave out what was removed. Readers keep the old arrays until the new ones are complete."""
         old, kept = self._state, np.flatnonzero(self._state.values[: self._count] >= 0)
         need = len(kept) + more
         state = self._empty(max(_SMALLEST, need + (need >> 3 if more < len(kept) else 0)))

@@ -87,8 +87,10 @@ class SingleFlight:
                 mine.set()
 
     def close(self) -> None:
-        """Ends all waiting, here with StoreConfigError; computations under way end as usual. Does not wait for them:
-        the last one gives the folder's handle back.
+        """End all waiting.
+
+        Waiting calls in this process raise StoreConfigError. Computations under way end as usual. This does not wait
+        for them: the last one gives the folder's handle back.
         """
         with self._lock:
             self._leave_parent()
@@ -123,7 +125,7 @@ class SingleFlight:
 
     @contextlib.contextmanager
     def _claimed(self, key: Key) -> Iterator[Array | None]:
-        """Holds the claim of a key; gives the entry if another process has stored it meanwhile."""
+        """Hold the claim of a key; give the entry if another process has stored it meanwhile."""
         name = key.hex + ".claim"
         held = False
         with contextlib.suppress(OSError):  # no claims in this folder: compute without
@@ -136,7 +138,7 @@ class SingleFlight:
                     self._claims.delete(name)
 
     def _acquire(self, key: Key, name: str) -> bool:
-        """True when the claim is ours; False when the entry has appeared, or to compute without a claim.
+        """Return True when the claim is ours; False when the entry has appeared, or to compute without a claim.
 
         Raises StoreConfigError when this is closed meanwhile.
         """

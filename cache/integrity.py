@@ -43,12 +43,12 @@ def storable(array: Any) -> np.ndarray[Any, Any]:
 
 
 def payload(array: np.ndarray[Any, Any]) -> memoryview:
-    """The bytes of a C-contiguous array, without a copy."""
+    """Return the bytes of a C-contiguous array, without a copy."""
     return array.reshape(-1).view(np.uint8).data
 
 
 def read_only(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The same memory as an array that cannot be made writable again."""
+    """Return the same memory as an array that cannot be made writable again."""
     if not array.nbytes:
         array = array.copy()
         array.flags.writeable = False

@@ -96,7 +96,7 @@ class JournalReader:
         self.unreadable: set[str] = set()  # another user's, who does not share them
 
     def watch(self, stem: str) -> None:
-        """Expects a journal that was just made, so that its going is noticed even before it was read."""
+        """Expect a journal that was just made, so that its removal is noticed even before it was read."""
         self._offsets.setdefault(stem, 0)
         self._until = 0.0  # it must not be taken for gone where the folder's time does not tell of it
 
@@ -169,7 +169,10 @@ class JournalReader:
             LOG.warning(f"%s%s in %s {why}", stem, self._suffix, self._folder.path, error)
 
     def _list(self) -> list[str]:
-        """The journals that there are. A folder of thousands that has not changed is not listed again."""
+        """Return the journals that there are.
+
+        A folder that has not changed is not listed again, because it may hold thousands.
+        """
         status, now = self._folder.status("."), time.monotonic()
         stamp = (status.st_ino, status.st_mtime_ns) if status is not None else (0, 0)
         if stamp != self._stamp or now > self._until:
@@ -199,7 +202,7 @@ class JournalWriter:
         self._stem = ""
 
     def append(self, record: bytes) -> None:
-        """Publishes one record. Raises OSError."""
+        """Publish one record. Raises OSError."""
         stem, self._stem = self.stem, ""  # its end may be torn, if this fails
         if stem:
             with contextlib.suppress(FileNotFoundError):

@@ -53,14 +53,17 @@ class Key:
 
     @classmethod
     def from_hex(cls, text: str) -> Key:
-        """The key that ``.hex`` wrote. Raises StoreConfigError for anything else."""
+        """Return the key that ``.hex`` wrote. Raises StoreConfigError for anything else."""
         if len(text) != 32 or text.strip("0123456789abcdef"):
             raise StoreConfigError(f"a key is written as 32 lower-case hexadecimal digits; got {text!r}")
         return cls(bytes.fromhex(text))
 
     @classmethod
     def of(cls, secret: bytes = b"", **parts: str | int | bytes) -> Key:
-        """The key of named parts. Raises EntryError for a part that is not str, int or bytes (bool is refused)."""
+        """Return the key of named parts.
+
+        Raises EntryError for a part that is not str, int or bytes (bool is refused).
+        """
         text = b"".join([_written(name, parts[name]) for name in sorted(parts)])
         return cls(blake2b(text, digest_size=16, key=_fold(secret), person=b"dali-pipes key 1").digest())
 

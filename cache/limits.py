@@ -64,10 +64,10 @@ def _mounts(root: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def _chain(place: Path, shown: str, path: str) -> Iterator[Path]:
-    """The folder of the group ``path`` in a hierarchy mounted at ``place``, and those around it up to ``place``.
+    """Yield the folder of the group ``path`` in a hierarchy mounted at ``place``, and those around it up to ``place``.
 
-    ``shown``: the group that is seen at ``place``: in a container often the process's own, though ``path`` is given as
-    it is called outside.
+    ``shown`` is the group that is seen at ``place``. In a container it is often the process's own group, although
+    ``path`` has the name that is used outside.
     """
     inner = path.removeprefix(shown.rstrip("/")) if path.startswith(shown) else path
     folder = place / inner.lstrip("/") if ".." not in inner.split("/") else place

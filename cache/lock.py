@@ -33,7 +33,7 @@ class ProcessLock:
 
 @contextlib.contextmanager
 def exclusive(folder: Folder) -> Iterator[bool]:
-    """Holds the folder against all others that use this; False where its filesystem has no locks.
+    """Hold the folder against all others that use this; give False where its filesystem has no locks.
 
     The kernel lets go of it when the holder is killed. Raises TimeoutError when another holds it too long.
     """
@@ -62,7 +62,7 @@ def _acquire(fd: int, path: str) -> bool:
 
 
 def _try(fd: int) -> str:
-    """ "held", "no locks here", or nothing while another holds it."""
+    """Return "held" or "no locks here"; an empty text while another holds it."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

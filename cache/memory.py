@@ -90,6 +90,7 @@ class MemoryStore(Store):
         return {"entries": len(self._entries), "bytes": self._bytes, "budget": self.budget}
 
     def close(self) -> None:
+        """End the use of this instance, and forget its entries; arrays handed out stay valid."""
         super().close()
         self._entries.clear()
         self._bytes = 0

@@ -31,7 +31,7 @@ class Owner:
 
     @classmethod
     def parse(cls, text: str) -> Owner | None:
-        """The owner that ``str(owner)`` wrote, or None if ``text`` is something else."""
+        """Return the owner that ``str(owner)`` wrote, or None if ``text`` is something else."""
         found = _TEXT.fullmatch(text)
         return cls(int(found[1], 16), int(found[2]), int(found[3])) if found else None
 
@@ -46,7 +46,7 @@ class Owner:
 
 
 def me() -> Owner:
-    """The calling process."""
+    """Return the calling process."""
     return _me(os.getpid())
 
 

@@ -69,7 +69,7 @@ class PackedStore(FolderStore):
     # -- reading -------------------------------------------------------------------------------------------------------
 
     def get(self, key: Key) -> Array | None:
-        """The entry as a read-only view of the map, or None."""
+        """Return the entry as a read-only view of the map, or None."""
         place = self._index.get(key.digest)
         if place is not None and not self._closed:
             segment = self._segments.get(place >> SLOT_BITS)
@@ -109,7 +109,7 @@ class PackedStore(FolderStore):
         return None
 
     def _view(self, segment: Segment, slot: int, digest: bytes) -> Array:
-        """A slot to serve; other threads may forget it meanwhile. Raises IntegrityError, FileNotFoundError.
+        """Return a slot to serve; other threads may forget it meanwhile. Raises IntegrityError, FileNotFoundError.
 
         Under ``verify="always"`` it is a copy, because what is mapped may change after the check.
         """
@@ -130,7 +130,7 @@ class PackedStore(FolderStore):
         return view
 
     def _use(self, segment: Segment) -> None:
-        """Marks a segment as used, for eviction: only when the use moves from one segment to another."""
+        """Mark a segment as used, for eviction. A hit on a trusted entry does so only if the segment changes."""
         self._recent = segment
         if self.options.disk_bytes is not None and not self.options.read_only:
             with contextlib.suppress(OSError):  # evicted meanwhile: its map is still good
@@ -148,7 +148,7 @@ class PackedStore(FolderStore):
             return [Key(digest) for digest in self._index]
 
     def _refresh(self) -> None:
-        """Takes in what other processes have published, buried and removed."""
+        """Take in what other processes have published, buried and removed."""
         try:
             buried, _ = self._tombs.poll()
             grown, gone = self._entries.poll()
@@ -165,13 +165,13 @@ class PackedStore(FolderStore):
                 self._entries.complete.add(token)
 
     def _forget(self, token: str) -> None:
-        """Drops a segment that is no longer there, and stops writing to it."""
+        """Drop a segment that is no longer there, and stop writing to it."""
         segment = self._slots.forget(token)
         if segment is not None:
             self._writer.stop(segment)
 
     def _read_again(self, token: str) -> None:
-        """Forgets a segment that is another file now, and reads its journal anew."""
+        """Forget a segment that is another file now, and read its journal anew."""
         self._forget(token)
         self._entries.restart(token)
 
@@ -303,7 +303,7 @@ class PackedStore(FolderStore):
         return left
 
     def _cut(self, token: str, kept: int) -> None:
-        """Keeps only so many entries of a segment, or unlinks it."""
+        """Keep only ``kept`` entries of a segment, or unlink it."""
         work = Compactor(self._folder, self._slots, self._refresh, self._unlink, None)
         if not kept or not work.shrink(token, kept, self._bury):
             self._unlink(token)

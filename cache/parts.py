@@ -129,14 +129,14 @@ class PartsLedger:
         return sorted({Key(bytes(key)) for key in mine["key"]}, key=lambda key: key.digest)
 
     def _of_source(self, source: bytes) -> np.ndarray[Any, Any]:
-        """The records of a source that a holder of the secret wrote."""
+        """Return the records of a source that a holder of the secret wrote."""
         found = [records[_rows(records["source"], source)] for records in self._records()]
         mine = np.concatenate(found) if found else np.zeros(0, RECORD)
         ours: np.ndarray[Any, Any] = mine[np.array([is_signed(row.tobytes(), self._secret) for row in mine], bool)]
         return ours
 
     def close(self) -> None:
-        """Gives the folder's handles back."""
+        """Give the folder's handles back."""
         self._folder.close()
         self._root.close()
 

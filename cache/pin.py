@@ -81,8 +81,9 @@ class PinnedMapping:
 
 
 class PageLocks:
-    """The maps that a store has page-locked, by name. Locking takes long (milliseconds a segment): a store does it
-    without holding its own lock.
+    """The maps that a store has page-locked, by name.
+
+    Locking takes long (milliseconds a segment), so a store does it without holding its own lock.
     """
 
     def __init__(self) -> None:

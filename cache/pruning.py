@@ -67,7 +67,7 @@ def prune(folder: Folder, alive: Callable[[Key], bool]) -> int:
 
 
 def _quiet(folder: Folder) -> list[str]:
-    """The journals that nobody has added to for a while, the oldest first."""
+    """Return the journals that nobody has added to for a while, the oldest first."""
     found = [(status, name) for name in folder.names() if is_journal(name, SUFFIX) and (status := folder.status(name))]
     ordered = sorted((status.st_mtime_ns, name) for status, name in found)
     return [name for changed, name in ordered if abs(time.time_ns() - changed) > QUIET * 1e9]

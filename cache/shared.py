@@ -66,6 +66,7 @@ class SharedMemoryStore(PackedStore):
             self._root.touch(TAG_NAME)
 
     def close(self) -> None:
+        """End the use of this instance; its creator removes the folder as well."""
         super().close()
         if self._creator:
             self._remover()

@@ -175,7 +175,7 @@ class SourceIndex:
         return len(self._records) + len(self._recent)
 
     def close(self) -> None:
-        """Gives the folder's handles back."""
+        """Give the folder's handles back."""
         if self._folder is not None:
             self._folder.close()
             self._root.close()
@@ -185,7 +185,7 @@ class SourceIndex:
         return blake2b(plain, digest_size=16, key=self._secret, person=b"dali-pipes state").digest()
 
     def _hide(self, place: bytes, content: bytes) -> bytes:
-        """The content digest of a place (path and state) as it is written, and back."""
+        """Turn the content digest of a place (path and state) into what is written, and back."""
         pad = blake2b(place, digest_size=16, key=self._secret, person=b"dali-pipes hide").digest()
         return (int.from_bytes(content, "little") ^ int.from_bytes(pad, "little")).to_bytes(16, "little")
 
@@ -206,7 +206,7 @@ class SourceIndex:
         return is_signed(row.tobytes(), self._secret)
 
     def _rows(self, digest: bytes) -> list[np.void]:
-        """The records of a path, the newest first."""
+        """Return the records of a path, the newest first."""
         low, high = np.frombuffer(digest, "<u8")
         at = int(np.searchsorted(self._sorted, low))
         rows = []
@@ -218,7 +218,7 @@ class SourceIndex:
         return rows[::-1]
 
     def _refresh(self) -> bool:
-        """Takes in what has been added to the journals; whether there was anything."""
+        """Take in what has been added to the journals; return whether there was anything."""
         if self._folder is None:
             return False
         try:

@@ -108,7 +108,7 @@ class TensorMemmapStore(FileStore):
             self._folder.delete(old)
 
     def _data_files(self, key: Key) -> list[str]:
-        """Data files of an entry, its own and those of earlier versions."""
+        """Return the data files of an entry, its own and those of earlier versions."""
         shard = key.hex[:2]
         return [
             f"{shard}/{base}"

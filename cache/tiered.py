@@ -132,6 +132,7 @@ class TieredStore(Store):
         return found
 
     def close(self) -> None:
+        """End the use of this instance and of its tiers; arrays handed out stay valid."""
         super().close()
         for tier in (self.memory, *self._below):
             tier.close()

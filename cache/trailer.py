@@ -37,7 +37,7 @@ class Trailer:
 
     @classmethod
     def parse(cls, data: bytes, digest: bytes, size: int) -> Trailer:
-        """The trailer of the entry ``digest`` in a file with ``size`` bytes before it.
+        """Return the trailer of the entry ``digest`` in a file with ``size`` bytes before it.
 
         Raises IntegrityError for any other.
         """

@@ -35,7 +35,7 @@ Progress = Callable[[int, int], None]
 
 
 def _stores(directory: str, options: Options) -> Iterator[Store]:
-    """The stores of the modes that the folder holds."""
+    """Yield the stores of the modes that the folder holds."""
     for mode in REGISTRY:
         if mode.on_disk and os.path.isdir(os.path.join(directory, mode.name)):
             yield mode.store().open(Opening(options, directory))
@@ -110,7 +110,7 @@ def verify(
 
 
 def _left_beside(path: str, read_only: bool) -> list[str]:
-    """What dead processes left beside the stores: temporary files, and claims of keys."""
+    """Return what dead processes left beside the stores: temporary files, and claims of keys."""
     found: list[str] = []
     for inner in ("", "sources", "claims", "parts"):
         if not os.path.isdir(os.path.join(path, inner)):
@@ -180,7 +180,7 @@ def _merge_journals(path: str, dry_run: bool = False) -> int:
 
 
 def _prune_notes(path: str) -> int:
-    """Drops what was noted of entries that no mode holds any more."""
+    """Drop what was noted of entries that no mode still holds."""
     if not _may_merge(path):
         return 0
     stores = list(_stores(path, Options(read_only=True)))

@@ -62,7 +62,8 @@ _COSINE = (
 
 def turn(degrees: Doubles) -> tuple[Doubles, Doubles]:
     """Cosine and sine of angles in degrees, float64: exact at quarter turns, within 2e-16 elsewhere, the same bits on
-    every platform. Taylor series of what remains of the angle beside whole quarter turns."""
+    every platform. Taylor series of what remains of the angle beside whole quarter turns.
+    """
     quarters = np.rint(degrees / 90.0)
     x = (degrees - quarters * 90.0) * (np.pi / 180.0)
     square = x * x
@@ -246,7 +247,8 @@ def _framed(image: Pixels) -> Longs:
 
 def _positions(coefficients: Longs, height: int, width: int, bits: int) -> tuple[Longs, Longs]:
     """Terms of (X, Y), to be added: int64[2, 1, W] and int64[2, H, 1]. They count from the frame's corner, and hold the
-    half that rounds the fraction."""
+    half that rounds the fraction.
+    """
     start = (1 << FRACTION) + (1 << (FRACTION - bits - 1))
     terms = coefficients.reshape(2, 3)
     along = terms[:, :1] * np.arange(width) + (terms[:, 2:] + start)
@@ -293,7 +295,8 @@ def _store(words: Longs, lane: int, goal: Pixels) -> None:
 
 def _store_lanes(rows: Longs, spare: Longs, weights: Longs, goal: Pixels) -> None:
     """The vertical step of three lanes, which have to be 32 bits wide then: the first and the third by themselves, the
-    second as what the sum of all has besides."""
+    second as what the sum of all has besides.
+    """
     outer = _down(np.bitwise_and(rows, 0x0000FFFF_0000FFFF, out=spare), weights, 0x8000_0000_8000)
     middle = _down(rows, weights, 0x8000_8000_8000)
     np.subtract(middle, outer, out=middle)

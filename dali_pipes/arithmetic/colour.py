@@ -158,7 +158,8 @@ def mix(image: Pixels, colours: Longs, out: Pixels) -> None:
 
 def through_table(image: Pixels, colours: Longs, out: Pixels) -> None:
     """The same for channels that stay by themselves and share the map int64[1, 2]: every value is mixed once, then
-    looked up, bytes two at a time."""
+    looked up, bytes two at a time.
+    """
     values = np.arange(1 << (8 * image.dtype.itemsize), dtype=image.dtype)[None, None]
     table = np.empty_like(values)
     mix(values, colours, table)

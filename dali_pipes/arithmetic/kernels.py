@@ -156,7 +156,8 @@ def varied_images(
     images: Sequence[Any], warps: Sequence[Any] | None = None, maps: Sequence[Any] | None = None
 ) -> list[Any]:
     """`finish_batch` without flips and normalising, as a list of N CuPy arrays [C, h, w] of the input's type, complete
-    when it returns: for callers on another stream."""
+    when it returns: for callers on another stream.
+    """
     return _complete(finish_batch(images, warps=warps, maps=maps))
 
 

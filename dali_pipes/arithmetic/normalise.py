@@ -112,7 +112,8 @@ def _mirrored(block: Array) -> Array:
 
 def _in_words(x: Array) -> bool:
     """Whether rows can be reversed eight bytes at a time: words in reverse, each read from its other end. Four times
-    faster."""
+    faster.
+    """
     return x.dtype == np.uint8 and x.shape[-1] % 8 == 0 and x.strides[-1] == 1
 
 

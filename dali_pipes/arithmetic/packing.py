@@ -50,7 +50,8 @@ class Packed:
 
 def flip_bits(count: int, hflip: Sequence[bool] | None, vflip: Sequence[bool] | None) -> npt.NDArray[np.int32]:
     """The kernels' flip flags, int32[count]. None means no flip at all. Raises ConfigError unless there is one flag
-    per picture."""
+    per picture.
+    """
     bits = np.zeros(count, np.int32)
     for bit, flags in ((1, hflip), (2, vflip)):
         if flags is not None:
@@ -70,7 +71,8 @@ def pack_resize(
     normalise: tuple[Floats, Floats] | None,
 ) -> Packed:
     """Lay out a batch of pictures to resize. sources: (address, height, width) of each; planes: channels of the
-    result."""
+    result.
+    """
     target = as_size(size)
     shelf = _Shelf()
     jobs = np.zeros(len(sources), RESIZE_JOB)
@@ -101,7 +103,8 @@ def pack_finish(
 ) -> Packed:
     """Lay out a batch of base pictures to finish. addresses: where each one's planes start; warps, maps: where each
     one's coefficients (int64[6]) and colour map (int64[planes, planes + 1]) start. Raises ConfigError for colour maps
-    of more than 3 channels."""
+    of more than 3 channels.
+    """
     if maps is not None and planes > 3:
         raise ConfigError(f"a colour map of {planes} channels; the kernels mix up to 3")
     jobs = np.zeros(len(addresses), FINISH_JOB)

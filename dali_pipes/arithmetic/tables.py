@@ -106,7 +106,8 @@ def table(n: int, o: int, interpolation: Interpolation, depth: int, first: int =
 
 def _weights(n: int, o: int, interpolation: Interpolation, first: int, last: int) -> tuple[_Longs, _Floats]:
     """Normalised float64 weights [last - first, K] and the first sample of each row, shifted so that K samples always
-    lie inside."""
+    lie inside.
+    """
     scale = n / o
     stretch = max(scale, 1.0)
     support = _RADIUS[interpolation] * stretch

@@ -1,5 +1,6 @@
 """Single operators of the installed DALI: for the guard against drift and the parity command; and the decoder that they
-share with the graphs."""
+share with the graphs.
+"""
 
 from __future__ import annotations
 

@@ -59,7 +59,8 @@ def color_twist(
     contrast: float = 1.0,
 ) -> Tensor:
     """Hue (degrees), saturation, brightness and contrast of RGB uint8 or float32 [H, W, 3], as DALI's CPU
-    operator."""
+    operator.
+    """
     _, half = _ranges("color_twist", image)
     if image.shape[2] != 3:
         raise ConfigError(f"color_twist found {image.shape[2]} channels; it needs RGB")

@@ -59,7 +59,8 @@ class Filter:
 
     def neighbours(self, x: Float32Array) -> tuple[Float32Array, Float32Array, Float32Array]:
         """The two table entries around each position (in entries), 0 outside of the table, and the fraction
-        between."""
+        between.
+        """
         entries = table(self.kind)
         n = len(entries)
         floor = np.floor(x)

@@ -106,7 +106,7 @@ def _between(axis: Axis) -> tuple[Tensor, Tensor, Tensor]:
 
 @functools.lru_cache(maxsize=256)
 def _weights(axis: Axis) -> tuple[Tensor, Tensor, Tensor]:
-    """index int64[support, out], weight float32[support, out], and float32[out] of 1 / norm."""
+    """Index int64[support, out], weight float32[support, out], and float32[out] of 1 / norm."""
     kernel, support = axis.filter, axis.filter.support
     if support > MAX_TAPS:
         raise ConfigError(

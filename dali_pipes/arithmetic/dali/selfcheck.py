@@ -37,7 +37,8 @@ The arguments are DALI's own, but `dtype` is a NumPy name ("float32") and `inter
 @dataclass(frozen=True)
 class Probe:
     """One comparison: an image's seed, shape and type, DALI's arguments, and the twin with the same arguments
-    bound."""
+    bound.
+    """
 
     operator: str
     shape: tuple[int, int, int]
@@ -47,7 +48,8 @@ class Probe:
 
     def image(self) -> Image:
         """Noise over the whole range, the same at every call; the left third holds halves (float) or near ones, whose
-        means tie."""
+        means tie.
+        """
         random = np.random.default_rng(list(self.shape))
         if self.dtype == "float32":
             noise: Image = random.standard_normal(self.shape) * 100

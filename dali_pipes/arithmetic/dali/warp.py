@@ -108,7 +108,8 @@ def rotate(
 
 def rotated_size(height: int, width: int, angle: float) -> tuple[int, int]:
     """(h, w) of the bounding box of an image turned by degrees, with the parity that keeps its centre where pixels
-    have theirs."""
+    have theirs.
+    """
     radians = float(f32(f32(angle) * RADIANS))
     cosine, sine = abs(libm().cos(radians)), abs(libm().sin(radians))
     w = math.ceil(cosine * width + sine * height - 1e-2)
@@ -154,7 +155,8 @@ def _walk(row: Float32Array, size: tuple[int, int]) -> Float32Array:
 
 def _framed(image: Tensor, fill_value: float | None) -> Tensor:
     """What positions can meet: float32[C, (H + 4) (W + 4)], the planes with two rows or columns on every side, of the
-    fill value or of the border's pixels."""
+    fill value or of the border's pixels.
+    """
     planes = image.permute(2, 0, 1).to(torch.float32)
     around = (FRAME,) * 4
     if fill_value is None:
@@ -165,7 +167,8 @@ def _framed(image: Tensor, fill_value: float | None) -> Tensor:
 
 def _corners(y: Float32Array, x: Float32Array, image: Tensor) -> Tensor:
     """Where the pixels at the floors of positions lie in the frame: int64[h * w]. What is farther away than the frame
-    looks as it does; a pixel right of it or below is in the frame, too."""
+    looks as it does; a pixel right of it or below is in the frame, too.
+    """
     height, width = image.shape[:2]
     rows, columns = (np.floor(at).clip(-FRAME, side).astype(np.int64) + FRAME for at, side in ((y, height), (x, width)))
     return torch.from_numpy((rows * (width + 2 * FRAME) + columns).ravel()).to(image.device)
