@@ -89,6 +89,30 @@ def test_our_own_cache_in_the_root_is_no_class(tmp_path: Path) -> None:
     assert (after.digest(), after.classes) == (before.digest(), ("melanoma", "nevus"))
 
 
+@pytest.mark.parametrize("make", LISTERS)
+def test_a_root_that_is_our_own_cache_is_refused(tmp_path: Path, make: Callable[[Path], dp.Manifest]) -> None:
+    """Its folders would be classes, and its PNGs samples."""
+    tree(tmp_path, "nevus/a", "melanoma/b")
+    options: dict[str, Any] = {"cache_mode": "disk", "cache_dir": tmp_path, "backend": "torch"}
+    with dp.Loader(make(tmp_path), dp.Recipe(size=4), batch_size=2, **options) as loader:
+        assert len(list(loader)) == 1
+    with pytest.raises(dp.ManifestError, match=r"is a dali-pipes cache itself .* Give the cache a folder of its own"):
+        make(tmp_path)
+
+
+def test_a_root_in_the_cache_of_another_program_is_listed(tmp_path: Path) -> None:
+    tree(tmp_path, "nevus/a", "melanoma/b")
+    (tmp_path / "CACHEDIR.TAG").write_bytes(b"Signature: 8a477f597d28d172789f06886806bc55\n# another program's")
+    assert len(dp.Manifest.from_folder(tmp_path)) == 2
+
+
+def test_a_tag_that_is_a_pipe_is_none(tmp_path: Path) -> None:
+    tree(tmp_path, "a/x", "b/y")
+    os.mkfifo(tmp_path / "a" / "CACHEDIR.TAG")
+    with pytest.warns(dp.DaliPipesWarning, match="1 pipes"):
+        assert dp.Manifest.from_folder(tmp_path).classes == ("a", "b")
+
+
 def test_class_folders_without_an_image_are_said(tmp_path: Path) -> None:
     tree(tmp_path, "b/x")
     (tmp_path / "a").mkdir()

@@ -22,6 +22,7 @@ CACHE_TAG = "CACHEDIR.TAG"
 """A folder that holds such a file is a cache (https://bford.info/cachedir/); it is not listed."""
 
 _TAG_BEGINS = b"Signature: 8a477f597d28d172789f06886806bc55"
+_OURS = b"a cache made by dali-pipes"  # in the second line of a tag of ours
 
 FILES_A_CHILD = 64
 """One more process counts frames for each so many DICOM files, up to the number of processor cores."""
@@ -61,8 +62,15 @@ def list_files(root: Path) -> Listing:
     """Return the regular files below `root` that are not hidden; links are followed as long as they stay inside of it.
 
     Raises:
-        ManifestError: a folder that cannot be listed.
+        ManifestError: a folder that cannot be listed, or a root that is a cache of ours itself: its entries would be
+            taken for samples.
     """
+    if _OURS in _tag_of(root):
+        raise ManifestError(
+            f"{root} is a dali-pipes cache itself (it holds a {CACHE_TAG}), so that its entries would be listed as "
+            "samples. Give the cache a folder of its own (cache_dir=), clear this one with `dali-pipes cache purge`, "
+            f"and remove its {CACHE_TAG}."
+        )
     found, real = Listing(), os.path.realpath(root)
     status = os.stat(real)
     waiting = [("", frozenset({(status.st_dev, status.st_ino)}))]
@@ -114,15 +122,16 @@ def _judged(
     inner = (status.st_dev, status.st_ino)
     if inner in above:
         return "linked folders that lead back to a folder above them", None
-    return (f"folders with a {CACHE_TAG}" if _is_cache(entry.path) else ""), inner
+    return (f"folders with a {CACHE_TAG}" if _tag_of(entry.path).startswith(_TAG_BEGINS) else ""), inner
 
 
-def _is_cache(folder: str) -> bool:
+def _tag_of(folder: str | os.PathLike[str]) -> bytes:
+    """Return the first bytes of a folder's tag; none where it has no tag, or one that is no regular file."""
     try:
-        with open(os.path.join(folder, CACHE_TAG), "rb") as file:
-            return file.read(len(_TAG_BEGINS)) == _TAG_BEGINS
+        with open(os.open(os.path.join(folder, CACHE_TAG), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            return file.read(256) or b""
     except OSError:
-        return False
+        return b""
 
 
 def look_into(base: Path, files: Sequence[str], look: Callable[[Path], T], threads: int = 1) -> list[T]:
