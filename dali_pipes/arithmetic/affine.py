@@ -61,8 +61,10 @@ _COSINE = (
 
 
 def turn(degrees: Doubles) -> tuple[Doubles, Doubles]:
-    """Cosine and sine of angles in degrees, float64: exact at quarter turns, within 2e-16 elsewhere, the same bits on
-    every platform. Taylor series of what remains of the angle beside whole quarter turns.
+    """Return cosine and sine of angles in degrees, float64.
+
+    They are exact at quarter turns and within 2e-16 elsewhere, with the same bits on every platform. They are Taylor
+    series of what remains of the angle beside whole quarter turns.
     """
     quarters = np.rint(degrees / 90.0)
     x = (degrees - quarters * 90.0) * (np.pi / 180.0)
@@ -83,7 +85,7 @@ def _polynomial(x: Doubles, coefficients: tuple[float, ...]) -> Doubles:
 
 
 def matrices(size: tuple[int, int], angle: Doubles, scale: Doubles, shift_y: Doubles, shift_x: Doubles) -> Doubles:
-    """Maps from output to input positions: the picture turned and scaled about its centre, then moved.
+    """Return maps from output to input positions: the picture turned and scaled about its centre, then moved.
 
     size: (height, width) of input and output. angle: float64[N], degrees counter-clockwise. scale: float64[N], above
     0; at 2.0 things look twice as large. shift_y, shift_x: float64[N], in parts of the height and width; positive
@@ -232,7 +234,9 @@ def _sample(frames: list[Longs], together: int, source: tuple[int, int], coeffic
 
 
 def _framed(image: Pixels) -> Longs:
-    """The picture as 64-bit words, one a pixel, framed by zeros: a row above, two below, a column on either side.
+    """Return the picture as 64-bit words, one a pixel, in a frame of zeros.
+
+    The frame is a row above, two rows below, and a column on either side.
 
     A word holds one sample, or three bytes in lanes of 16 bits, which hold them after a multiplication by 8 bits.
     """
@@ -246,8 +250,9 @@ def _framed(image: Pixels) -> Longs:
 
 
 def _positions(coefficients: Longs, height: int, width: int, bits: int) -> tuple[Longs, Longs]:
-    """Terms of (X, Y), to be added: int64[2, 1, W] and int64[2, H, 1]. They count from the frame's corner, and hold the
-    half that rounds the fraction.
+    """Return terms of (X, Y), to be added: int64[2, 1, W] and int64[2, H, 1].
+
+    They count from the frame's corner, and hold the half that rounds the fraction.
     """
     start = (1 << FRACTION) + (1 << (FRACTION - bits - 1))
     terms = coefficients.reshape(2, 3)
@@ -257,10 +262,10 @@ def _positions(coefficients: Longs, height: int, width: int, bits: int) -> tuple
 
 
 def _split(place: Longs, limits: npt.NDArray[np.uint64], weights: Longs, bits: int) -> None:
-    """Positions to whole pixels, in place, and weights (u, q) of either coordinate.
+    """Turn positions into whole pixels, in place, and write the weights (u, q) of either coordinate.
 
-    What lies outside of the frame goes to the frame's end, where all is 0; so do negative positions, as unsigned
-    numbers the largest.
+    What lies outside of the frame goes to the frame's end, where all is 0. So do negative positions, because they are
+    the largest as unsigned numbers.
     """
     unsigned = place.view(np.uint64)
     np.minimum(unsigned, limits, out=unsigned)
@@ -272,7 +277,7 @@ def _split(place: Longs, limits: npt.NDArray[np.uint64], weights: Longs, bits: i
 
 
 def _look_up(place: Longs, stride: int, index: Longs) -> None:
-    """Indices of p00 and p10 in the frame."""
+    """Write the indices of p00 and p10 in the frame to ``index``."""
     x, y = place
     upper, lower = index
     np.multiply(y, stride, out=upper)
@@ -281,7 +286,7 @@ def _look_up(place: Longs, stride: int, index: Longs) -> None:
 
 
 def _down(rows: Longs, weights: Longs, half: int) -> Longs:
-    """The vertical step: upper u + lower q + half, in the memory of the upper row."""
+    """Return the vertical step, upper u + lower q + half, in the memory of the upper row."""
     np.multiply(rows, weights, out=rows)
     total: Longs = rows[0]
     np.add(total, rows[1], out=total)
@@ -294,8 +299,9 @@ def _store(words: Longs, lane: int, goal: Pixels) -> None:
 
 
 def _store_lanes(rows: Longs, spare: Longs, weights: Longs, goal: Pixels) -> None:
-    """The vertical step of three lanes, which have to be 32 bits wide then: the first and the third by themselves, the
-    second as what the sum of all has besides.
+    """Take the vertical step of three lanes, which have to be 32 bits wide then, and store them.
+
+    The first and the third lane are computed by themselves, the second as what the sum of all has besides.
     """
     outer = _down(np.bitwise_and(rows, 0x0000FFFF_0000FFFF, out=spare), weights, 0x8000_0000_8000)
     middle = _down(rows, weights, 0x8000_8000_8000)

@@ -132,7 +132,7 @@ def recolour(image: Pixels, colours: Longs) -> Pixels:
 
 
 def mix(image: Pixels, colours: Longs, out: Pixels) -> None:
-    """The formula as it stands, a block of rows at a time: 32 bits are enough for bytes."""
+    """Apply the formula as it stands, a block of rows at a time. 32 bits are enough for bytes."""
     channels, height, width = image.shape
     full_scale = int(np.iinfo(image.dtype).max)
     bits = precision(full_scale)
@@ -157,8 +157,9 @@ def mix(image: Pixels, colours: Longs, out: Pixels) -> None:
 
 
 def through_table(image: Pixels, colours: Longs, out: Pixels) -> None:
-    """The same for channels that stay by themselves and share the map int64[1, 2]: every value is mixed once, then
-    looked up, bytes two at a time.
+    """Do the same as `mix` for channels that stay by themselves and share the map int64[1, 2].
+
+    Every value is mixed once, then looked up, bytes two at a time.
     """
     values = np.arange(1 << (8 * image.dtype.itemsize), dtype=image.dtype)[None, None]
     table = np.empty_like(values)

@@ -100,7 +100,7 @@ def _sides(area: Doubles, by: Doubles) -> Doubles:
 
 
 def _first_that_fits(sides: Doubles, most: Longs) -> tuple[Longs, npt.NDArray[np.bool_]]:
-    """The first try that is at least a pixel and at most int64[N, 2] pixels large, and whether none is."""
+    """Return the first try that is at least a pixel and at most int64[N, 2] pixels large, and whether none is."""
     pixels = np.rint(sides).astype(np.int64)
     fits = ((pixels >= 1) & (pixels <= most[:, None, :])).all(axis=2)
     none: npt.NDArray[np.bool_] = fits.sum(axis=1) == 0
@@ -108,7 +108,7 @@ def _first_that_fits(sides: Doubles, most: Longs) -> tuple[Longs, npt.NDArray[np
 
 
 def _centred(part: Shown, extent: Doubles, ratio: tuple[float, float]) -> Longs:
-    """The largest height and width whose ratio is within the range."""
+    """Return the largest height and width whose ratio is within the range."""
     by = extent[:, 1] / extent[:, 0]
     sides = extent.copy()
     narrow, wide = by < ratio[0], by > ratio[1]

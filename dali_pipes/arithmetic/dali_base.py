@@ -41,7 +41,7 @@ _LONGEST = 32
 
 
 def max_size(size: tuple[int, int]) -> tuple[int, int]:
-    """The largest (height, width) that a resize may give before it is cropped to `size`."""
+    """Return the largest (height, width) that a resize may give before it is cropped to `size`."""
     return _LONGEST * size[0], _LONGEST * size[1]
 
 
@@ -74,13 +74,13 @@ def dali_base_image(
 
 
 def _tensor(pixels: npt.NDArray[Any]) -> torch.Tensor:
-    """A tensor over the pixels where PyTorch can have one without a warning, else over a copy."""
+    """Return a tensor over the pixels where PyTorch can have one without a warning, else over a copy."""
     plain = pixels.flags.writeable and pixels.flags.c_contiguous
     return torch.from_numpy(pixels if plain else pixels.copy(order="C"))
 
 
 def _centred(image: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[Any]:
-    """The middle of [H, W, C], with zeros where it is smaller than `size`."""
+    """Return the middle of [H, W, C], with zeros where it is smaller than `size`."""
     if image.shape[:2] == size:
         return image
     out = np.zeros((*size, image.shape[2]), image.dtype)

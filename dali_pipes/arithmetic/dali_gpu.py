@@ -1,5 +1,6 @@
-"""`emulate="dali-gpu"`: what DALI's GPU operators compute, as read from their machine code. **Unverified on
-hardware.**
+"""`emulate="dali-gpu"`: what DALI's GPU operators compute, as read from their machine code.
+
+**Unverified on hardware.**
 """
 
 from dali_pipes.arithmetic.dali.normalise_gpu import crop_mirror_normalize

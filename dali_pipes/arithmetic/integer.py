@@ -84,7 +84,7 @@ def base_image(pixels: Pixels, size: int | Size, fit: Fit, interpolation: Interp
 
 
 def _resize_window(pixels: Pixels, place: Geometry, interpolation: Interpolation) -> Pixels:
-    """The visible part of the resized picture, by the cheaper of two forms with the same bits."""
+    """Return the visible part of the resized picture, by the cheaper of two forms with the same bits."""
     (nh, nw), (h, w), (top, left) = place.resized, place.window, place.crop
     # PyTorch can only resize the whole; for a strip cut from a picture of extreme shape most of that is waste.
     worth_it = pixels.dtype == np.uint8 and nw > 1 and nh * nw <= 4 * h * w

@@ -43,7 +43,7 @@ Normalise = tuple[Floats, Floats]
 
 
 def source() -> str:
-    """The CUDA source of all kernels."""
+    """Return the CUDA source of all kernels."""
     folder = files("dali_pipes.arithmetic")
     return "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in SOURCES)
 
@@ -155,8 +155,9 @@ def launch_finish(kernel: str, jobs: int, m: int, inv: int, out: int, shape: Seq
 def varied_images(
     images: Sequence[Any], warps: Sequence[Any] | None = None, maps: Sequence[Any] | None = None
 ) -> list[Any]:
-    """`finish_batch` without flips and normalising, as a list of N CuPy arrays [C, h, w] of the input's type, complete
-    when it returns: for callers on another stream.
+    """Return what `finish_batch` makes without flips and normalising, for callers on another stream.
+
+    That is a list of N CuPy arrays [C, h, w] of the input's type, which are complete when this returns.
     """
     return _complete(finish_batch(images, warps=warps, maps=maps))
 
@@ -181,7 +182,7 @@ def problem() -> str | None:
 
 
 def _complete(batch: Any) -> list[Any]:
-    """The pictures of a batch, once the stream that makes it has come to its end."""
+    """Return the pictures of a batch, once the stream that makes it has come to its end."""
     with batch.device:
         current_stream().synchronize()
     return list(batch)
@@ -232,7 +233,7 @@ def _cupy() -> Any:
 
 @lru_cache(maxsize=64)
 def _module(device: int) -> Any:
-    """The compiled kernels for one device."""
+    """Return the compiled kernels for one device."""
     return _cupy().RawModule(code=source(), options=COMPILE_OPTIONS, backend="nvrtc")
 
 

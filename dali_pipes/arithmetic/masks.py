@@ -46,7 +46,7 @@ def nearest(mask: Mask, plan: Any, size: Size) -> Mask:
 
 
 def _centres(outputs: int, inputs: int) -> Longs:
-    """The input pixel at each output's centre."""
+    """Return the input pixel at each output's centre."""
     return (2 * np.arange(outputs, dtype=np.int64) + 1) * inputs // (2 * outputs)
 
 

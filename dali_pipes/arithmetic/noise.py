@@ -51,7 +51,7 @@ def add_noise(image: Pixels, origin: int, amplitude: int) -> Pixels:
 
 
 def _numbers(origin: int, start: int, count: int) -> Longs:
-    """N of pixels start ... start + count - 1."""
+    """Return `n` of pixels `start ... start + count - 1`."""
     z = np.arange(start + 1, start + 1 + count, dtype=np.uint64)
     z *= _GOLDEN
     z += np.uint64(origin)

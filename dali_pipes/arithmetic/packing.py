@@ -49,8 +49,9 @@ class Packed:
 
 
 def flip_bits(count: int, hflip: Sequence[bool] | None, vflip: Sequence[bool] | None) -> npt.NDArray[np.int32]:
-    """The kernels' flip flags, int32[count]. None means no flip at all. Raises ConfigError unless there is one flag
-    per picture.
+    """Return the kernels' flip flags, int32[count]. None means no flip at all.
+
+    Raises ConfigError unless there is one flag per picture.
     """
     bits = np.zeros(count, np.int32)
     for bit, flags in ((1, hflip), (2, vflip)):
@@ -70,8 +71,9 @@ def pack_resize(
     flips: npt.NDArray[np.int32],
     normalise: tuple[Floats, Floats] | None,
 ) -> Packed:
-    """Lay out a batch of pictures to resize. sources: (address, height, width) of each; planes: channels of the
-    result.
+    """Lay out a batch of pictures to resize.
+
+    sources: (address, height, width) of each. planes: channels of the result.
     """
     target = as_size(size)
     shelf = _Shelf()
@@ -101,9 +103,10 @@ def pack_finish(
     warps: Sequence[int] | None = None,
     maps: Sequence[int] | None = None,
 ) -> Packed:
-    """Lay out a batch of base pictures to finish. addresses: where each one's planes start; warps, maps: where each
-    one's coefficients (int64[6]) and colour map (int64[planes, planes + 1]) start. Raises ConfigError for colour maps
-    of more than 3 channels.
+    """Lay out a batch of base pictures to finish.
+
+    addresses: where each one's planes start. warps, maps: where each one's coefficients (int64[6]) and colour map
+    (int64[planes, planes + 1]) start. Raises ConfigError for colour maps of more than 3 channels.
     """
     if maps is not None and planes > 3:
         raise ConfigError(f"a colour map of {planes} channels; the kernels mix up to 3")

@@ -39,7 +39,7 @@ class _Memory:
 
 
 def as_tensor(array: Pixels) -> torch.Tensor:
-    """A tensor over an array's memory, for reading only.
+    """Return a tensor over an array's memory, for reading only.
 
     `torch.from_numpy` warns about every read-only array, and cached pictures are read-only maps.
     """

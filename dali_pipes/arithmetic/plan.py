@@ -92,7 +92,7 @@ def varied(image: Pixels, plan: Any, size: Size, interpolation: Interpolation) -
 
 
 def _filtered(out: Pixels, plan: Any) -> Pixels:
-    """What comes after the colour map. Blur, sharpness and what depends on values alone commute with flips."""
+    """Do what comes after the colour map. Blur, sharpness and what depends on values alone commute with flips."""
     if plan["blur"][1]:
         out = blur(out, plan["blur"])
     if plan["sharpen"]:

@@ -80,11 +80,12 @@ def check_interpolation(interpolation: str) -> None:
 
 @lru_cache(maxsize=1024)
 def table(n: int, o: int, interpolation: Interpolation, depth: int, first: int = 0, count: int | None = None) -> Table:
-    """Weights that bring `n` samples to `o`, for outputs `first ... first + count - 1` (all of them when `count` is
-    None).
+    """Return weights that bring `n` samples to `o`, for outputs `first ... first + count - 1`.
 
-    n, o: at least 1. depth: 8 or 16 bits per sample. For `n == o` it is the identity, as both passes are skipped then.
-    The last 1024 tables are kept; one takes about `4 * count * (K + 1)` bytes. Safe to call from many threads.
+    These are all outputs from `first` on when `count` is None.
+
+    n, o: at least 1. depth: 8 or 16 bits per sample. For `n == o` it is the identity, because both passes are skipped
+    then. The last 1024 tables are kept; one takes about `4 * count * (K + 1)` bytes. Safe to call from many threads.
     """
     check_interpolation(interpolation)
     if n < 1 or o < 1 or depth not in (8, 16):
@@ -105,8 +106,9 @@ def table(n: int, o: int, interpolation: Interpolation, depth: int, first: int =
 
 
 def _weights(n: int, o: int, interpolation: Interpolation, first: int, last: int) -> tuple[_Longs, _Floats]:
-    """Normalised float64 weights [last - first, K] and the first sample of each row, shifted so that K samples always
-    lie inside.
+    """Return normalised float64 weights [last - first, K] and the first sample of each row.
+
+    That sample is shifted so that K samples always lie inside.
     """
     scale = n / o
     stretch = max(scale, 1.0)

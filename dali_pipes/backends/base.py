@@ -81,9 +81,9 @@ class Backend(Protocol):
         ...
 
     def mark(self) -> torch.cuda.Event | None:
-        """An event that has happened when everything that `run` and `beside` returned so far is complete.
+        """Return an event that has happened when everything that `run` and `beside` returned so far is complete.
 
-        None where it is complete when they return.
+        Return None where it is complete when they return.
         """
         ...
 

@@ -37,8 +37,9 @@ class BufferPool:
         self._idle: dict[tuple[tuple[int, ...], torch.dtype], deque[npt.NDArray[np.uint8]]] = {}
 
     def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        """A dense tensor with undefined content, whose memory returns to the pool when the tensor and its views are
-        gone.
+        """Return a dense tensor with undefined content.
+
+        Its memory returns to the pool when the tensor and its views are gone.
         """
         idle = self._idle.setdefault((shape, dtype), deque(maxlen=self._keep))
         try:

@@ -47,7 +47,7 @@ class _Array:
 
 
 def _borrowed(external: Any, pointer: int, number: int) -> Any:
-    """A CuPy stream over one of PyTorch's, which nobody destroys when it goes away.
+    """Return a CuPy stream over one of PyTorch's, which nobody destroys when it goes away.
 
     CuPy 14 warns of `ExternalStream` at each use, and names `Stream.from_external` instead, whose object destroys the
     stream at its end in versions of it. A subclass skips the warning.

@@ -96,7 +96,7 @@ class DaliBackend:
                 return self._layout.of(made)
 
     def there(self) -> AbstractContextManager[object]:
-        """Makes the GPU the calling thread's own: whatever looks for a current device finds no other."""
+        """Make the GPU the calling thread's own, so that whatever looks for a current device finds no other."""
         return nullcontext() if self._stream is None else torch.cuda.device(self._device_id)
 
     def _run(self, items: Sequence[npt.NDArray[Any] | Encoded | Named], draws: Draws) -> torch.Tensor:
@@ -134,7 +134,7 @@ class DaliBackend:
             raise BackendError(f"{self.name}: DALI could not compute a batch of {len(items)}: {error}") from error
 
     def _check(self, check: Callable[[], None]) -> None:
-        """The guard against drift, whose failure to run at all is told in words too."""
+        """Run the guard against drift; also say in words if it fails to run at all."""
         try:
             check()
         except DaliPipesError:
@@ -205,7 +205,7 @@ class DaliBackend:
 
 
 def ring_of(recipe: Recipe, stream: torch.cuda.Stream, threads: int, gpu_bytes: int = 0) -> Ring | None:
-    """A ring on a CUDA stream, or None where DALI has to do the recipe's work, or there are no kernels."""
+    """Return a ring on a CUDA stream, or None if DALI has to do the recipe's work or there are no kernels."""
     if recipe.parity != "exact":
         return None
     if lack := problem():

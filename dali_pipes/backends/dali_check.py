@@ -48,7 +48,7 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @functools.lru_cache(maxsize=8)
 def check(parity: str, device: str, device_id: int | None = None) -> None:
-    """Compares the installed DALI with what `parity` promises on a device ("cpu" or "gpu"); remembers a good outcome.
+    """Compare the installed DALI with what `parity` promises on a device ("cpu" or "gpu"); remember a good outcome.
 
     Raises:
         ParityError: an output differs; names the operator and both versions.
@@ -66,7 +66,7 @@ def check(parity: str, device: str, device_id: int | None = None) -> None:
 
 
 def _check_finish(version: str, device: str, device_id: int | None) -> None:
-    """What comes after the base image, operator by operator, on bytes and 16-bit values."""
+    """Check what comes after the base image, operator by operator, on bytes and 16-bit values."""
     normalise = "normalize" if device == "cpu" else "subtraction and multiplication"
     operators: dict[str, dict[str, Any]] = {
         "flip": {"augment": Augment(0.5, 0.5)},
@@ -82,7 +82,7 @@ def _check_finish(version: str, device: str, device_id: int | None) -> None:
 
 
 def check_rings(make: Callable[[Recipe], Ring]) -> None:
-    """Compares what rings compute with the pixel contract, on bytes and 16-bit values; `make` makes one of a recipe.
+    """Compare what rings compute with the pixel contract, on bytes and 16-bit values; `make` makes one of a recipe.
 
     Raises:
         ParityError: an output differs.
@@ -116,7 +116,7 @@ def check_ring(device_id: int) -> None:
 
 
 def _finished(recipe: Recipe) -> tuple[list[Array], Changes, list[Array]]:
-    """Some base images, what is done to them, and what comes out by the pixel contract."""
+    """Return some base images, what is done to them, and what comes out by the pixel contract."""
     images = [_noise((3, *recipe.base), recipe.depth, seed) for seed in range(_COUNT)]
     finish = Finish(recipe)
     changes = finish.changes(draw(recipe.augment, 0, 0, np.arange(_COUNT)))
@@ -127,7 +127,7 @@ def _finished(recipe: Recipe) -> tuple[list[Array], Changes, list[Array]]:
 
 
 def _check_decoding(version: str, parity: str, device: str, device_id: int | None) -> None:
-    """`decoders.image`, by each chroma sampling, and what follows it up to the base image."""
+    """Check `decoders.image`, with each chroma sampling, and what follows it up to the base image."""
     files = [_jpeg((61, 83), sampling) for sampling in (0, 1, 2)]
     recipe = Recipe(size=_SIZE, parity="fast" if parity == "fast" else "exact")
     pixels = [decode(file, identify("check.jpg", file), 0, DecodePolicy()).pixels for file in files]

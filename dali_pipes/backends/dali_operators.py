@@ -1,5 +1,6 @@
-"""Single operators of the installed DALI: for the guard against drift and the parity command; and the decoder that they
-share with the graphs.
+"""Single operators of the installed DALI, for the guard against drift and the parity command.
+
+Also the decoder that they share with the graphs.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ _DTYPES = {"uint8": "UINT8", "uint16": "UINT16", "int16": "INT16", "float16": "F
 
 
 def dali_version() -> str:
-    """The version of the installed DALI."""
+    """Return the version of the installed DALI."""
     import nvidia.dali
 
     return str(nvidia.dali.__version__)

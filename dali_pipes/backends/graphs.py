@@ -84,7 +84,7 @@ class Graph:
         return (*found, *varying(self.recipe))
 
     def values(self, items: Sequence[Pixels | Encoded], changes: Changes) -> dict[str, Any]:
-        """What is fed for N samples, by input.
+        """Return what is fed for N samples, by input.
 
         Args:
             items: base images, or JPEGs in graphs that decode.
@@ -106,7 +106,7 @@ class Graph:
         return {name: found[name] for name in self.inputs}
 
     def pipeline(self) -> Any:
-        """The DALI pipeline, not yet built."""
+        """Return the DALI pipeline, not yet built."""
         from nvidia.dali import pipeline_def
 
         define = pipeline_def(
@@ -121,7 +121,7 @@ class Graph:
         return define()
 
     def close(self) -> None:
-        """Ends the threads of the graph's Python functions."""
+        """End the threads of the graph's Python functions."""
         self._functions.close()
 
     def _outputs(self) -> Any:
@@ -160,7 +160,7 @@ class Graph:
         return self._varied(batch, {name: changes[name] for name in varying(self.recipe)})
 
     def _there(self, values: Any) -> Any:
-        """The same values on the graph's device."""
+        """Return the same values on the graph's device."""
         return values.gpu() if self.device == "gpu" else values
 
     def _portable(self, jpeg: Any) -> Any:
@@ -168,7 +168,7 @@ class Graph:
         return self._integers(self._functions.base_images, decoded(jpeg, nvjpeg=False))
 
     def _integers(self, function: Callable[..., Any], *inputs: Any) -> Any:
-        """The batch that one of `portable`'s functions makes, on the batch's device."""
+        """Return the batch that one of `portable`'s functions makes, on the batch's device."""
         from nvidia.dali import fn
 
         return fn.python_function(

@@ -20,7 +20,7 @@ Pixels = npt.NDArray[Any]
 
 
 def varying(recipe: Recipe) -> tuple[str, ...]:
-    """The fields of `Changes`, besides the flips, that the recipe makes use of; the further inputs of `vary`."""
+    """Return the fields of `Changes`, besides the flips, that the recipe uses: the further inputs of `vary`."""
     if recipe.planned:
         return ("plan",)
     augment = recipe.augment or Augment()
@@ -42,7 +42,7 @@ class PortableOnCpu:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="dali-pipes-graph")
 
     def close(self) -> None:
-        """Ends the threads."""
+        """End the threads."""
         self._threads.shutdown(wait=True)
 
     def base_images(self, pictures: list[npt.NDArray[np.uint8]]) -> list[Pixels]:
@@ -106,7 +106,7 @@ class PortableOnGpu:
 
 @contextmanager
 def _borrowed_stream() -> Iterator[None]:
-    """Gives DALI's stream back where an exception leaves a GPU Python function.
+    """Give DALI's stream back if an exception leaves a GPU Python function.
 
     DALI puts the pointer of its own stream into a CuPy `Stream`, and takes it out again only after a success. CuPy
     destroys the stream of an object that goes away; DALI keeps streams for later pipelines, and would lease a dead one.

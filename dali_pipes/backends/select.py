@@ -94,7 +94,7 @@ def create(
     device_id: int | None = None,
     gpu_bytes: int = 0,
 ) -> Backend:
-    """A backend of a resolved name.
+    """Return a backend of a resolved name.
 
     Args:
         name: one of `BACKENDS`.

@@ -194,7 +194,7 @@ class Augment(Spelled):
         return dict(self.probability).get(operation, 1.0)
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields that are not at their defaults, as plain values."""
+        """Return the fields that are not at their defaults, as plain values."""
         plain = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
         if "probability" in plain:
             plain["probability"] = dict(plain["probability"])

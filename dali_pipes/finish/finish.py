@@ -79,7 +79,7 @@ class Finish:
             self._constants = normalisation(*recipe.normalisation, recipe.full_scale)
 
     def changes(self, draws: Draws) -> Changes:
-        """The draws of a batch, as the arithmetic reads them."""
+        """Return the draws of a batch, as the arithmetic reads them."""
         if self._recipe.planned:
             return Changes(draws.hflip, draws.vflip, plan=Plans(self._recipe, draws).records)
         warps = colours = None
@@ -121,7 +121,7 @@ class Finish:
             normalise_pictures(compiled, out, part, chosen, flips, *self._constants)
 
     def write(self, out: Pixels, image: Pixels, changes: Changes, i: int) -> None:
-        """Writes sample `i` of a batch.
+        """Write sample `i` of a batch.
 
         Args:
             out: `dtype` of `shape`.

@@ -1,5 +1,6 @@
-"""From a recipe and draws to what the arithmetic reads: one record of `arithmetic.plan` per output, and where a source
-pixel goes.
+"""From a recipe and draws to what the arithmetic reads.
+
+That is one record of `arithmetic.plan` per output, and where a source pixel goes.
 
 Every output is one chain of affine maps, from source to output pixels:
 
@@ -79,7 +80,7 @@ class Plans:
         return records
 
     def _add_filters(self, records: Plan) -> None:
-        """What comes after the colour map."""
+        """Add what comes after the colour map."""
         draws, augment, full_scale = self._draws, self._augment, self._recipe.full_scale
         if augment.blur is not None:
             records["blur"] = blur_weights(draws.blur)

@@ -1,5 +1,6 @@
-"""DALI CPU `brightness_contrast` and `color_twist`, bit for bit. All arithmetic is float32, each operation rounded,
-no fused multiply-add.
+"""DALI CPU `brightness_contrast` and `color_twist`, bit for bit.
+
+All arithmetic is float32. Each operation is rounded, and there is no fused multiply-add.
 
 **brightness_contrast**: `y = f32(x * mul) + add`, rounded half away from zero and saturated. With brightness `b`, its
 shift `s`, contrast `c` and the contrast's centre `k` (half of the input's range: 128 or 0.5), `mul = b c` and `add =
@@ -34,8 +35,9 @@ def brightness_contrast(
     contrast: float = 1.0,
     contrast_center: float | None = None,
 ) -> Tensor:
-    """Brightness and contrast of uint8 or float32 [H, W, C], as DALI's CPU operator; arguments and defaults are its
-    own.
+    """Change brightness and contrast of uint8 or float32 [H, W, C] as DALI's CPU operator does.
+
+    Arguments and defaults are the operator's own.
 
     brightness_shift: in units of full scale. contrast_center: in pixel values, half of the range by default.
     """
@@ -58,8 +60,9 @@ def color_twist(
     brightness: float = 1.0,
     contrast: float = 1.0,
 ) -> Tensor:
-    """Hue (degrees), saturation, brightness and contrast of RGB uint8 or float32 [H, W, 3], as DALI's CPU
-    operator.
+    """Change hue (degrees), saturation, brightness and contrast as DALI's CPU operator does.
+
+    image: RGB, uint8 or float32 [H, W, 3].
     """
     _, half = _ranges("color_twist", image)
     if image.shape[2] != 3:
@@ -72,7 +75,7 @@ def color_twist(
 
 
 def twist_matrix(hue: float, saturation: float, brightness: float, contrast: float) -> Float32Array:
-    """The float32[3, 3] that color_twist multiplies (r, g, b) by."""
+    """Return the float32[3, 3] that color_twist multiplies (r, g, b) by."""
     angle = float(f32(float(f32(hue)) * math.pi / 180.0))
     cosine, sine = f32(libm().cosf(angle)), f32(libm().sinf(angle))
     turn = np.array([[1, 0, 0], [0, cosine, sine], [0, -sine, cosine]], f32)
@@ -90,7 +93,7 @@ def twist_matrix(hue: float, saturation: float, brightness: float, contrast: flo
 
 
 def matrix_product(a: Float32Array, b: Float32Array) -> Float32Array:
-    """`a @ b` in float32, each entry's terms added from left to right, every operation rounded."""
+    """Return `a @ b` in float32, each entry's terms added from left to right, every operation rounded."""
     total: Float32Array = a[:, :1] * b[:1]
     for k in range(1, a.shape[1]):
         total = total + a[:, k : k + 1] * b[k : k + 1]
@@ -123,7 +126,7 @@ def _scaling(factor: float) -> Float32Array:
 
 @functools.lru_cache(maxsize=1)
 def _yiq2rgb() -> Float32Array:
-    """The inverse of RGB2YIQ by Gauss-Jordan elimination with fused multiply-adds, as DALI's `solve_gauss`."""
+    """Return the inverse of RGB2YIQ by Gauss-Jordan elimination with fused multiply-adds, as DALI's `solve_gauss`."""
     left = np.concatenate([np.array(RGB2YIQ, f32), np.eye(3, dtype=f32)], 1)
     for column in range(3):
         pivot = column + int(np.argmax(np.abs(left[column:, column])))

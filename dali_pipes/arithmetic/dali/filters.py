@@ -46,7 +46,7 @@ class Filter:
     scale: np.float32
 
     def widened(self, support: np.float32) -> "Filter":
-        """The same table over `support` source pixels."""
+        """Return the same table over `support` source pixels."""
         scale = f32(f32(len(table(self.kind)) - 1) / f32(support))
         return Filter(self.kind, f32(f32(self.anchor * self.scale) / scale), scale)
 
@@ -58,8 +58,9 @@ class Filter:
         return math.ceil(float(f32(f32(len(table(self.kind)) - 1) / self.scale)))
 
     def neighbours(self, x: Float32Array) -> tuple[Float32Array, Float32Array, Float32Array]:
-        """The two table entries around each position (in entries), 0 outside of the table, and the fraction
-        between.
+        """Return the two table entries around each position (in entries), and the fraction between.
+
+        Entries outside of the table are 0.
         """
         entries = table(self.kind)
         n = len(entries)
@@ -72,7 +73,7 @@ class Filter:
 
 
 def make_filter(kind: Interpolation, antialias: bool, in_size: np.float32, out_size: int) -> Filter:
-    """The filter that DALI picks for one axis.
+    """Return the filter that DALI picks for one axis.
 
     in_size: source pixels covered, may be fractional. out_size: output pixels.
     """
@@ -102,7 +103,7 @@ def make_filter(kind: Interpolation, antialias: bool, in_size: np.float32, out_s
 
 @functools.cache
 def table(kind: Interpolation) -> Float32Array:
-    """The filter's table, float32, read-only."""
+    """Return the filter's table, float32, read-only."""
     makers = {
         "linear": _triangle,
         "triangular": _triangle,

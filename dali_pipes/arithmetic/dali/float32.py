@@ -80,7 +80,7 @@ def fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=1)
 def libm() -> ctypes.CDLL:
-    """The host's glibc math library, which DALI's own tables and angles come from.
+    """Return the host's glibc math library, which DALI's own tables and angles come from.
 
     Raises BackendError where there is none: another `sinf` differs in the last bit of some values.
     """

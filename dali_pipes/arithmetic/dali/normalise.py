@@ -98,7 +98,7 @@ def check_normalise(image: Tensor, mean: Sequence[float], std: Sequence[float], 
 def normalisation(
     mean: Sequence[float], std: Sequence[float], scale: float = 1.0, shift: float = 0.0
 ) -> tuple[Float32Array, Float32Array]:
-    """What is subtracted and what is multiplied by, float32, one value a channel."""
+    """Return what is subtracted and what is multiplied by, float32, one value a channel."""
     count = max(len(mean), len(std))
     scale, shift = float(f32(scale)), float(f32(shift))
     subtract, multiply = [], []

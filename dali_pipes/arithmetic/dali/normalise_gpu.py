@@ -1,11 +1,13 @@
-"""DALI GPU `crop_mirror_normalize`, as read from its source and machine code. **Unverified on hardware.**
+"""DALI GPU `crop_mirror_normalize`, as read from its source and machine code.
+
+**Unverified on hardware.**
 
 The constants are the CPU's (`normalise.py`), but the two steps are fused: `y = fma(x, inv, f32(-m inv))`, one
 rounding. About half of an ImageNet table's entries differ from the CPU's, by at most 2.4e-7. float16 is rounded from
 `y`, ties to even.
 
 With float16 output in HWC from RGB uint8 the kernel computes in half precision, depending on what else is in the
-batch: not reproduced.
+batch. This is not reproduced.
 """
 
 from collections.abc import Sequence
@@ -35,8 +37,9 @@ def crop_mirror_normalize(
     dtype: torch.dtype = torch.float32,
     output_layout: Layout = "CHW",
 ) -> Tensor:
-    """Crop, mirror and normalise as DALI's GPU operator does (unverified on hardware); arguments as those of the CPU
-    twin.
+    """Crop, mirror and normalise as DALI's GPU operator does (unverified on hardware).
+
+    The arguments are those of the CPU twin.
 
     image: uint8 or uint16 [H, W, C]. The crop must lie inside of the image. Returns [C, h, w] or [h, w, C],
     contiguous.

@@ -46,14 +46,14 @@ class Taps:
 
 
 def vertical(image: Tensor, taps: Taps) -> Tensor:
-    """A pass down the columns: [H, W, C] of any pixel type to float32 [out, W, C], contiguous."""
+    """Do a pass down the columns: [H, W, C] of any pixel type to float32 [out, W, C], contiguous."""
     height, width, channels = image.shape
     rows = image.reshape(height, width * channels)
     return weighted_sum(rows, taps).view(-1, width, channels)
 
 
 def horizontal(image: Tensor, taps: Taps) -> Tensor:
-    """A pass along the rows: [H, W, C] of any pixel type to float32 [H, out, C], contiguous."""
+    """Do a pass along the rows: [H, W, C] of any pixel type to float32 [H, out, C], contiguous."""
     height, width, channels = image.shape
     columns = _transposed(image.reshape(height, width * channels)).view(width, channels * height)
     result = weighted_sum(columns, taps)
@@ -82,7 +82,7 @@ def weighted_rows(rows: Tensor, taps: Taps) -> Tensor:
 
 
 def weighted_rows_blocked(rows: Tensor, taps: Taps) -> Tensor:
-    """The same sums on a CPU, for [n, m] with m of at least 2, where `einsum_rounds_twice`."""
+    """Compute the same sums on a CPU, for [n, m] with m of at least 2, where `einsum_rounds_twice`."""
     values, index, weight = rows.numpy(), taps.index.numpy(), taps.weight.numpy()[:, :, 0].T.copy()
     (support, size), (height, width) = index.shape, values.shape
     result = np.empty((size, width), np.float32)
@@ -123,7 +123,10 @@ def einsum_rounds_twice() -> bool:
 def _sum_block(
     source: Float32Array, firsts: NDArray[np.int64], index: NDArray[np.int64], weights: Float32Array, out: Float32Array
 ) -> None:
-    """Some output rows, from the input rows that they need; `firsts` and `index` count from the first of these."""
+    """Compute some output rows from the input rows that they need.
+
+    `firsts` and `index` count from the first of these input rows.
+    """
     support = len(index)
     for i, (first, weight, row) in enumerate(zip(firsts.tolist(), weights, out)):
         inside = 0 <= first <= len(source) - support
@@ -132,7 +135,10 @@ def _sum_block(
 
 
 def _transposed(matrix: Tensor) -> Tensor:
-    """The transpose of [n, m] of any pixel type, contiguous; in bands of rows, which is kind to the cache."""
+    """Return the transpose of [n, m] of any pixel type, contiguous.
+
+    It is made in bands of rows, which is kind to the cache.
+    """
     view = matrix.view(torch.int16) if matrix.dtype == torch.uint16 else matrix
     result = torch.empty((matrix.shape[1], matrix.shape[0]), dtype=view.dtype, device=view.device)
     for top in range(0, len(view), BAND):

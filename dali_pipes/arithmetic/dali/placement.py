@@ -27,7 +27,7 @@ def crop_offset(position: float, image: int, window: int) -> int:
 
 
 def crop(image: Tensor, size: tuple[int, int], position: Pair = (0.5, 0.5)) -> Tensor:
-    """The window of `size` (h, w) at a relative `position` (y, x) of [H, W, C], as a view.
+    """Return the window of `size` (h, w) at a relative `position` (y, x) of [H, W, C], as a view.
 
     Raises ConfigError when the window does not fit in the image.
     """

@@ -84,7 +84,10 @@ def resize(
 
 
 def check_resize_dtypes(image: Tensor, dtype: torch.dtype | None) -> torch.dtype:
-    """The output type of a resize; ConfigError unless the image is HWC and DALI's resize takes both types."""
+    """Return the output type of a resize.
+
+    Raises ConfigError unless the image is HWC and DALI's resize takes both types.
+    """
     if image.ndim != 3:
         raise ConfigError(f"resize found an image of shape {tuple(image.shape)}; it needs [H, W, C]")
     if image.dtype != torch.float32:
@@ -150,7 +153,7 @@ def taps(axis: Axis) -> Taps:
 
 
 def evaluate(kernel: Filter, x: Float32Array) -> Float32Array:
-    """The filter at positions counted in table entries: product and sum each rounded."""
+    """Evaluate the filter at positions counted in table entries; product and sum are each rounded."""
     left, right, fraction = kernel.neighbours(x)
     value: Float32Array = left + fraction * (right - left)
     return value
@@ -174,7 +177,7 @@ def _to_integer(x: Tensor, dtype: torch.dtype, plan: Sampling) -> Tensor:
 
 
 def _with_rest(result: Tensor, values: Tensor, away: Tensor) -> Tensor:
-    """`result` with the listed columns (dimension 1) rounded half away from zero."""
+    """Return `result` with the listed columns (dimension 1) rounded half away from zero."""
     rest = round_half_away(values.index_select(1, away)).to(result.dtype)
     if result.dtype == torch.uint16:
         result.view(torch.int16).index_copy_(1, away, rest.view(torch.int16))

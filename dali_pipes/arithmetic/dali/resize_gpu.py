@@ -1,4 +1,6 @@
-"""DALI GPU `resize`, as read from the shipped machine code. **Unverified on hardware.**
+"""DALI GPU `resize`, as read from the shipped machine code.
+
+**Unverified on hardware.**
 
 The geometry, the filters and the order of the passes are the CPU's (`sampling.py`, `filters.py`). Different are:
 
@@ -95,7 +97,7 @@ def _nearest(axis: Axis) -> NDArray[np.int64]:
 
 
 def _between(axis: Axis) -> tuple[Tensor, Tensor, Tensor]:
-    """The two pixels around each output pixel, and the fraction between them."""
+    """Return the two pixels around each output pixel, and the fraction between them."""
     start = f32(axis.origin) + _fused(axis.scale, f32(0.5), f32(-0.5))
     position = _fused(np.arange(axis.size, dtype=f32), axis.scale, start)
     floor = np.floor(position)
@@ -106,7 +108,7 @@ def _between(axis: Axis) -> tuple[Tensor, Tensor, Tensor]:
 
 @functools.lru_cache(maxsize=256)
 def _weights(axis: Axis) -> tuple[Tensor, Tensor, Tensor]:
-    """Index int64[support, out], weight float32[support, out], and float32[out] of 1 / norm."""
+    """Return index int64[support, out], weight float32[support, out], and 1 / norm, float32[out]."""
     kernel, support = axis.filter, axis.filter.support
     if support > MAX_TAPS:
         raise ConfigError(

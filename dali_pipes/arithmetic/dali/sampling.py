@@ -195,7 +195,7 @@ def _snap(start: np.float32, end: np.float32, want: np.float32, subpixel_scale: 
 def _complete(
     wanted: list[np.float32], covered: list[np.float32], mode: Mode, max_size: Pair | None
 ) -> list[np.float32]:
-    """The requested size with every axis given; negative where the axis is flipped."""
+    """Return the requested size with every axis given; negative where the axis is flipped."""
     given = [bool(want != 0 and size != 0) for want, size in zip(wanted, covered)]
     if not any(given):
         return covered

@@ -36,9 +36,7 @@ The arguments are DALI's own, but `dtype` is a NumPy name ("float32") and `inter
 
 @dataclass(frozen=True)
 class Probe:
-    """One comparison: an image's seed, shape and type, DALI's arguments, and the twin with the same arguments
-    bound.
-    """
+    """One comparison: an image's shape (also its seed) and type, DALI's arguments, and the twin with these bound."""
 
     operator: str
     shape: tuple[int, int, int]
@@ -47,8 +45,9 @@ class Probe:
     twin: Callable[[Tensor], Tensor]
 
     def image(self) -> Image:
-        """Noise over the whole range, the same at every call; the left third holds halves (float) or near ones, whose
-        means tie.
+        """Return noise over the whole range, the same at every call.
+
+        The left third holds halves (float) or values near the middle of the range, whose means tie.
         """
         random = np.random.default_rng(list(self.shape))
         if self.dtype == "float32":
@@ -75,7 +74,7 @@ def selfcheck(version: str, run_operator: RunOperator) -> None:
 
 
 def compare(version: str, run_operator: RunOperator) -> None:
-    """The comparison of `selfcheck`, for any version."""
+    """Do the comparison of `selfcheck`, for any version."""
     for probe in probes():
         image = probe.image()
         expected = probe.twin(torch.from_numpy(image)).numpy()
@@ -98,7 +97,7 @@ def _difference(found: Image, expected: Image) -> str:
 
 
 def probes() -> tuple[Probe, ...]:
-    """The comparisons that `selfcheck` makes."""
+    """Return the comparisons that `selfcheck` makes."""
     imagenet: dict[str, Any] = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}
     affine = ((0.9, 0.3, -2.0), (-0.25, 1.1, 3.0))
     flat = [value for row in affine for value in row]

@@ -1,5 +1,6 @@
-"""DALI CPU `warp_affine` and `rotate`, bit for bit. All arithmetic is float32, each operation rounded, no fused
-multiply-add.
+"""DALI CPU `warp_affine` and `rotate`, bit for bit.
+
+All arithmetic is float32. Each operation is rounded, and there is no fused multiply-add.
 
 1. The source position of output pixel (x, y) is `M (x + 0.5, y + 0.5, 1)`. DALI evaluates it at the first column of
    every 256, as `(t + a 0.5) + b (y + 0.5)` and then by steps of `256 a`, and adds `a` from column to column between.
@@ -107,8 +108,9 @@ def rotate(
 
 
 def rotated_size(height: int, width: int, angle: float) -> tuple[int, int]:
-    """(h, w) of the bounding box of an image turned by degrees, with the parity that keeps its centre where pixels
-    have theirs.
+    """Return (h, w) of the bounding box of an image turned by degrees.
+
+    Each side has the parity that keeps the image's centre where pixels have theirs.
     """
     radians = float(f32(f32(angle) * RADIANS))
     cosine, sine = abs(libm().cos(radians)), abs(libm().sin(radians))
@@ -119,7 +121,7 @@ def rotated_size(height: int, width: int, angle: float) -> tuple[int, int]:
 
 
 def inverted(mapping: Float32Array) -> Float32Array:
-    """The inverse of a float32[2, 3] affine map.
+    """Return the inverse of a float32[2, 3] affine map.
 
     Raises ConfigError when it has none.
     """
@@ -154,8 +156,9 @@ def _walk(row: Float32Array, size: tuple[int, int]) -> Float32Array:
 
 
 def _framed(image: Tensor, fill_value: float | None) -> Tensor:
-    """What positions can meet: float32[C, (H + 4) (W + 4)], the planes with two rows or columns on every side, of the
-    fill value or of the border's pixels.
+    """Return what positions can meet, float32[C, (H + 4) (W + 4)].
+
+    That is the planes with two rows or columns on every side, of the fill value or of the border's pixels.
     """
     planes = image.permute(2, 0, 1).to(torch.float32)
     around = (FRAME,) * 4
@@ -166,8 +169,9 @@ def _framed(image: Tensor, fill_value: float | None) -> Tensor:
 
 
 def _corners(y: Float32Array, x: Float32Array, image: Tensor) -> Tensor:
-    """Where the pixels at the floors of positions lie in the frame: int64[h * w]. What is farther away than the frame
-    looks as it does; a pixel right of it or below is in the frame, too.
+    """Return where the pixels at the floors of positions lie in the frame, int64[h * w].
+
+    What is farther away than the frame looks as the frame does. A pixel right of it or below is in the frame, too.
     """
     height, width = image.shape[:2]
     rows, columns = (np.floor(at).clip(-FRAME, side).astype(np.int64) + FRAME for at, side in ((y, height), (x, width)))
