@@ -45,7 +45,7 @@ def _quotas(root: Path) -> Iterator[float]:
 
 
 def _groups(listing: Path) -> list[tuple[str, str]]:
-    """(controllers, path) of each hierarchy; no controllers stand for cgroup v2."""
+    """Return (controllers, path) of each hierarchy; no controllers stand for cgroup v2."""
     try:
         lines = listing.read_text().splitlines()
     except OSError:

@@ -33,7 +33,7 @@ _WRONG_PATH = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 
 def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser for a command line; only the command that it names is imported."""
+    """Return the parser for a command line; only the command that it names is imported."""
     top = argparse.ArgumentParser(
         prog="dali-pipes", description="Load images through DALI or PyTorch, with the same bits."
     )
@@ -62,7 +62,7 @@ class _Once(logging.Filter):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns 0 good, 1 check failed, 2 usage, 3 something this machine lacks, 130 interrupted."""
+    """Run a command; return 0 good, 1 check failed, 2 usage, 3 something this machine lacks, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_Once())
@@ -90,7 +90,7 @@ def _show(usual: Callable[..., None], message: Warning | str, category: type[War
 
 
 def _failed(arguments: Sequence[str], error: Exception) -> int:
-    """Reports an error; the exit code that it means."""
+    """Report an error, and return the exit code that it means."""
     from dali_pipes.cache.errors import CacheError, StoreConfigError
     from dali_pipes.errors import BackendError, ConfigError, DaliPipesError, ManifestError, UnsupportedError
 
@@ -105,7 +105,7 @@ def _failed(arguments: Sequence[str], error: Exception) -> int:
 
 
 def _in_words(error: Exception) -> str:
-    """The message; that of an error of the system as "FILE: No such file or directory"."""
+    """Return the message; that of an error of the system as "FILE: No such file or directory"."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
     return str(error)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
+    """Add the command's arguments."""
     common.add_manifest(parser)
     common.add_recipe(parser)
     common.add_loading(parser)
@@ -71,7 +71,7 @@ def document(found: list[Measurement], recipe: dict[str, Any]) -> dict[str, Any]
 
 
 def text(found: list[Measurement]) -> str:
-    """The figures as a table."""
+    """Return the figures as a table."""
     head = ["cache mode", "backend", "first epoch", "later epochs", "RAM", "mapped", "disk", "processes", "persistent"]
     rows = []
     for each in found:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The command's own commands and their arguments."""
+    """Add the command's own commands and their arguments."""
     commands = parser.add_subparsers(dest="cache_command", required=True)
 
     def command(name: str, run_it: Callable[[argparse.Namespace], int], summary: str) -> argparse.ArgumentParser:
@@ -71,7 +71,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the command of the command."""
+    """Run the command of the command."""
     given = {path for path in (args.directory, args.cache_dir) if path is not None}
     if len(given) != 1:
         found = "none" if not given else " and ".join(sorted(map(str, given)))
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _add_directory(parser: argparse.ArgumentParser) -> None:
-    """The cache's folder, by place or by the name that it has on all other commands."""
+    """Add the cache's folder, by place or by the name that it has on all other commands."""
     parser.add_argument("directory", type=Path, nargs="?", help="the folder that was given as cache_dir")
     parser.add_argument("--cache-dir", type=Path, metavar="DIR", help="the same by name")
 
@@ -172,7 +172,10 @@ def _purge(args: argparse.Namespace) -> int:
 
 
 def _keys_of(directory: Path, manifest: Manifest, ids: set[str], groups: set[str]) -> list[Key]:
-    """The entries made, under any recipe, of the files of these samples as they are and as they once were."""
+    """Return the keys of all entries made, under any recipe, of the files of these samples.
+
+    Contents that the files once had count too.
+    """
     from dali_pipes.cache import PartsLedger, SourceIndex, content_digest
 
     samples = [s for s in manifest if s.id in ids or s.group in groups]
@@ -195,7 +198,7 @@ def _keys_of(directory: Path, manifest: Manifest, ids: set[str], groups: set[str
 
 
 def _features_of(directory: Path, sources: Iterable[bytes]) -> list[Key]:
-    """The features kept of files with these contents, or under these ids."""
+    """Return the keys of the features kept of files with these contents, or under these ids."""
     from dali_pipes.cache import PartsLedger
     from dali_pipes.features.identity import source_of
 

@@ -40,7 +40,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def add_manifest(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
-    """The manifest and its root."""
+    """Add the manifest and its root."""
     parser.add_argument(
         "manifest",
         type=place,
@@ -53,7 +53,7 @@ def add_manifest(parser: argparse.ArgumentParser, *, optional: bool = False) -> 
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
-    """A recipe, from a file or from options."""
+    """Add a recipe, from a file or from options."""
     parser.add_argument("--recipe", type=Path, help="a recipe as TOML or JSON; the options below do not apply then")
     parser.add_argument(
         "--img-size", default="512", help="side of the square output in pixels, or HEIGHTxWIDTH (default: 512)"
@@ -98,7 +98,7 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """A whole number that is not smaller, as an argument's type."""
+    """Return an argument's type: a whole number that is not smaller."""
 
     def number(text: str) -> int:
         if not re.fullmatch("[0-9]+", text, re.ASCII) or int(text) < least:
@@ -109,7 +109,7 @@ def at_least(least: int) -> Callable[[str], int]:
 
 
 def manifest_of(args: argparse.Namespace) -> Manifest:
-    """The manifest that the arguments name, with files where its root says."""
+    """Return the manifest that the arguments name, with files where its root says."""
     manifest = read_manifest(args)
     if args.split:
         manifest = manifest.split(args.split)
@@ -138,7 +138,7 @@ def read_manifest(args: argparse.Namespace) -> Manifest:
 
 
 def recipe_of(args: argparse.Namespace) -> Recipe:
-    """The recipe that the arguments describe."""
+    """Return the recipe that the arguments describe."""
     from dali_pipes.recipe import Recipe
 
     if args.recipe is not None:
@@ -164,7 +164,7 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
 
 
 def window_of(text: str) -> Window | None:
-    """The window that `WINDOW_HELP` describes."""
+    """Return the window that `WINDOW_HELP` describes."""
     from dali_pipes.decode import FixedWindow, PercentileWindow, VOIWindow
 
     kind, _, rest = text.partition(":")
@@ -186,7 +186,7 @@ def window_of(text: str) -> Window | None:
 
 
 def present_backends() -> list[str]:
-    """The backends that run on this machine."""
+    """Return the backends that run on this machine."""
     from dali_pipes import backends
 
     return [name for name in BACKENDS if backends.missing(name) is None]
@@ -213,12 +213,12 @@ def failed(count: int) -> str:
 
 
 def show(args: argparse.Namespace, document: dict[str, Any], text: str) -> None:
-    """Prints the document under `--json`, the text otherwise."""
+    """Print the document under `--json`, and the text otherwise."""
     print(json.dumps(document, indent=2) if args.json else text)
 
 
 def note(args: argparse.Namespace, text: str) -> None:
-    """A line for people; on stderr under `--json`."""
+    """Print a line for people; it goes to stderr under `--json`."""
     print(text, file=sys.stderr if args.json else sys.stdout, flush=True)
 
 

@@ -21,7 +21,7 @@ SHEET = 64  # pictures on the contact sheet
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
+    """Add the command's arguments."""
     parser.add_argument(
         "--dir", type=Path, default=Path("dali-pipes-demo"), help="where to put it (default: ./dali-pipes-demo)"
     )
@@ -30,8 +30,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Makes the set, warms a cache, runs every backend in every cache mode (each from an empty cache of its own), and
-    compares all outputs; fails if any bit differs.
+    """Make the set, warm a cache, run every backend in every cache mode, and compare all outputs.
+
+    Each run begins with an empty cache of its own. The command fails if any bit differs.
     """
     from dali_pipes.loader.loader import Loader
     from dali_pipes.manifest.manifest import Manifest

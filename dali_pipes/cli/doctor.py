@@ -32,7 +32,7 @@ PACKAGES = (
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
+    """Add the command's arguments."""
     common.add_manifest(parser, optional=True)
     common.add_recipe(parser)
     parser.add_argument(
@@ -43,7 +43,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints what was found, and measures a manifest's samples if there is one."""
+    """Print what was found, and measure a manifest's samples if there is one."""
     document = examine()
     rows = [[name, "yes" if reason is None else reason] for name, reason in document["backends"].items()]
     versions = [[name, version or "-"] for name, version in document["packages"].items()]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
+    """Add the command's arguments."""
     parser.add_argument("file", type=Path, help="a DICOM file or an image")
     parser.add_argument(
         "--out", type=Path, help="write a PNG: values as stored to the left, as a model sees them to the right"
@@ -45,7 +45,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Describes the file, and draws it if a picture is wanted."""
+    """Describe the file, and draw it if a picture is wanted."""
     import numpy as np
     from PIL import Image
 
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _draws(args: argparse.Namespace) -> int:
-    """Writes the contact sheet, and returns how many draws are on it."""
+    """Write the contact sheet, and return how many draws are on it."""
     from dali_pipes.errors import ConfigError
     from dali_pipes.recipe import Recipe
     from dali_pipes.tools.draws_sheet import draws_of

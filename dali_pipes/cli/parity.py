@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
+    """Add the command's arguments."""
     common.add_manifest(parser)
     common.add_recipe(parser)
     parser.add_argument("--parity", choices=CHOICES["parity"], help="which promise to check (default: the recipe's)")
@@ -48,7 +48,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compares; good if the promise is kept."""
+    """Compare; the result is good if the promise is kept."""
     from dali_pipes.parity import explain, golden
     from dali_pipes.parity.report import as_html
 
@@ -130,7 +130,7 @@ def _write(path: Path, data: bytes) -> str:
 
 
 def pictures(folder: Path, verdict: Verdict, explanations: tuple[Explanation, ...]) -> list[str]:
-    """Writes a PNG for every worst sample; their paths."""
+    """Write a PNG for every worst sample, and return their paths."""
     from dali_pipes.parity.pictures import side_by_side
 
     found = [
@@ -150,7 +150,7 @@ def pictures(folder: Path, verdict: Verdict, explanations: tuple[Explanation, ..
 
 
 def in_words(verdict: Verdict, manifest: Manifest) -> str:
-    """A verdict in words."""
+    """Return a verdict in words."""
     lines = [f"{verdict.samples} samples on {', '.join(verdict.backends)}; {common.failed(verdict.failed)}."]
     for stage in verdict.stages:
         if not stage.differences:
@@ -164,7 +164,7 @@ def in_words(verdict: Verdict, manifest: Manifest) -> str:
 
 
 def explained(explanation: Explanation) -> str:
-    """The causes of a difference from torchvision, in words."""
+    """Return the causes of a difference from torchvision, in words."""
     head = (
         f"\nAgainst torchvision, {explanation.pipeline}: {explanation.samples} samples, {explanation.skipped} left out."
     )
@@ -185,7 +185,7 @@ def explained(explanation: Explanation) -> str:
 
 
 def replayed(outcome: golden.Replay) -> str:
-    """A comparison with a record, in words."""
+    """Return a comparison with a record, in words."""
     where = f"recorded on {outcome.machine.get('platform')}, GPU: {outcome.machine.get('gpu') or 'none'}"
     lines = [f"\n{outcome.compared} digests compared with those {where}:"]
     for each in outcome.mismatches:

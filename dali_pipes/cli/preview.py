@@ -9,7 +9,7 @@ from dali_pipes.cli import common
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
+    """Add the command's arguments."""
     common.add_manifest(parser)
     common.add_recipe(parser)
     parser.add_argument("--epochs", type=common.at_least(1), default=4, help="pictures of each sample (default: 4)")

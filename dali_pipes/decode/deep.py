@@ -57,10 +57,10 @@ def _spread(table: Words, codes: Codes) -> Words:
 
 
 def _mark_padding(image: Coded, table: Words) -> tuple[Words, list[int] | None]:
-    """The table, and [low, high] of the pixels that are padding, or None.
+    """Return the table, and [low, high] of the pixels that are padding, or None.
 
-    Padding keeps its own values, so that it does not stand out when the image is resized; only where a look-up table
-    or quantisation may have given them to other pixels too it takes the smallest value that nothing else has.
+    Padding keeps its own values, so that it does not stand out when the image is resized. If a look-up table or
+    quantisation may have given these values to other pixels too, it takes the smallest value that nothing else has.
     """
     if image.padded is None:
         return table, None

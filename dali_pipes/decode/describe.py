@@ -18,10 +18,10 @@ from dali_pipes.decode.sniff import identify
 
 
 def describe(data: bytes | memoryview, frame: int = 0, policy: DecodePolicy = DEFAULT) -> dict[str, Any]:
-    """Decodes one frame and tells, in JSON's types.
+    """Decode one frame and return what it is, in JSON's types.
 
-    Kind, decoder, size, and for DICOM the transfer syntax, stored bits, modality transform, window and its numbers,
-    polarity, padding, intent, flags, and warnings. Nothing about the patient. Raises as `decode`.
+    The result holds kind, decoder, size, and for DICOM the transfer syntax, stored bits, modality transform, window and
+    its numbers, polarity, padding, intent, flags, and warnings. It holds nothing about the patient. Raises as `decode`.
     """
     kind = identify(None, data)
     told: dict[str, Any] = {"kind": kind.tag, "decoder": kind.decoder, "in_threads": kind.in_threads, "dali": kind.dali}

@@ -96,7 +96,10 @@ class Coded:
         return self.codes is not None and self.values.size == 2
 
     def span(self) -> tuple[float, float]:
-        """The smallest and largest value that the bits allow (or, of wide images, that occur outside of padding)."""
+        """Return the smallest and largest value that the bits allow.
+
+        For wide images they are those that occur outside of padding.
+        """
         values = self.values
         if self.codes is None and self.padded is not None and not self.padded.all():
             values = values[~self.padded]
@@ -104,7 +107,7 @@ class Coded:
 
 
 def choose(window: Window | None, candidates: Candidates) -> tuple[Window | VOILUT | None, str]:
-    """The window to apply and a sentence that says why; raises WindowError where the file lacks the one asked for."""
+    """Return the window to apply, and why, in a sentence; raise WindowError if the file lacks the one asked for."""
     if not isinstance(window, VOIWindow):
         return window, "as asked"
     from_lut = window.source == "lut" or (window.source == "auto" and bool(candidates.luts or candidates.lut_problem))
@@ -181,7 +184,7 @@ def window_table(
 
 
 def _moved(low: float, high: float, jitter: tuple[float, float]) -> tuple[float, float]:
-    """The ends of a range after its jitter."""
+    """Return the ends of a range after its jitter."""
     if jitter == STILL:
         return low, high
     width = high - low
@@ -190,7 +193,7 @@ def _moved(low: float, high: float, jitter: tuple[float, float]) -> tuple[float,
 
 
 def image_percentiles(image: Coded, window: PercentileWindow) -> tuple[float, float]:
-    """The two percentiles of the image's values, padding left out."""
+    """Return the two percentiles of the image's values, without padding."""
     found = _searched(image, (window.low, window.high))
     if found is not None:
         return found
@@ -202,10 +205,10 @@ def image_percentiles(image: Coded, window: PercentileWindow) -> tuple[float, fl
 
 
 def _searched(image: Coded, wanted: tuple[float, float]) -> tuple[float, float] | None:
-    """The same percentiles by searching for the four codes that they lie between; None where that would not pay.
+    """Return the same percentiles by searching for the four codes that they lie between; None if that would not pay.
 
-    Needs values that rise with the codes, so that the order of codes is the order of values, and padding only below
-    or above all others.
+    This needs values that rise with the codes, so that the order of codes is the order of values, and padding only
+    below or above all others.
     """
     codes = image.codes
     if codes is None or codes.size < WORTH_IT or codes.ndim != 2:

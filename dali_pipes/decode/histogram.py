@@ -53,9 +53,9 @@ def look_up(table: NDArray[Entry], codes: Codes) -> NDArray[Entry]:
 
 
 def percentiles(values: NDArray[np.float64], counts: NDArray[np.int64], wanted: Sequence[float]) -> list[float]:
-    """The wanted percentiles (0..100) of a multiset: `values[i]` occurs `counts[i]` times.
+    """Return the wanted percentiles (0..100) of a multiset: `values[i]` occurs `counts[i]` times.
 
-    All 0.0 where it is empty.
+    All are 0.0 if it is empty.
     """
     present = np.flatnonzero(counts)
     if not present.size:
@@ -70,7 +70,7 @@ def percentiles(values: NDArray[np.float64], counts: NDArray[np.int64], wanted: 
 
 
 def neighbours(count: int, q: float) -> tuple[int, int]:
-    """The ranks 0..count-1 between which the q-th percentile of `count` values lies."""
+    """Return the ranks 0..count-1 between which the q-th percentile of `count` values lies."""
     below = int((count - 1) * (q / 100.0))
     return below, min(below + 1, count - 1)
 

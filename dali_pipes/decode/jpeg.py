@@ -115,10 +115,10 @@ def _by_pillow(data: bytes | memoryview, header: JpegHeader) -> NDArray[np.uint8
 
 
 def check_jpeg(data: bytes | memoryview, policy: DecodePolicy) -> None:
-    """Raises what decoding raises for a JPEG with the tag "jpeg", in less than half of its time.
+    """Raise what decoding raises for a JPEG with the tag "jpeg", in less than half of its time.
 
-    All coefficients are read, an eighth of the size is computed. For decoders that make gray areas of damage, as DALI's
-    does.
+    All coefficients are read, but only an eighth of the size is computed. This is for decoders that make gray areas of
+    damage, as DALI's does.
     """
     header = read_jpeg_header(data)
     policy.limits.check_file(len(data))

@@ -41,7 +41,7 @@ class Line:
     last: int
 
     def at(self, codes: Codes) -> Bytes:
-        """The line's value for each code."""
+        """Return the line's value for each code."""
         flat = np.ascontiguousarray(codes).reshape(-1)
         out, size = np.empty(flat.size, np.uint8), min(_PIECE, flat.size)
         inside, floats = np.empty(size, flat.dtype), np.empty(size, np.float32)
@@ -59,7 +59,7 @@ class Line:
 
 
 def line_of(table: Bytes) -> Line | None:
-    """The line that gives every entry of uint8[n], n <= 65536, or None."""
+    """Return the line that gives every entry of uint8[n], n <= 65536, or None."""
     if table[0] > table[-1]:
         line = _rising(table[::-1])
         end = table.size - 1

@@ -57,7 +57,7 @@ class DecodePolicy:
 
 
 def policy_from_dict(plain: dict[str, Any]) -> DecodePolicy:
-    """The policy that `DecodePolicy.as_dict` wrote (JSON's lists for tuples are taken)."""
+    """Return the policy that `DecodePolicy.as_dict` wrote (JSON's lists for tuples are taken)."""
     rest = dict(plain)
     rest["window"] = window_from_dict(rest.get("window"))
     rest["limits"] = Limits(**rest.get("limits", {}))

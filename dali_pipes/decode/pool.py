@@ -106,7 +106,7 @@ class DecoderPool:
 
     @contextlib.contextmanager
     def _borrowed(self) -> Iterator[_Child]:
-        """A child of one's own, started if need be; one that does not outlive its work is replaced."""
+        """Lend a child of one's own, started if need be; one that does not outlive its work is replaced."""
         if self._own.pid != os.getpid():
             self._begin()
         own = self._own
@@ -130,7 +130,7 @@ class DecoderPool:
             own.slots.put(child if alive else None)
 
     def pids(self) -> list[int]:
-        """The process ids of the children that are alive, for tests and for people who look at `ps`."""
+        """Return the process ids of the children that are alive, for tests and for people who look at `ps`."""
         return sorted(child.pid for child in self._own.children if child.alive)
 
     def close(self) -> None:
@@ -215,7 +215,7 @@ class _Child:
             raise WorkerError("the decoder process gave an answer that makes no sense") from None
 
     def ask(self, request: dict[str, Any], fd: int, limits: Limits) -> dict[str, Any]:
-        """The child's reply to a request about a file; raises the error that it names."""
+        """Return the child's reply to a request about a file; raise the error that it names."""
         try:
             if not self._ready:
                 receive(self._socket, time.monotonic() + _START_SECONDS)
@@ -237,7 +237,7 @@ class _Child:
         return reply
 
     def _result(self, reply: dict[str, Any], limits: Limits) -> Decoded:
-        """The pixels, copied by a read: nothing that the child does to the file meanwhile can end this process."""
+        """Return the pixels, copied by a read, so that nothing the child does to the file can end this process."""
         height, width, channels = (int(side) for side in reply["shape"])
         if reply["dtype"] not in _TYPES or not 1 <= channels <= 4 or min(height, width) < 1:
             raise ValueError("no image")

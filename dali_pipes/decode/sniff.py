@@ -53,10 +53,10 @@ def sniff(head: bytes) -> str | None:
 
 
 def identify(path: object, data: bytes | memoryview) -> Kind:
-    """The kind of a whole file, by content (`path` is not looked at: it is here for callers that route by it).
+    """Return the kind of a whole file, by content.
 
-    Raises TruncatedError for an empty file, UnsupportedError for a format that no decoder here reads, DecodeError for
-    damaged headers.
+    `path` is not looked at: it is here for callers that route by it. Raises TruncatedError for an empty file,
+    UnsupportedError for a format that no decoder here reads, DecodeError for damaged headers.
     """
     if len(data) == 0:
         raise TruncatedError("the file is empty")

@@ -35,7 +35,7 @@ class _Plain:
     kind: ClassVar[str]
 
     def as_dict(self) -> dict[str, Any]:
-        """The window as plain values, with its kind; `window_from_dict` reads it back."""
+        """Return the window as plain values, with its kind; `window_from_dict` reads it back."""
         return {"kind": self.kind, **asdict(self)}  # type: ignore[call-overload]
 
 
@@ -103,7 +103,7 @@ WINDOWS: dict[str, type[PercentileWindow] | type[FixedWindow] | type[VOIWindow]]
 
 
 def window_from_dict(plain: dict[str, Any] | None) -> Window | None:
-    """The window that `as_dict` wrote; raises ConfigError for an unknown kind or field."""
+    """Return the window that `as_dict` wrote; raise ConfigError for an unknown kind or field."""
     if plain is None:
         return None
     rest = {k: v for k, v in plain.items() if k != "kind"}

@@ -107,8 +107,10 @@ class Memory:
 
 
 def limit(seconds: float, memory_bytes: int) -> bool:
-    """Limit this process from here on: processor time (a backstop, a little more than the parent's clock) and address
-    space. Returns whether it may really have so much address space.
+    """Limit this process's processor time and address space from here on.
+
+    The limit of time is a backstop, a little more than the parent's clock. Returns whether the process may really have
+    so much address space.
     """
     used = resource.getrusage(resource.RUSAGE_SELF)
     _set(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + seconds) + 2)

@@ -36,7 +36,7 @@ class Codec:
     in_threads: bool = False
 
     def lacks(self) -> str:
-        """What is missing for this decoder to work here; "" where nothing is."""
+        """Return what is missing for this decoder to work here; "" if nothing is."""
         if self.use is None:
             return self.why
         try:
@@ -83,7 +83,7 @@ CODECS: dict[str, tuple[Codec, ...]] = {
 
 @lru_cache(maxsize=64)
 def codec_for(uid: str) -> Codec:
-    """The first usable decoder of a transfer syntax.
+    """Return the first usable decoder of a transfer syntax.
 
     Raises UnsupportedError that lists every decoder and what it lacks.
     """
@@ -130,12 +130,12 @@ def require(names: Sequence[str]) -> None:
 
 
 def describe_codec(codec: Codec) -> str:
-    """The part of `Kind.decoder` that names a DICOM codec."""
+    """Return the part of `Kind.decoder` that names a DICOM codec."""
     return codec.version() if codec.package != "dali-pipes" else "native"
 
 
 def missing(syntax: Syntax) -> str:
-    """The message for a syntax without a usable decoder: every decoder that would do, and what it lacks."""
+    """Return the message for a syntax without a usable decoder: every decoder that would do, and what it lacks."""
     listed = CODECS[syntax.family]
     if not listed:
         return (

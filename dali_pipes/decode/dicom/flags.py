@@ -35,7 +35,7 @@ def read_flags(header: Header) -> dict[str, Any]:
 
 
 def warnings_of(flags: dict[str, Any], policy: DecodePolicy, action: Literal["warn", "error"] = "warn") -> list[str]:
-    """What the flags give reason to say under the policy's actions; action "error": what it refuses."""
+    """Return what the flags give reason to say under the policy's actions; action "error": what it refuses."""
     said = {"burned_in": flags.get("burned_in"), "processing": flags.get("intent") == "FOR PROCESSING"}
     what_to_do = {
         "warn": '{}="error" refuses such files, "ignore" is silent',
@@ -46,7 +46,7 @@ def warnings_of(flags: dict[str, Any], policy: DecodePolicy, action: Literal["wa
 
 
 def check_flags(header: Header, policy: DecodePolicy) -> tuple[dict[str, Any], list[str]]:
-    """The flags, and warnings, by the policy's actions; raises RefusedError where one of them is "error"."""
+    """Return the flags, and warnings, by the policy's actions; raise RefusedError if one of them is "error"."""
     flags = read_flags(header)
     for refusal in warnings_of(flags, policy, "error"):
         raise RefusedError(refusal)

@@ -36,9 +36,9 @@ class Fragments:
 
 
 def walk(data: bytes | memoryview, at: int, stop: int | None = None) -> Fragments:
-    """The items from byte `at` up to the first that begins at or beyond `stop`; to the last of them where it is None.
+    """Return the items from byte `at` up to the first that begins at or beyond `stop`; up to the last if it is None.
 
-    Raises TruncatedError where one reaches past the end of the file.
+    Raises TruncatedError if an item reaches past the end of the file.
     """
     spans: Spans = []
     size = len(data)
@@ -57,7 +57,7 @@ def walk(data: bytes | memoryview, at: int, stop: int | None = None) -> Fragment
 
 
 def basic_table(header: Header) -> tuple[Offsets, int]:
-    """The basic offset table, uint32[n], and where the fragments begin; raises TruncatedError, DecodeError."""
+    """Return the basic offset table, uint32[n], and where the fragments begin; raise TruncatedError, DecodeError."""
     data, at = header.data, header.pixels_at
     if at + 8 > len(data):
         raise TruncatedError("the DICOM file ends before its encapsulated pixel data does")
@@ -72,7 +72,7 @@ def basic_table(header: Header) -> tuple[Offsets, int]:
 
 
 def frame_bytes(header: Header, frame: int) -> tuple[bytes, list[str]]:
-    """The encoded bytes of one frame, and warnings about the offset tables. Copies that frame only."""
+    """Return the encoded bytes of one frame, and warnings about the offset tables; only that frame is copied."""
     offsets, first = basic_table(header)
     warnings: list[str] = []
     extended = _extended(header)
@@ -125,9 +125,10 @@ def _by_offsets(header: Header, first: int, offsets: Offsets, frame: int) -> Fra
 
 
 def _by_end_markers(header: Header, spans: Spans, frame: int) -> Spans:
-    """The fragments between the frame-th fragment that ends an image (JPEG FFD9.
+    """Return the fragments of a frame, found by the markers that end an image.
 
-    JPEG 2000's EOC is the same) and the one before.
+    They begin after the fragment that ends the frame before, and go up to the one that ends this frame. The marker
+    is JPEG's FFD9; JPEG 2000's EOC is the same.
     """
     if not header.syntax.family.startswith(("jpeg", "htj2k")):
         raise DecodeError(
@@ -140,9 +141,9 @@ def _by_end_markers(header: Header, spans: Spans, frame: int) -> Spans:
 
 
 def _tail(header: Header, spans: Spans, i: int) -> bytes:
-    """The last 10 bytes of a fragment.
+    """Return the last 10 bytes of a fragment.
 
-    Of a shorter one all, after the byte before it, for a marker may be cut in two.
+    If the fragment is shorter, return all of it, after the byte before it, because a marker may be cut in two.
     """
     start, length = spans[i]
     before = header.data[start - 9 : start - 8] if i and length < 10 else b""

@@ -10,11 +10,11 @@ from dali_pipes.errors import DecodeError
 
 
 def macro(dataset: Elements, frame: int, name: str) -> Elements:
-    """The data set in which to look for a macro's attributes.
+    """Return the data set in which to look for a macro's attributes.
 
-    Item 0 of the sequence `name` for this frame, or `dataset` itself.
+    It is item 0 of the sequence `name` for this frame, or `dataset` itself.
 
-    Raises DecodeError where the per-frame groups are fewer than the frame asked for.
+    Raises DecodeError if the per-frame groups are fewer than the frame asked for.
     """
     per_frame = dataset.items("PerFrameFunctionalGroupsSequence")
     if per_frame and frame >= len(per_frame):

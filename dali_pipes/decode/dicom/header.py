@@ -66,7 +66,10 @@ class Header:
 
 
 def read_header(data: bytes | memoryview, limits: Limits) -> Header:
-    """Raises DecodeError (damaged or without an image), TruncatedError, LimitError, UnsupportedError."""
+    """Read a file's header.
+
+    Raises DecodeError (damaged or without an image), TruncatedError, LimitError, UnsupportedError.
+    """
     limits.check_file(len(data))
     meta, most = read_meta(data), limits.elements + len(data) // 64
     syntax, start = meta.syntax, meta.start
@@ -78,7 +81,7 @@ def read_header(data: bytes | memoryview, limits: Limits) -> Header:
 
 
 def inflate(packed: memoryview, syntax: Syntax, limits: Limits) -> memoryview:
-    """The data set of a deflated file (PS3.5 A.5), up to the end of its pixel data and not a byte further.
+    """Return the data set of a deflated file (PS3.5 A.5), up to the end of its pixel data and not a byte further.
 
     So a bomb of zeros behind a small image costs nothing; pydicom would inflate it all. Raises LimitError, DecodeError.
     """

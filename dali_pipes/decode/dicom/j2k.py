@@ -43,7 +43,7 @@ class J2kHeader:
             )
 
     def reduction(self, height: int, width: int) -> int:
-        """The most halvings that leave at least height x width (0 where there are none); sizes are rounded up."""
+        """Return the most halvings that leave at least height x width, 0 if there are none; sizes are rounded up."""
         best = 0
         for level in range(1, self.levels + 1):
             if -(-self.rows >> level) >= height and -(-self.columns >> level) >= width:

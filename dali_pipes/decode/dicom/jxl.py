@@ -32,7 +32,10 @@ def read_jxl_size(frame: bytes) -> tuple[int, int]:
 
 
 def _dimension(bits: int, small: int) -> tuple[int, int]:
-    """A height or width, and the bits after it: 5 bits in units of 8, or a 2-bit choice of 9, 13, 18 or 30 bits."""
+    """Return a height or width, and the bits after it.
+
+    It is 5 bits in units of 8, or a 2-bit choice of 9, 13, 18 or 30 bits.
+    """
     if small:
         return ((bits & 31) + 1) * 8, bits >> 5
     width, bits = _BITS[bits & 3], bits >> 2

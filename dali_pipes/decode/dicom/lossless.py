@@ -56,7 +56,7 @@ def plain_scan(frame: bytes) -> Scan | None:
 
 
 def _tables(body: bytes) -> dict[int, tuple[int, ...]]:
-    """The costs of the categories by each Huffman table of a DHT segment."""
+    """Return the costs of the categories by each Huffman table of a DHT segment."""
     found, at = {}, 0
     while at + 17 <= len(body):
         lengths = [length for length, count in enumerate(body[at + 1 : at + 17], 1) for _ in range(count)]

@@ -67,9 +67,9 @@ def read_words(dataset: Elements, name: str, count: int) -> NDArray[np.uint16]:
 
 
 def widen(entries: NDArray[np.uint16], bits: int) -> tuple[NDArray[np.uint16], int]:
-    """The entries, and their depth.
+    """Return the entries, and their depth.
 
-    The descriptor's, unless it is impossible or an entry is larger (seen in the field).
+    The depth is the descriptor's, unless it is impossible or an entry is larger (seen in the field).
     """
     needed = max(8, int(entries.max()).bit_length())
     return entries, bits if needed <= bits <= 16 else needed

@@ -69,7 +69,7 @@ def looks_like_dicom(data: bytes | memoryview, without_preamble: bool = False) -
 
 
 def transfer_syntax(data: bytes | memoryview) -> str:
-    """The transfer syntax UID; raises TruncatedError or DecodeError."""
+    """Return the transfer syntax UID; raise TruncatedError or DecodeError."""
     return _locate(data)[1]
 
 
@@ -112,7 +112,7 @@ def _locate(data: bytes | memoryview) -> tuple[int, str]:
 
 
 def _guess(head: bytes) -> str | None:
-    """The uncompressed transfer syntax of bytes that begin with an element of group 0002 or 0008, else None."""
+    """Return the uncompressed transfer syntax of bytes that begin with an element of group 0002 or 0008, else None."""
     if len(head) < 8:
         return None
     for order, explicit in (("<", _EXPLICIT), (">", _BIG)):

@@ -25,7 +25,7 @@ _LARGEST = 1e300  # of values: windows multiply their differences by 255
 
 
 def modality(header: Header, frame: int) -> Lut | tuple[float, float]:
-    """The frame's look-up table, or its (slope, intercept); a slope of 0 is taken for a missing one."""
+    """Return the frame's look-up table, or its (slope, intercept); a slope of 0 is taken for a missing one."""
     if text(header.dataset, "SOPClassUID") in _TO_INTENSITY:
         return 1.0, 0.0
     for item in header.dataset.items("ModalityLUTSequence")[:1]:

@@ -105,7 +105,10 @@ def _twelve_bits(packed: NDArray[np.uint8], skip: int) -> NDArray[np.uint16]:
 
 
 def _spread_420(flat: NDArray[Any], rows: int, columns: int) -> NDArray[Any]:
-    """A row of Y1 Y2 Cb Cr for each pair of pixels, then a row of Y: each block of four takes its Cb and Cr."""
+    """Spread 4:2:0 samples to pixels: each block of four takes its Cb and Cr.
+
+    The data has a row of Y1 Y2 Cb Cr for each pair of pixels, then a row of Y.
+    """
     pairs = flat.reshape(rows // 2, 3 * columns)
     upper = _spread_422(pairs[:, : 2 * columns].reshape(-1), rows // 2, columns)
     out = np.repeat(upper, 2, axis=0)

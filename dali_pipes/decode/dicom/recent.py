@@ -28,7 +28,7 @@ class RecentHeaders:
         self._kept: dict[tuple[Limits, int, bytes], tuple[bytes, Header]] = {}  # the bytes read, what they say
 
     def read(self, data: bytes | memoryview, limits: Limits) -> Header:
-        """The header of a whole file; raises as `read_header`. Its data set may be shared: it is for reading."""
+        """Return the header of a whole file; raise as `read_header`. Do not change its data set: it may be shared."""
         key = (limits, len(data), bytes(data[:_PREFIX]))
         known, header = self._kept.get(key, (b"", None))
         if header is not None and bytes(data[: len(known)]) == known:  # as bytes: views are compared one by one
