@@ -2,7 +2,8 @@
 
 A file that takes over a codec should find nothing worth taking and no way out: no secrets in the environment, no new
 privileges (`prctl`), and, where the kernel has seccomp and the processor is known here, no file opened to write,
-nothing removed or renamed, no sockets, no other programs, no signals to others. Reading files stays possible, because
+nothing removed or renamed, no sockets, no other programs, no signals to others, no limits set for others. Where the
+kernel has Landlock it cannot look into other processes through /proc either. Reading files stays possible, because
 codecs are imported when they are first needed.
 """
 
@@ -48,7 +49,9 @@ _REFUSED: _Calls = {  # system calls by number, on x86_64 and aarch64 (None: the
     **{"setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7), "mount": (165, 40), "umount2": (166, 39)},
     **{"unshare": (272, 97), "setns": (308, 268), "bpf": (321, 280), "perf_event_open": (298, 241)},
     **{"add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219), "userfaultfd": (323, 282)},
-    **{"io_uring_setup": (425, 425)},
+    **{"io_uring_setup": (425, 425), "tkill": (200, 130), "rt_sigqueueinfo": (129, 138)},
+    **{"rt_tgsigqueueinfo": (297, 240), "pidfd_open": (434, 434), "pidfd_getfd": (438, 438)},
+    **{"open_by_handle_at": (304, 265), "process_madvise": (440, 440), "kcmp": (312, 272)},
 }
 _ABSENT = {
     "clone3": (435, 435),
@@ -60,7 +63,13 @@ _CHECKED: dict[
     "openat": ((257, 56), 2, _WRITES, False),
     "open": ((2, None), 1, _WRITES, False),
     "clone": ((56, 220), 0, _THREAD, True),
+    "prlimit64": ((302, 261), 0, 0xFFFFFFFF, False),  # of this process only, which 0 stands for
 }
+_TO_ITSELF = (234, 131)  # tgkill, with which `abort` ends a process
+_CREATE_RULESET, _RESTRICT_SELF = 444, 446  # of Landlock, on every processor
+_CAPABILITY_VERSION = 0x20080522
+_READING = 1 << 1 | 1 << 2  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
+_MAKING = sum(1 << bit for bit in (1, *range(4, 13)))  # Landlock's rights to write, remove and make
 
 
 def environment() -> dict[str, str]:
@@ -74,6 +83,8 @@ def confine() -> bool:
     libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
     if libc.prctl(_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         return False
+    _drop_capabilities(libc)
+    _enter_domain(libc)
     program = filter_for(platform.machine())
     if program is None:
         return False
@@ -83,8 +94,34 @@ def confine() -> bool:
     return not refused
 
 
-def filter_for(machine: str) -> bytes | None:
-    """Return the program of a seccomp filter for a processor; None for one whose system calls are not known here."""
+def _drop_capabilities(libc: ctypes.CDLL) -> None:
+    """Give up what root may do, except to read files: with CAP_PERFMON it could look into other processes."""
+    header, data = struct.pack("=Ii", _CAPABILITY_VERSION, 0), ctypes.create_string_buffer(24)
+    if not libc.capget(header, data):
+        effective, permitted, *_ = struct.unpack("=6I", data.raw)
+        libc.capset(header, struct.pack("=6I", effective & _READING, permitted & _READING, 0, 0, 0, 0))
+
+
+def _enter_domain(libc: ctypes.CDLL) -> None:
+    """Enter a domain of Landlock, if there is Landlock: from inside of it no process outside can be looked into.
+
+    That closes /proc/PID/environ and /proc/PID/mem, which a filter of system calls cannot tell from other files.
+    """
+    if platform.machine() not in _MACHINES:
+        return
+    handled = ctypes.create_string_buffer(struct.pack("=Q", _MAKING), 8)
+    zero = ctypes.c_long(0)
+    ruleset = libc.syscall(ctypes.c_long(_CREATE_RULESET), handled, ctypes.c_long(8), zero)
+    if ruleset >= 0:
+        libc.syscall(ctypes.c_long(_RESTRICT_SELF), ctypes.c_long(ruleset), zero)
+        os.close(ruleset)
+
+
+def filter_for(machine: str, pid: int | None = None) -> bytes | None:
+    """Return the program of a seccomp filter for a processor; None for one whose system calls are not known here.
+
+    pid: the process that it may signal, itself; None stands for this one.
+    """
     if machine not in _MACHINES:
         return None
     column, architecture = _MACHINES[machine]
@@ -112,6 +149,13 @@ def filter_for(machine: str) -> bytes | None:
                 *_step(_ANSWER, refuse),
                 *_step(_ANSWER, _ALLOW),
             ]
+    program += [
+        *_step(_EQUAL, _TO_ITSELF[column], 0, 4),
+        *_step(_LOAD, _ARGUMENTS),
+        *_step(_EQUAL, os.getpid() if pid is None else pid, 1, 0),
+        *_step(_ANSWER, refuse),
+        *_step(_ANSWER, _ALLOW),
+    ]
     return b"".join([*program, *_step(_ANSWER, _ALLOW)])
 
 

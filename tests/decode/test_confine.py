@@ -33,6 +33,11 @@ REFUSED = {
     "run a program": "subprocess.run(['true'])",
     "become a program": "os.execv('/bin/true', ['true'])",
     "signal its parent": "os.kill(os.getppid(), 0)",
+    "signal a thread of its parent": "ctypes_call('syscall', TGKILL, os.getppid(), os.getppid(), 0)",
+    "signal its parent as a thread": "ctypes_call('syscall', TKILL, os.getppid(), 0)",
+    "queue a signal for its parent": "ctypes_call('syscall', SIGQUEUE, os.getppid(), 0, bytes(128))",
+    "take hold of its parent": "os.pidfd_open(os.getppid())",
+    "set its parent's limits": "resource.prlimit(os.getppid(), resource.RLIMIT_CORE, (0, 0))",
     "read its parent's memory": "ctypes_call('process_vm_readv', os.getppid(), None, 0, None, 0, 0)",
     "trace its parent": "ctypes_call('ptrace', 16, os.getppid(), 0, 0)",
     "leave its namespaces": "ctypes_call('unshare', 0x10000000)",
@@ -47,10 +52,12 @@ ALLOWED = {
     "grow a memory file": "os.ftruncate(memory, 1 << 20)",
     "write into a memory file": "os.pwrite(memory, b'pixels', 0)",
     "lower its limits": "resource.setrlimit(resource.RLIMIT_CORE, (0, 0))",
+    "signal itself": "(signal.signal(signal.SIGUSR1, signal.SIG_IGN), signal.raise_signal(signal.SIGUSR1))",
     "answer": "pair[0].sendall(b'x')",
 }
 SCRIPT = """
-import ctypes, json, mmap, os, resource, socket, subprocess, sys, threading
+import ctypes, json, mmap, os, platform, resource, signal, socket, subprocess, sys, threading
+TGKILL, TKILL, SIGQUEUE = (234, 200, 129) if platform.machine() == "x86_64" else (131, 130, 138)
 from dali_pipes.decode.confine import confine
 libc = ctypes.CDLL(None, use_errno=True)
 def ctypes_call(name, *arguments):
@@ -99,6 +106,31 @@ def test_allowed(told: dict[str, int], act: str) -> None:
     assert told[act] == 0
 
 
+LOOK = """
+import ctypes, os
+from dali_pipes.decode.confine import confine
+landlock = ctypes.CDLL(None).syscall(444, None, 0, 1) > 0
+open(f"/proc/{os.getppid()}/environ", "rb").read()
+assert confine()
+open("/proc/self/environ", "rb").read()
+for name in ("environ", "mem", "maps"):
+    try:
+        open(f"/proc/{os.getppid()}/{name}", "rb").close()
+        print("open", landlock)
+    except PermissionError:
+        print("closed", landlock)
+"""
+
+
+def test_other_processes_cannot_be_looked_into_where_there_is_landlock() -> None:
+    """Which secrets its parent's environment holds would be told by /proc."""
+    root = Path(confine.__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run([sys.executable, "-B", "-c", LOOK], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.splitlines()) in ({"closed True"}, {"open False"})
+
+
 def run(program: bytes, architecture: int, number: int, *arguments: int) -> int:
     """What a filter answers to a call: the kernel's machine, as far as the filter uses it."""
     data = struct.pack("=IIQ6Q", number, architecture, 0, *arguments, *[0] * (6 - len(arguments)))
@@ -134,6 +166,11 @@ def test_the_filter_of_each_processor(
         assert run(program, architecture, openat, 0, 0, flags) == EPERM
     assert run(program, architecture, clone, 0x3D0F00) == ALLOW, "a thread"
     assert run(program, architecture, clone, 17) == EPERM, "a process"
+    tgkill, prlimit = (234, 302) if machine == "x86_64" else (131, 261)
+    assert run(program, architecture, tgkill, os.getpid(), os.getpid(), 6) == ALLOW, "abort"
+    assert run(program, architecture, tgkill, os.getppid(), os.getppid(), 9) == EPERM
+    assert run(program, architecture, prlimit, 0, 7) == ALLOW
+    assert run(program, architecture, prlimit, os.getppid(), 7) == EPERM
     assert run(program, architecture, 435) == run(program, architecture, 437) == ENOSYS
     assert run(program, architecture, 0x40000000 + read) == EPERM, "calls of another table"
     assert run(program, 0x40000003, read) == EPERM, "calls of another architecture"
