@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -128,6 +128,12 @@ class PartsLedger:
         mine = self._of_source(self._source_digest(source))
         return sorted({Key(bytes(key)) for key in mine["key"]}, key=lambda key: key.digest)
 
+    def keys_with(self, names: Iterable[str]) -> list[Key]:
+        """Return the keys of all entries that were noted with exactly these parts beside the source."""
+        wanted = self._names_digest(sorted(names))
+        found = (records["key"][_rows(records["names"], wanted)] for records in self._records())
+        return [Key(bytes(key)) for key in {bytes(each) for keys in found for each in keys}]
+
     def _of_source(self, source: bytes) -> np.ndarray[Any, Any]:
         """Return the records of a source that a holder of the secret wrote."""
         found = [records[_rows(records["source"], source)] for records in self._records()]
@@ -147,27 +153,32 @@ class PartsLedger:
             return []
 
     def _digests(self, parts: Mapping[str, Part]) -> tuple[bytes, bytes, list[bytes]]:
-        """Digests of the source, the names and the others; those of single parts are remembered: most recur."""
+        """Digests of the source, the names and the others."""
         ordered = sorted(parts.keys() - {self._source})
         if self._source not in parts or not ordered:
             raise EntryError(f"an entry has a part {self._source!r} and others; got {', '.join(sorted(parts))}")
 
-        def of(name: str, value: Part) -> bytes:
-            found = self._known.get((name, value))
-            if found is None:
-                if len(self._known) >= _KNOWN:
-                    self._known.clear()
-                found = self._known[name, value] = Key.of(self._secret, **{name: value}).digest
-            return found
-
+        of = self._digest
         others = [
             of(slot[0], parts[slot[0]])
             if len(slot) == 1
             else Key.of(self._secret, **{n: parts[n] for n in slot}).digest
             for slot in _slots(ordered)
         ]
-        names = of("names", "\0".join(ordered))[:8]
+        names = self._names_digest(ordered)
         return of("source", parts[self._source])[:8], names, [other[:3] for other in others]
+
+    def _names_digest(self, ordered: list[str]) -> bytes:
+        return self._digest("names", "\0".join(ordered))[:8]
+
+    def _digest(self, name: str, value: Part) -> bytes:
+        """The digest of one part; remembered, because most recur."""
+        found = self._known.get((name, value))
+        if found is None:
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            found = self._known[name, value] = Key.of(self._secret, **{name: value}).digest
+        return found
 
     def _source_digest(self, source: Part) -> bytes:
         return Key.of(self._secret, source=source).digest[:8]

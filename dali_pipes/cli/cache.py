@@ -100,14 +100,29 @@ def _stats(args: argparse.Namespace) -> int:
     from dali_pipes.cache import upkeep
 
     found = upkeep.stats(args.directory)
+    found["features"] = _count_features(args.directory)
     rows = [
         [mode, str(held["entries"]), common.size(held["bytes"]), common.size(held["bytes"] / max(1, held["entries"]))]
         for mode, held in [*found["modes"].items(), ("in all", found)]
     ]
-    rest = f"{found['sources']} source files known, {found['quarantined']} damaged entries set aside, "
+    rest = f"{found['features']} of the entries are features of modules, {found['sources']} source files known, "
+    rest += f"{found['quarantined']} damaged entries set aside, "
     rest += f"{found['unknown']} files that are not ours."
     common.show(args, found, common.table(["mode", "entries", "disk", "on average"], rows) + "\n\n" + rest)
     return common.GOOD
+
+
+def _count_features(directory: Path) -> int:
+    """How many entries hold outputs of modules; every leaf of an output is one."""
+    from dali_pipes.cache import PartsLedger, upkeep
+    from dali_pipes.features.identity import PARTS
+
+    ledger = PartsLedger(directory, read_only=True)
+    try:
+        keys = ledger.keys_with(PARTS)
+    finally:
+        ledger.close()
+    return int(upkeep.purge(directory, keys=keys, dry_run=True)["entries"]) if keys else 0
 
 
 def _verify(args: argparse.Namespace) -> int:

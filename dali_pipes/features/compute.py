@@ -12,35 +12,10 @@ from torch import nn
 
 from dali_pipes.errors import ConfigError, DaliPipesWarning
 from dali_pipes.features import checks, inputs
+from dali_pipes.features.call import Call
 from dali_pipes.features.layout import Column, Layout, Named, length_at, map_tensors, split, unsure
 
 Made = tuple[Layout, list[Column]]
-
-
-@dataclass(frozen=True)
-class Call:
-    """What a module is called with for `count` samples."""
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    count: int
-
-    @property
-    def device(self) -> torch.device:
-        """Where the inputs are, and where results go."""
-        first = next(inputs.tensors((self.args, self.kwargs)), None)
-        return torch.device("cpu") if first is None else first.device
-
-    def some(self, rows: torch.Tensor) -> Call:
-        """Return the call for some samples, int64[n]."""
-        args = tuple(inputs.take(each, rows, self.count) for each in self.args)
-        kwargs = {name: inputs.take(each, rows, self.count) for name, each in self.kwargs.items()}
-        return Call(args, kwargs, len(rows))
-
-    @property
-    def parts_are_clear(self) -> bool:
-        """Whether it can be told what belongs to which sample."""
-        return not inputs.is_unclear((self.args, self.kwargs), self.count)
 
 
 @dataclass

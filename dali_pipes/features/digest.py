@@ -1,9 +1,10 @@
 """What identifies a module: its parameters, buffers, architecture and settings, each by name with a digest of its own.
 
 Taken in: every parameter and buffer (type, shape, every bit); tensors and plain values that lie in attributes; the
-classes of all submodules, and the compiled code of their methods with the functions and constants that these use,
-where they are not PyTorch's own; hooks; and the training mode where it makes a difference. Left out: devices, strides,
-whether a gradient is wanted, comments and docstrings. Other objects count by their type and attributes.
+classes of all submodules; the compiled code of their methods, where they are not PyTorch's own, with the functions and
+constants (globals that are plain values, tuples, tensors, arrays or modules) that these use; hooks; and the training
+mode where it makes a difference. Left out: devices, strides, whether a gradient is wanted, comments and docstrings.
+Other objects count by their type and attributes.
 
 Contents are taken with XXH3-128: it finds accidents, not attacks.
 """
@@ -32,6 +33,9 @@ _OWN = frozenset((*nn.Module().__dict__, "_is_torch_compile"))
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _DEEPEST = 24
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
+_ARRAYS = (torch.Tensor, np.ndarray, np.generic)
+_USED = (types.FunctionType, functools.partial, nn.Module, torch.dtype, tuple, *_ARRAYS, *_PLAIN)
+"""Globals that functions may use as constants. Lists and dicts are not among them: they may be logs or counters."""
 
 
 class Anatomy:
@@ -167,7 +171,7 @@ class Anatomy:
         cells = [_contents(cell) for cell in function.__closure__ or ()]
         known = function.__globals__
         used = {each: known[each] for each in sorted(_globals_of(function.__code__)) if each in known}
-        used = {each: value for each, value in used.items() if isinstance(value, (types.FunctionType, *_PLAIN, tuple))}
+        used = {each: value for each, value in used.items() if isinstance(value, _USED)}
         more = [function.__defaults__, function.__kwdefaults__, cells, used]
         return _code(function.__code__) + self._value(more, depth, name)
 

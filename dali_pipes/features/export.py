@@ -77,10 +77,14 @@ def _columns(pa: Any, ids: Sequence[Any], hits: Hits) -> dict[str, Any]:
         if not isinstance(column, torch.Tensor) or column.is_complex():
             kind = str(column.dtype) if isinstance(column, torch.Tensor) else "no tensor of one shape for all samples"
             raise ConfigError(f"to_arrow: {name} is {kind}, of which a column cannot be made.")
-        flat = column.reshape(len(column), -1)
+        flat = column.flatten(1) if column.ndim > 1 else column[:, None]
+        if not flat.shape[1]:
+            raise ConfigError(f"to_arrow: {name} has no values, of which a column cannot be made.")
         values = flat.float() if column.dtype in _AS_FLOAT else flat
         array = np.ascontiguousarray(to_array(values)).reshape(-1)
-        columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(array), max(1, flat.shape[1]))
+        while name in columns:
+            name = f"output.{name}"
+        columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(array), flat.shape[1])
     return columns
 
 
@@ -112,15 +116,16 @@ def groups(store: Kept, module: bytes, names: Sequence[bytes] | None) -> Iterato
                 f"to_arrow: features of {len(known)} kinds are kept (under autocast or not, say, or of inputs of other "
                 "types): give ids= of samples that are kept of one kind only."
             )
+        whole = all(name[:1] == b"i" for name in of)
         for at in range(0, len(wanted), ROWS):
-            yield from _read(store, prefix, of, wanted[at : at + ROWS], names is not None)
+            yield from _read(store, prefix, of, wanted[at : at + ROWS], names is not None, whole)
         return
     if names is not None:
         raise ConfigError("to_arrow: not all of these samples are kept; compute their features first.")
 
 
 def _read(
-    store: Kept, prefix: bytes, of: dict[bytes, str], names: list[bytes], all_of_them: bool
+    store: Kept, prefix: bytes, of: dict[bytes, str], names: list[bytes], all_of_them: bool, whole: bool
 ) -> Iterator[tuple[list[Any], Hits]]:
     found = store.read(prefix, keys_of(names, prefix, store.secret))
     if len({hits.layout.digest for hits in found}) > 1:
@@ -128,5 +133,4 @@ def _read(
     if all_of_them and sum(len(hits.at) for hits in found) < len(names):
         raise ConfigError("to_arrow: not all of these samples are kept; compute their features first.")
     for hits in found:
-        whole = [name[:1] == b"i" for name in of]
-        yield [int(of[names[at]]) if all(whole) else of[names[at]] for at in hits.at], hits
+        yield [int(of[names[at]]) if whole else of[names[at]] for at in hits.at], hits

@@ -27,12 +27,11 @@ from torch import nn
 from dali_pipes import cache
 from dali_pipes.errors import ConfigError, DaliPipesWarning
 from dali_pipes.features import checks, inputs, kept
-from dali_pipes.features.compute import Call, Computer, Made, warn_of_structure
+from dali_pipes.features.call import Call, digest_of_state, named_call
+from dali_pipes.features.compute import Computer, Made, warn_of_structure
 from dali_pipes.features.identity import Names, keys_of, names_of, source_of
 from dali_pipes.features.layout import has_types, join
 from dali_pipes.features.merge import merged
-from dali_pipes.features.naming import named_call
-from dali_pipes.features.state import digest_of_state
 from dali_pipes.features.watch import ModuleWatch
 from dali_pipes.features.wrapping import Wrapping
 from dali_pipes.features.writer import Writer
@@ -220,6 +219,7 @@ class CachedModule(Wrapping):
             layout, columns = self._computer.columns(call.some(torch.tensor(rows)))
         if self._watch is not None:
             changed = self._watch.after_computing(allowed=not self._enforce)
+            self._settle_silent()
             if self._enforce:
                 checks.refuse_changed(changed)
         return layout, columns
@@ -335,7 +335,8 @@ class CachedModule(Wrapping):
         """Write the features that are kept of this module as a table; return how many rows.
 
         One row a sample: `id`, and a fixed-size list for each tensor of the output, named by where it lies in it
-        (`feature` where the output is one tensor). bfloat16 and float8 become float32, exactly.
+        (`feature` where the output is one tensor; `output.id` where a name is taken). bfloat16 and float8 become
+        float32, exactly.
 
         Args:
             path: `.parquet`, or `.arrow` or `.feather` for Arrow's own file format.

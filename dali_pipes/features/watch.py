@@ -28,8 +28,8 @@ class ModuleWatch:
 
     Attributes:
         digest: 32 bytes that name the module as it was at the last look.
-        silent: names of the parts that the last look or confirmation found changed behind PyTorch's back.
-        certain: whether it read all contents.
+        silent: names of the parts that were found changed, behind PyTorch's back.
+        certain: whether that look read all contents.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -44,7 +44,7 @@ class ModuleWatch:
         """Bring `digest` up to date; return whether the module may have been another one since the last look."""
         self.silent, self.certain = [], False
         if self._moved():
-            self._take()
+            self._read_again()
             self.certain = changed = True
         elif self._bytes <= SMALL:
             changed = not self._contents_same()
@@ -56,10 +56,9 @@ class ModuleWatch:
 
     def confirm(self) -> bool:
         """Read everything again; return whether it is what the last look saw."""
-        before, moved = self._parts, self._moved()
-        self._take()
-        changed = sorted(name for name in before.keys() | self._parts if before.get(name) != self._parts.get(name))
-        self.silent = [] if moved else changed
+        moved = self._moved()
+        changed = self._read_again()
+        self.silent = self.silent if moved else changed
         self.certain = True
         self._changed = self._changed or bool(changed)
         return not changed
@@ -70,15 +69,25 @@ class ModuleWatch:
         Other attributes that it changed (counters, tables made at first use) are from now on taken to be what they
         were before, so that the digest is the same in every process; with `allowed` parameters and buffers too.
         """
+        self.silent, self.certain = [], False
         if not self._moved():
             return []
         before = self._parts
-        self._take()
-        changed = sorted(name for name in before.keys() | self._parts if before.get(name) != self._parts.get(name))
+        changed = self._read_again()
+        self.certain = True
         state = [name for name in changed if name in self._state]
         self._pinned |= {name: before.get(name, b"") for name in changed if allowed or name not in state}
         self._settle()
         return state
+
+    def _read_again(self) -> list[str]:
+        """Take the digest anew, and tell in `silent` which tensors changed without a mark; return all changed parts."""
+        before, marks = self._parts, dict(zip(self._names, self._marks))
+        self._take()
+        now = dict(zip(self._names, self._marks))
+        changed = sorted(name for name in before.keys() | self._parts if before.get(name) != self._parts.get(name))
+        self.silent = [name for name in changed if name in marks and marks[name] == now.get(name)]
+        return changed
 
     def _take(self) -> None:
         start = time.monotonic()

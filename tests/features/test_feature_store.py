@@ -327,6 +327,42 @@ def test_tables_of_nests(tmp_path: Path) -> None:
         cached.to_arrow(tmp_path / "t.parquet")
 
 
+class Clashing(nn.Module):
+    """Its output has parts of names that a table has already."""
+
+    def forward(self, x: torch.Tensor) -> dict[Any, torch.Tensor]:
+        return {"id": x, 1: x + 1, "1": x + 2}
+
+
+def test_no_column_of_a_table_takes_the_place_of_another(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    with make(tmp_path, Clashing()) as cached:
+        cached(x_of(2), cache_ids=["a", "b"])
+        cached.to_arrow(tmp_path / "t.parquet")
+    table = pyarrow.parquet.read_table(tmp_path / "t.parquet").to_pydict()
+    first = {name: column[0] if name == "id" else column[0][0] for name, column in table.items()}
+    assert first == {"id": "a", "output.id": 0.0, "1": 1.0, "output.1": 2.0}
+
+
+def test_a_table_has_no_column_without_values(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    with make(tmp_path, nn.Identity()) as cached:
+        cached(torch.zeros(2, 0), cache_ids=["a", "b"])
+        with pytest.raises(dp.ConfigError, match="feature has no values"):
+            cached.to_arrow(tmp_path / "t.parquet")
+
+
+def test_stats_count_the_features_that_are_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with make(tmp_path) as cached:
+        cached(x_of(6), cache_ids=[f"s{at}" for at in range(6)])
+    assert main(["cache", "purge", str(tmp_path), "--id", "s3", "--yes"]) == 0
+    capsys.readouterr()
+    assert main(["cache", "stats", str(tmp_path)]) == 0
+    assert "5 of the entries are features of modules" in capsys.readouterr().out
+
+
 def test_features_of_a_name_are_purged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ids = [f"s{at}" for at in range(8)]
     with make(tmp_path, Returns(nested)) as cached:

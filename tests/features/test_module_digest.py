@@ -41,10 +41,11 @@ class Scaled(nn.Module):
 
 
 OFFSET = 1
+SHIFT, ARRAY, INNER = torch.zeros(1), np.zeros(1), nn.PReLU()
 
 
 def helper(x: torch.Tensor) -> torch.Tensor:
-    return x + OFFSET
+    return INNER(x + OFFSET + SHIFT + float(ARRAY[0]))
 
 
 def other_helper(x: torch.Tensor) -> torch.Tensor:
@@ -115,6 +116,9 @@ DEEP: dict[str, Any] = {
     "a method of the class": lambda m, patch: patch.setattr(Scaled, "forward", lambda self, x: x),
     "a function that a method calls": lambda m, patch: patch.setattr(sys.modules[__name__], "helper", other_helper),
     "a constant that it uses": lambda m, patch: patch.setattr(sys.modules[__name__], "OFFSET", 2),
+    "a tensor that it uses": lambda m, patch: patch.setattr(sys.modules[__name__], "SHIFT", torch.ones(1)),
+    "an array that it uses": lambda m, patch: patch.setattr(sys.modules[__name__], "ARRAY", np.ones(1)),
+    "a module that it uses": lambda m, patch: patch.setattr(sys.modules[__name__], "INNER", nn.PReLU(init=0.5)),
 }
 
 
@@ -230,6 +234,26 @@ def test_large_weights_changed_through_data_leave_nothing_wrong_behind(tmp_path:
     with dp.CachedModule(module, tmp_path, check_batch=False) as again:
         assert torch.equal(again(x, cache_ids=[0, 1]), module(x))
         assert again.stats()["computed"] == 1  # sample 0 was right, and stayed
+
+
+@pytest.mark.parametrize("seen_by", ["look", "flush"])
+def test_a_change_that_pytorch_knows_hides_none_that_it_does_not(tmp_path: Path, seen_by: str) -> None:
+    module = nn.Sequential(Counting(4, SMALL), nn.Dropout()).eval()
+    x = torch.rand(2, 4)
+    right = module(x)
+    with dp.CachedModule(module, tmp_path, check_batch=False) as cached:
+        assert cached._watch is not None
+        cached._watch._next = float("inf")
+        module[0].weight.data[0, 0] += 1
+        cached(x, cache_ids=[0, 1])  # under the old digest
+        module.register_buffer("more", torch.zeros(1))
+        with pytest.warns(dp.DaliPipesWarning, match="removed"):
+            _ = cached.flush() if seen_by == "flush" else cached(x, cache_ids=[0, 1])
+    del module.more
+    module[0].weight.data[0, 0] -= 1
+    with dp.CachedModule(module, tmp_path, check_batch=False) as again:
+        assert torch.equal(again(x, cache_ids=[0, 1]), right)
+        assert again.stats()["computed"] == 2
 
 
 class Remembers(nn.Module):
