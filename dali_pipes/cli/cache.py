@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from dali_pipes.cache import Key
     from dali_pipes.manifest.manifest import Manifest
 
+_PARTS_OF_FEATURES = ("call", "features", "module", "sample", "state")
+"""What the ledger notes of a feature beside its source."""
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's own commands and their arguments."""
@@ -115,11 +118,10 @@ def _stats(args: argparse.Namespace) -> int:
 def _count_features(directory: Path) -> int:
     """How many entries hold outputs of modules; every leaf of an output is one."""
     from dali_pipes.cache import PartsLedger, upkeep
-    from dali_pipes.features.identity import PARTS
 
     ledger = PartsLedger(directory, read_only=True)
     try:
-        keys = ledger.keys_with(PARTS)
+        keys = ledger.keys_with(_PARTS_OF_FEATURES)
     finally:
         ledger.close()
     return int(upkeep.purge(directory, keys=keys, dry_run=True)["entries"]) if keys else 0

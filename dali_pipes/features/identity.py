@@ -15,9 +15,6 @@ import torch
 
 from dali_pipes.errors import ConfigError
 
-PARTS = ("call", "features", "module", "sample", "state")
-"""What the ledger notes of a feature beside its source."""
-
 Names = list[bytes]
 """One a sample: what tells it from all others, with its type before it."""
 
