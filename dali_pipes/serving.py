@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dali_pipes.backends.layout import Layout
 from dali_pipes.cores import default_workers
 from dali_pipes.decode import Decoded, DecodePolicy, DecoderPool, Kind, apply_window, decode, decode_pixels, identify
 from dali_pipes.draws import draw
@@ -72,7 +73,7 @@ class Serving:
             raise ConfigError(f"Serving(workers={workers!r}): give at least 1.")
         self._given_workers = workers
         self._by_dali = plain.dali_base_image and not cached
-        self._finish = finish_of(plain)
+        self._layout = layout_of(plain)
         self._children = DecoderPool(self._workers, self._policy.limits) if sandbox else None
 
     @functools.cached_property
@@ -98,10 +99,10 @@ class Serving:
                 found = list(pool.map(lambda job: self._base(*job), jobs))
         for text in dict.fromkeys(text for _, texts in found for text in texts):
             warnings.warn(text, DaliPipesWarning, stacklevel=2)
-        out = torch.empty((count, *self._finish.shape), dtype=self._finish.dtype)
+        out = self._layout.empty(count)
         if count:
             images = [image for image, _ in found]
-            self._finish.write_all(out.numpy(), images, _changes(self._recipe, count), range(count))
+            self._layout.write_all(out, images, _changes(self._recipe, count), range(count))
         return out
 
     def _base(self, number: int, count: int, source: Source, frame: int) -> tuple[Pixels, tuple[str, ...]]:
@@ -163,6 +164,17 @@ class Serving:
 def steady(recipe: Recipe) -> Recipe:
     """Return the recipe without what varies at random."""
     return replace(recipe, augment=None, views=1)
+
+
+def unnormalised(recipe: Recipe) -> Recipe:
+    """Return the recipe without mean and std, in planes: pixels as integers, for looking at them."""
+    return replace(recipe, mean=None, std=None, dtype="float32", memory_format="contiguous")
+
+
+@functools.lru_cache(maxsize=16)
+def layout_of(recipe: Recipe) -> Layout:
+    """Return the recipe's `Layout`, made once."""
+    return Layout(recipe)
 
 
 @functools.lru_cache(maxsize=16)

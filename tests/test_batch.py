@@ -76,6 +76,8 @@ def test_a_dtype_is_for_the_image_alone() -> None:
         ((torch.device("cpu"),), {"dtype": torch.float16, "non_blocking": True}),
         ((), {"device": "cpu", "dtype": torch.float16}),
         ((torch.float16,), {}),
+        (("cpu", torch.float16, True), {}),
+        ((torch.float16, True), {}),
     ],
 )
 def test_to_takes_what_tensors_take(args: Any, options: Any) -> None:
@@ -84,6 +86,8 @@ def test_to_takes_what_tensors_take(args: Any, options: Any) -> None:
     assert moved.image.dtype == torch.float16
     assert moved.image.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(moved.image.float(), batch.image)
+    assert torch.equal(moved.label, batch.label)
+    assert moved.label.dtype == torch.int64
     assert moved.id == batch.id
 
 

@@ -178,6 +178,8 @@ def test_a_set_of_nothing_and_a_folder_without_a_mode_are_refused(manifest: dp.M
         dp.Loader(manifest, RECIPE, batch_size=1, cache_dir=tmp_path)
     with pytest.raises(dp.ConfigError, match=r"CachedDataset\(cache_dir="):
         dp.CachedDataset([1], version=1, cache_mode="none", cache_dir=tmp_path)
+    with pytest.raises(dp.ConfigError, match=r"Loader\(cache_dir=.* is \"memory\". Give cache_mode one of 'disk'"):
+        dp.Loader(manifest, RECIPE, batch_size=1, cache_mode="memory", cache_dir=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

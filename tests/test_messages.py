@@ -25,6 +25,14 @@ CALLS: dict[str, tuple[Callable[[dp.Manifest], object], str]] = {
         lambda m: dp.Loader("train.csv", dp.Recipe(size=8), batch_size=1),  # type: ignore[arg-type]
         "str where a Manifest belongs; Manifest.from_csv reads one",
     ),
+    "no function for batches": (
+        lambda m: dp.Loader(m, dp.Recipe(size=8), batch_size=1, batch_transform="mixup"),  # type: ignore[arg-type]
+        "Loader: batch_transform='mixup': give a function, or None",
+    ),
+    "no function for samples": (
+        lambda m: dp.ImageDataset(m, dp.Recipe(size=8), transform=[len]),  # type: ignore[arg-type]
+        "ImageDataset: transform=.*: give a function, or None",
+    ),
     "another library's name": (
         lambda m: dp.Recipe(img_size=224),  # type: ignore[call-arg]
         r"Recipe has no 'img_size'\. Do you mean size\? Its fields are size, channels",

@@ -96,7 +96,7 @@ REFUSED: list[Case] = [
         "one stray name",
         b"path,label\na.jpg,0\nb.jpg,2\nc.jpg,unknown\n",
         {},
-        r"line 4: label 'unknown' is a name among numbers; .*classes=",
+        r"1 of 3 rows cannot be used:\n  line 4: label 'unknown' is a name among numbers; .*classes=",
     ),
     ("one stray number", b"path,label\na.jpg,x\nb.jpg,y\nc.jpg,1\n", {}, "line 4: label '1' is a number among names"),
     (

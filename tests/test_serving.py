@@ -28,6 +28,9 @@ RECIPES = {
     "fast": dp.Recipe(size=16, mean=0.5, std=0.25, parity="fast"),
     "as on a GPU": dp.Recipe(size=16, mean=0.5, std=0.25, parity="fast", emulate="dali-gpu"),
     "reduced": dp.Recipe(size=4, reduce=True),
+    "bfloat16": dp.Recipe(size=16, mean=0.5, std=0.25, dtype="bfloat16"),
+    "float16, channels last": dp.Recipe(size=(6, 9), mean=0.5, std=0.2, dtype="float16", memory_format="channels_last"),
+    "channels last": dp.Recipe(size=9, mean=0.5, std=0.2, memory_format="channels_last"),
 }
 
 
@@ -56,8 +59,12 @@ def test_a_tensor_is_what_the_loader_gave(samples: dp.Manifest, name: str) -> No
     served = [recipe.tensor(samples.resolve(sample.index), sample.frame) for sample in samples]
     assert served[0].dtype == expected.dtype
     assert torch.equal(torch.stack(served), expected)
+    assert served[0].stride() == expected[0].stride()
     data = [samples.resolve(sample.index).read_bytes() for sample in samples]
-    assert torch.equal(recipe.batch(data, samples.frames.tolist()), expected)
+    batch = recipe.batch(data, samples.frames.tolist())
+    assert torch.equal(batch, expected)
+    assert batch.dtype == expected.dtype
+    assert batch.stride() == expected.stride()
 
 
 def test_with_a_cache_under_fast_parity(samples: dp.Manifest) -> None:

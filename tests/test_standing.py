@@ -170,6 +170,17 @@ def test_a_batch_transform_repeats_itself_after_resuming(manifest: dp.Manifest) 
         assert not torch.equal(next(iter(loader))[0], whole[0][0]), "another epoch, other numbers"
 
 
+def test_no_two_batches_of_an_epoch_share_random_numbers(manifest: dp.Manifest) -> None:
+    drawn = []
+    for size, world in [(2, 2), (3, 2), (2, 5), (5, 3)]:
+        for rank in range(world):
+            with loader_of(
+                manifest, batch_size=size, rank=rank, world_size=world, batch_transform=lambda _: torch.rand(()).item()
+            ) as loader:
+                drawn += [(size, world, number) for number in loader]
+    assert len(set(drawn)) == len(drawn)
+
+
 def test_a_batch_transform_leaves_the_loops_random_numbers_alone(manifest: dp.Manifest) -> None:
     with loader_of(manifest, batch_transform=mixed) as loader:
         torch.manual_seed(1)

@@ -7,6 +7,7 @@ are still in the processor's cache.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -67,6 +68,19 @@ class Layout:
         rows = max(1, _BLOCK // (channels * width))
         for row in range(0, height, rows):
             out[:, row : row + rows].copy_(made[:, row : row + rows])
+
+    def write_all(self, out: torch.Tensor, images: Sequence[Pixels], changes: Changes, part: Sequence[int]) -> None:
+        """Write some samples of a batch, in the calling thread.
+
+        Args:
+            out: [N, C, H, W] of `dtype`, any strides.
+            images, changes, part: as for `Finish.write_all`.
+        """
+        if self.plain:
+            self._finish.write_all(out.numpy(), images, changes, part)
+            return
+        for i in part:
+            self.write(out[i], images[i], changes, i)
 
     def of(self, batch: torch.Tensor) -> torch.Tensor:
         """Return a batch that a backend made, [N, C, H, W] of `Finish.dtype`, laid out as the recipe asks."""

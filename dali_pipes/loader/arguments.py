@@ -56,14 +56,24 @@ def check_cache(mode: str, directory: str | os.PathLike[str] | None, what: str) 
     """Refuse a cache folder that no cache would use.
 
     Raises:
-        ConfigError: the mode keeps nothing.
+        ConfigError: the mode keeps nothing in a folder.
     """
-    if mode == "none" and directory is not None:
+    if mode in cache.MODES and mode not in cache.PERSISTENT_MODES and directory is not None:
         modes = ", ".join(map(repr, cache.PERSISTENT_MODES))
         raise ConfigError(
-            f'{what}(cache_dir={os.fspath(directory)!r}): nothing is cached there, because cache_mode is "none". Give '
-            f"cache_mode one of {modes}, or leave cache_dir out."
+            f'{what}(cache_dir={os.fspath(directory)!r}): nothing is cached there, because cache_mode is "{mode}". '
+            f"Give cache_mode one of {modes}, or leave cache_dir out."
         )
+
+
+def check_callable(function: Any, what: str) -> None:
+    """Refuse a function that cannot be called.
+
+    Raises:
+        ConfigError: it is neither None nor callable.
+    """
+    if function is not None and not callable(function):
+        raise ConfigError(f"{what}={function!r}: give a function, or None.")
 
 
 def failures_allowed(value: float | None, on_error: str) -> float | None:

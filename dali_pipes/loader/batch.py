@@ -91,7 +91,7 @@ class Batch:
 
     def to(
         self,
-        *args: torch.device | torch.dtype | str | int,
+        *args: torch.device | torch.dtype | str | int | bool,
         device: torch.device | str | int | None = None,
         dtype: torch.dtype | None = None,
         memory_format: torch.memory_format | None = None,
@@ -100,7 +100,7 @@ class Batch:
         """Return the batch on another device, its image in another type or memory format.
 
         Args:
-            *args: a device, a dtype, or both, as `torch.Tensor.to` takes them.
+            *args: a device, a dtype, `non_blocking` (a bool), in this order, as `torch.Tensor.to` takes them.
             device: where all tensors go.
             dtype: of the image alone.
             memory_format: of the image alone, for example `torch.channels_last`.
@@ -112,6 +112,8 @@ class Batch:
         for given in args:
             if isinstance(given, torch.dtype):
                 dtype = given
+            elif isinstance(given, bool):
+                non_blocking = given
             elif isinstance(given, (torch.device, str, int)):
                 device = given
             else:

@@ -26,7 +26,7 @@ from dali_pipes.draws import Augment, draw, seeded
 from dali_pipes.errors import ConfigError, ManifestError
 from dali_pipes.fetch.fetcher import Deep, Encoded, Failure, Fetcher, Item, Pixels, ready, stand_in
 from dali_pipes.finish.finish import Finish
-from dali_pipes.loader.arguments import check_cache, check_recipe
+from dali_pipes.loader.arguments import check_cache, check_callable, check_recipe
 from dali_pipes.loader.epoch import SUBSTITUTE_TRIES
 from dali_pipes.loader.epoch_clock import EpochClock
 from dali_pipes.manifest.manifest import Manifest
@@ -95,6 +95,7 @@ class ImageDataset(Dataset[Output]):
             raise ConfigError(f"ImageDataset(on_error={on_error!r}): allowed are {', '.join(map(repr, ON_ERROR))}.")
         check_recipe(recipe, "ImageDataset")
         check_cache(cache_mode, cache_dir, "ImageDataset")
+        check_callable(transform, "ImageDataset: transform")
         if isinstance(samples, Studies):
             raise ConfigError("ImageDataset: its items are single images; give studies to a Loader.")
         self.rows: Sequence[Row] | None = None

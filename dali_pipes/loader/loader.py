@@ -25,7 +25,7 @@ from dali_pipes.fetch.notices import Notices
 from dali_pipes.fetch.study_fetch import fetcher_of, outputs_of
 from dali_pipes.loader import sampling
 from dali_pipes.loader.accounts import Accounts
-from dali_pipes.loader.arguments import check_cache, check_sources, failures_allowed, whole
+from dali_pipes.loader.arguments import check_cache, check_callable, check_sources, failures_allowed, whole
 from dali_pipes.loader.batch import Batch
 from dali_pipes.loader.closing import close_all
 from dali_pipes.loader.epoch import ON_ERROR, Epoch, Losses, take_over
@@ -124,6 +124,7 @@ class Loader(NotPickled):
         if on_error not in ON_ERROR:
             raise ConfigError(f"Loader(on_error={on_error!r}): allowed are {', '.join(map(repr, ON_ERROR))}.")
         check_cache(cache_mode, cache_dir, "Loader")
+        check_callable(batch_transform, "Loader: batch_transform")
         self.manifest = manifest
         self.recipe = recipe
         self.batch_size = whole("batch_size", batch_size, 1)
@@ -246,7 +247,8 @@ class Loader(NotPickled):
                 self._notices.say(stacklevel=3)
                 if batch is not None:
                     delivered += len(batch)
-                    yield self._transformed(take_over(batch, made), turn.epoch, position + shares.rank)
+                    number = shares.after(turn.start, steps - 1) + shares.rank  # no other batch has it, on any rank
+                    yield self._transformed(take_over(batch, made), turn.epoch, number)
             if not run.complete:  # the loader was closed meanwhile
                 return
             self._notices.say(stacklevel=3)
@@ -257,10 +259,10 @@ class Loader(NotPickled):
         finally:
             run.stop()  # no waiting here: this may run where garbage is collected, in a thread that the run needs
 
-    def _transformed(self, batch: Batch, epoch: int, step: int) -> Any:
+    def _transformed(self, batch: Batch, epoch: int, number: int) -> Any:
         if self._batch_transform is None:
             return batch
-        with seeded(self._seed, epoch, step, batch.image.device):
+        with seeded(self._seed, epoch, number, batch.image.device):
             return self._batch_transform(batch)
 
     def _produce(

@@ -57,8 +57,9 @@ def number_labels(
         values, reasons, names = _without_names(given, np.bincount(codes, minlength=len(texts)), texts)
     else:
         values, reasons = _by_names(given, names)
+    labels = set(given)
     for text in texts:
-        if text not in values and text not in reasons:
+        if text not in labels:
             values[text] = -1
             if missing_label == "error":
                 what = f"label {text!r} means that it is missing" if text else "label is empty"

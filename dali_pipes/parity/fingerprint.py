@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from dali_pipes.loader.batch import Batch
 
@@ -19,10 +20,15 @@ def fingerprint(batches: Iterable[Batch]) -> list[Fingerprint]:
     """One fingerprint for each sample, in order; equal lists mean equal bits."""
     prints = []
     for batch in batches:
-        images = batch.image.cpu().numpy()
+        images = as_array(batch.image)
         for image, index, label in zip(images, batch.index.tolist(), batch.label.tolist()):
             prints.append((index, label, digest(image)))
     return prints
+
+
+def as_array(image: torch.Tensor) -> npt.NDArray[Any]:
+    """Return the values as NumPy has them; bfloat16, which it lacks, becomes float32, exactly."""
+    return np.asarray((image.float() if image.dtype is torch.bfloat16 else image).cpu().numpy())
 
 
 def digest(array: npt.NDArray[Any]) -> str:

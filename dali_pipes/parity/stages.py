@@ -33,7 +33,9 @@ from dali_pipes.loader import sampling
 from dali_pipes.loader.epoch import Epoch, Losses, take_over
 from dali_pipes.loader.prefetch import lookahead
 from dali_pipes.manifest.manifest import Manifest
+from dali_pipes.parity.fingerprint import as_array
 from dali_pipes.recipe import Recipe
+from dali_pipes.serving import unnormalised
 
 STAGES = ("decode", "window", "geometry", "photometry", "normalise")
 """All stages, in the order of the flow."""
@@ -41,9 +43,9 @@ STAGES = ("decode", "window", "geometry", "photometry", "normalise")
 
 def stage_recipes(recipe: Recipe) -> dict[str, Recipe]:
     """The recipes whose outputs are the stages from "geometry" on; stages in which nothing happens are left out."""
-    found = {"geometry": replace(recipe, mean=None, std=None, augment=None)}
+    found = {"geometry": replace(unnormalised(recipe), augment=None)}
     if recipe.augment is not None:
-        found["photometry"] = replace(recipe, mean=None, std=None)
+        found["photometry"] = unnormalised(recipe)
     if recipe.normalisation is not None:
         found["normalise"] = recipe
     return found
@@ -114,7 +116,7 @@ def outputs(
                 batch = epoch.batch(samples, given if epoch.backend.takes_encoded else decoded)
                 if batch is not None:
                     take_over(batch, epoch.backend.mark())
-                    for index, image in zip(batch.index.tolist(), batch.image.cpu().numpy()):
+                    for index, image in zip(batch.index.tolist(), as_array(batch.image)):
                         found[index][place] = image
             fetcher.notices.say()
             yield from found.items()

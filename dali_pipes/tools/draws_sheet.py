@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from dali_pipes.loader import display
 from dali_pipes.loader.loader import Loader
 from dali_pipes.manifest.manifest import Manifest
 from dali_pipes.recipe import Recipe
+from dali_pipes.serving import unnormalised
 
 COLOURS = np.array([(230, 60, 50), (60, 160, 230), (90, 200, 70), (240, 180, 40), (190, 90, 220), (60, 210, 200)])
 """Of the classes of a mask, from 1 on, again and again."""
@@ -36,7 +36,7 @@ def draws_of(
     Raises:
         DecodeError: the file or its mask cannot be read, and its subclasses. ConfigError: as `Recipe` raises it.
     """
-    plain = replace(recipe, mean=None, std=None)
+    plain = unnormalised(recipe)
     tiles: list[torch.Tensor] = []
     one = _one(file, frame, mask)
     with Loader(one, plain, batch_size=1, cache_mode="memory", backend="torch", seed=seed) as loader:

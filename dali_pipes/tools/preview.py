@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from dali_pipes.errors import ConfigError, DaliPipesError
 from dali_pipes.loader.dataset import ImageDataset
 from dali_pipes.manifest.manifest import Manifest
 from dali_pipes.recipe import Recipe
+from dali_pipes.serving import unnormalised
 
 SIDE = 192
 """Largest side of one picture, pixels."""
@@ -46,7 +46,7 @@ def rows(manifest: Manifest, recipe: Recipe, *, epochs: int, samples: int, seed:
     """
     if epochs < 1 or samples < 1:
         raise ConfigError(f"epochs={epochs}, samples={samples}: give at least 1 of each.")
-    shown = replace(recipe, mean=None, std=None)
+    shown = unnormalised(recipe)
     with ImageDataset(manifest, shown, seed=seed) as dataset:
         for index in np.unique(np.linspace(0, len(manifest) - 1, min(samples, len(manifest))).astype(int)).tolist():
             yield _row(dataset, index, epochs)

@@ -80,6 +80,15 @@ def test_views_and_deep_images_are_drawn(archive: Path) -> None:
         next(preview.rows(manifest, deep, epochs=0, samples=2))
 
 
+def test_a_recipe_of_16_bit_floats_is_drawn_as_it_is_without_them(archive: Path) -> None:
+    manifest = dp.Manifest.from_csv(archive / "list.csv")
+    (plain,), (half,) = (
+        list(preview.rows(manifest, recipe, epochs=2, samples=1))
+        for recipe in (RECIPE, replace(RECIPE, dtype="bfloat16", memory_format="channels_last"))
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(plain["pictures"], half["pictures"], strict=True))
+
+
 def test_bench_draws_a_chart(archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
     chart = archive / "charts" / "speeds.png"
     options = ("--img-size", "16", "--epochs", "2", "--backends", "torch", "--modes", "none", "--plot", str(chart))

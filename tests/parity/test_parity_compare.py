@@ -24,6 +24,8 @@ from dali_pipes.recipe import Recipe
 
 require_dali()
 
+pytestmark = pytest.mark.filterwarnings("ignore:sample .*it is left out:dali_pipes.DaliPipesWarning")  # one is damaged
+
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 FULL = Recipe(size=(24, 31), augment=dp.Augment(0.5, 0.5), **IMAGENET)
 VARIED = dp.Augment(0.5, 0.5, 45, (0.7, 1.4), 0.2, 0.4, 0.4, 0.8, 120)
@@ -53,6 +55,14 @@ def test_every_stage_is_identical(samples: dp.Manifest, parity: str, augment: dp
     assert (verdict.samples, verdict.failed) == (6, 1)
     counts = {stage.name: [each.compared for each in stage.differences] for stage in verdict.stages}
     assert counts == {"decode": [4], "window": [], "geometry": [6], "photometry": [6], "normalise": [6]}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_outputs_of_16_bits_are_compared_too(samples: dp.Manifest, dtype: str) -> None:
+    recipe = Recipe(**{**FULL.__dict__, "dtype": dtype, "memory_format": "channels_last"})
+    verdict = verdict_of(compare(samples, recipe, BACKENDS, batch_size=3, num_workers=1))
+    assert verdict.identical
+    assert {stage.name for stage in verdict.stages if stage.differences} >= {"geometry", "normalise"}
 
 
 def test_a_file_is_decoded_once_for_all_stages_and_backends(
