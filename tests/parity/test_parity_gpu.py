@@ -92,9 +92,9 @@ def test_the_schema_check_would_notice(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU's output given to an operator on the CPU does not get through."""
     from nvidia.dali import fn
 
-    genuine = Graph._normalised
+    genuine = Graph.normalised
     monkeypatch.setattr(
-        Graph, "_normalised", lambda self, batch: fn.crop(genuine(self, batch), device="cpu", crop=[2, 2])
+        Graph, "normalised", lambda self, batch: fn.crop(genuine(self, batch), device="cpu", crop=[2, 2])
     )
     with pytest.raises(Exception, match=r"(?i)gpu|cpu|device"):
         Graph(RECIPES["normalised"], "gpu", False, 4, 1).pipeline().serialize()
