@@ -159,7 +159,7 @@ class _PackedReader:
         return parts
 
     def _places(self) -> Longs:
-        """Where each key lies, or -1."""
+        """Return where each key lies, or -1."""
         store = self._store
         places = store._index.get_many(self._digests)
         if (places < 0).any():
@@ -224,7 +224,7 @@ class _PackedReader:
 
 
 def _joined(one: list[Rows], two: list[Rows]) -> list[Rows]:
-    """Rows of the same dtype and shape as one."""
+    """Return rows of the same dtype and shape as one."""
     kinds: dict[tuple[str, tuple[int, ...]], list[Rows]] = {}
     for rows in (*one, *two):
         kinds.setdefault((rows.array.dtype.str, rows.array.shape[1:]), []).append(rows)

@@ -1,6 +1,6 @@
 """Merges small packed segments, which many short runs leave, into few large ones.
 
-Only segments that will not grow any more are merged: sealed ones, those whose writer has died, and those whose writer
+Only segments that will not grow further are merged: sealed ones, those whose writer has died, and those whose writer
 is of another host and has written nothing for an hour. Their live slots are copied as they are, checksums included,
 into a segment of exactly their number.
 
@@ -88,7 +88,7 @@ class Compactor:
         return fewer
 
     def shrink(self, token: str, kept: int, bury: Callable[[Segment, int, bytes], None]) -> bool:
-        """Copy the latest ``kept`` entries of a segment that will not grow any more into a smaller one.
+        """Copy the latest ``kept`` entries of a segment that will not grow any further into a smaller one.
 
         The others are buried first. Return whether that was possible: if not, the segment is still there. Raises
         OSError.
@@ -244,5 +244,5 @@ class Compactor:
                 self._folder.delete(name)
 
     def _used(self) -> int:
-        """Bytes that the segments take on disk."""
+        """Return the bytes that the segments take on disk."""
         return sum(status.st_blocks * 512 for _, status in segment_files(self._folder))

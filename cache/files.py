@@ -143,7 +143,7 @@ class Folder(Leases):
             return None
 
     def names(self, shard: str = "") -> list[str]:
-        """Names in the folder, or in one of its shards; empty if there is no such folder."""
+        """Return the names in the folder, or in one of its shards; empty if there is no such folder."""
         try:
             with self.opened(shard) as fd:
                 return os.listdir(fd)
@@ -163,7 +163,7 @@ class Folder(Leases):
                     yield f"{shard}/{base}" if shard else base, status
 
     def shards(self) -> list[str]:
-        """Names of the folders in the folder."""
+        """Return the names of the folders in the folder."""
         try:
             with self.opened() as fd, os.scandir(fd) as entries:
                 return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
@@ -330,7 +330,7 @@ def _plain(name: str, folder: int) -> os.stat_result | None:
 
 
 def chunks(fd: int, offset: int, length: int) -> Iterator[memoryview]:
-    """``length`` bytes of a file from ``offset``, in pieces that each last until the next.
+    """Yield ``length`` bytes of a file from ``offset``, in pieces that each last until the next.
 
     Raises IntegrityError if the file ends before.
     """

@@ -129,7 +129,7 @@ class FileStore(FolderStore):
         return [Key.from_hex(stem[3:]) for stem, _ in self._scan()]
 
     def _scan(self) -> list[tuple[str, int]]:
-        """(stem, bytes) of every entry."""
+        """Return (stem, bytes) of every entry."""
         try:
             found = [(name, status.st_size) for name, status in self._folder.scan() if name.endswith(self.suffix)]
         except FileNotFoundError:

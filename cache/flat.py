@@ -196,7 +196,10 @@ def _find(state: _State, keys: Array) -> Longs:
 
 
 def _place(state: _State, first: int, count: int) -> Longs:
-    """Enters new entries into the table; which of them (from 0) have the key of an earlier one, and are not entered."""
+    """Enter new entries into the table.
+
+    Return which of them (from 0) have the key of an earlier one, and are not entered.
+    """
     size, doubles = len(state.table), [np.zeros(0, np.int64)]
     number = np.arange(first, first + count)
     at = _starts(state.keys[number], size)

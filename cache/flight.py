@@ -185,7 +185,7 @@ class SingleFlight:
 
     @staticmethod
     def _server_time(claims: Folder) -> float:
-        """Now, by the clock that stamps the claims."""
+        """Return the time now, by the clock that stamps the claims."""
         name = f"{secrets.token_hex(8)}.now"
         claims.publish(name, [b""])
         status = claims.status(name)

@@ -31,7 +31,7 @@ def content_digest(data: bytes | bytearray | memoryview) -> bytes:
 
 
 def storable(array: Any) -> np.ndarray[Any, Any]:
-    """``array`` as a C-contiguous array of plain numbers. Raises EntryError for anything else."""
+    """Return ``array`` as a C-contiguous array of plain numbers. Raises EntryError for anything else."""
     if not isinstance(array, np.ndarray):
         raise EntryError(f"the cache stores numpy arrays; got {type(array).__name__}: convert it with np.asarray first")
     if array.dtype.kind not in _KINDS or array.dtype.hasobject:

@@ -154,7 +154,7 @@ class JournalReader:
         return grown, gone
 
     def _skip(self, stem: str, error: OSError) -> None:
-        """Leaves out a journal of another user's for good; one that cannot be read otherwise is tried again."""
+        """Leave out a journal of another user's for good; one that cannot be read otherwise is tried again."""
         first = not self.unreadable and not self._warned
         if isinstance(error, PermissionError):
             self.unreadable.add(stem)

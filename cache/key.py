@@ -100,7 +100,7 @@ def _fold(secret: bytes) -> bytes:
 
 
 def default_secret() -> bytes:
-    """32 secret bytes of this user; made at first use.
+    """Return 32 secret bytes of this user; they are made at first use.
 
     Raises SecretError if they can be neither read nor made; the message says how to give them.
     """

@@ -58,6 +58,6 @@ class Leases(ABC):
 
 
 def temporary_owner(name: str) -> Owner | None:
-    """Who made a temporary file; None if ``name`` is not one of ours."""
+    """Return who made a temporary file; None if ``name`` is not one of ours."""
     parts = name.split(".")
     return Owner.parse(parts[1]) if len(parts) == 4 and not parts[0] and parts[3] == "tmp" else None

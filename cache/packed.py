@@ -219,7 +219,7 @@ class PackedStore(FolderStore):
             return bool(found)
 
     def _bury(self, segment: Segment, slot: int, digest: bytes) -> None:
-        """Never serves this slot again, here (at once) and in other processes (through the journal)."""
+        """Never serve this slot again, here (at once) and in other processes (through the journal)."""
         with self._lock:
             if segment.token not in self._slots.numbers:
                 return
@@ -239,7 +239,7 @@ class PackedStore(FolderStore):
         self._forget(token)
 
     def _evict(self, budget: int, keep: str = "") -> None:
-        """Unlinks least recently used segments until all of them fit into ``budget`` bytes."""
+        """Unlink least recently used segments until all of them fit into ``budget`` bytes."""
 
         def remove(token: str) -> None:
             self.evicted += self._slots.live(token)

@@ -144,7 +144,7 @@ def pages_of(array: Array) -> tuple[int, int]:
 
 
 def _runtime() -> Any:
-    """CuPy's CUDA runtime if there is a device, else None."""
+    """Return CuPy's CUDA runtime if there is a device, else None."""
     try:
         runtime: Any = importlib.import_module("cupy.cuda.runtime")
     except ImportError:

@@ -146,7 +146,7 @@ class Segment:
         return read_only(array) if good else None
 
     def _expected(self, slot: int) -> tuple[bytes, np.dtype[Any], bool]:
-        """Checksum and type of a slot, and whether it lies in the segment."""
+        """Return checksum and type of a slot, and whether it lies in the segment."""
         total = self.sums.get(slot)
         if total is None:
             raise FileNotFoundError(f"slot {slot} of {self.name} is not there any more")

@@ -185,7 +185,7 @@ class SegmentWriter:
 
 
 def _take(segment: Segment, count: int) -> range:
-    """Consecutive slots to fill, at most ``count``."""
+    """Return consecutive slots to fill, at most ``count``."""
     first = segment.take()
     stop = first + 1
     while stop - first < count and not segment.is_full:

@@ -40,7 +40,7 @@ class TensorMemmapStore(FileStore):
     direct = True
 
     def _describe(self, key: Key) -> tuple[str, np.dtype[Any], tuple[int, ...], bytes, bytes, tuple[int, int]]:
-        """Name of the data file, dtype, shape, checksum, content and identity.
+        """Return the name of the data file, dtype, shape, checksum, content and identity.
 
         Raises IntegrityError, FileNotFoundError.
         """

@@ -48,14 +48,14 @@ _OF_Q = np.array([0.6214325663465856, -0.6468132370201738, 1.7006230946773062])
 
 
 def precision(full_scale: int) -> int:
-    """Bits of weights and offsets below the point."""
+    """Return the bits of weights and offsets below the point."""
     return 11 if full_scale == 255 else 20
 
 
 def colour_maps(
     channels: int, full_scale: int, brightness: Doubles, contrast: Doubles, saturation: Doubles, hue: Doubles
 ) -> Longs:
-    """Fixed-point maps for `recolour`, one a sample.
+    """Return fixed-point maps for `recolour`, one a sample.
 
     channels: 1 or 3. full_scale: 255 or 65535. brightness, contrast, saturation: float64[N], factors; 1.0 changes
     nothing. hue: float64[N], degrees. Returns int64[N, C, C + 1], rows of C weights and an offset, in units of

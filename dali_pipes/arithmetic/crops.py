@@ -94,7 +94,7 @@ def erased(size: Size, areas: Doubles, ratios: Doubles, at: Doubles) -> Longs:
 
 
 def _sides(area: Doubles, by: Doubles) -> Doubles:
-    """Heights and widths, float64[N, T, 2], of rectangles of areas and ratios float64[N, T]."""
+    """Return heights and widths, float64[N, T, 2], of rectangles of areas and ratios float64[N, T]."""
     found: Doubles = np.stack([np.sqrt(area / by), np.sqrt(area * by)], axis=2)
     return found
 

@@ -189,7 +189,7 @@ def _complete(batch: Any) -> list[Any]:
 
 
 def _addresses(name: str, values: Sequence[Any] | Any | None, count: int, shape: tuple[int, ...]) -> list[int] | None:
-    """Where each picture's numbers lie on the device."""
+    """Return where each picture's numbers lie on the device."""
     if values is None:
         return None
     if len(values) != count:

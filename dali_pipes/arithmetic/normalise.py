@@ -35,7 +35,7 @@ _HALF_BLOCK = 16384
 
 
 def normalisation(mean: Sequence[float], std: Sequence[float], full_scale: int = 255) -> tuple[Floats, Floats]:
-    """Constants `(m, inv)`, float32[C] each, from mean and standard deviation in units of full scale.
+    """Return constants `(m, inv)`, float32[C] each, from mean and standard deviation in units of full scale.
 
     >>> normalisation([0.5], [0.25], 255)
     (array([127.5], dtype=float32), array([0.01568628], dtype=float32))
@@ -104,7 +104,7 @@ def copy_into(out: torch.Tensor | Array, x: torch.Tensor | Array, hflip: bool = 
 
 
 def _mirrored(block: Array) -> Array:
-    """Rows reversed."""
+    """Return the rows reversed."""
     if _in_words(block):
         return block.view(">u8")[:, ::-1].astype("<u8").view(np.uint8)
     return block[:, ::-1]

@@ -68,7 +68,7 @@ class Table:
         return int(self.weights.shape[1])
 
     def covers(self) -> tuple[int, int]:
-        """First sample that is read, and one past the last."""
+        """Return the first sample that is read, and one past the last."""
         return int(self.start.min()), int(self.start.max()) + self.taps
 
 

@@ -53,7 +53,7 @@ class Backend(Protocol):
     takes_encoded: bool
 
     def run(self, items: Sequence[npt.NDArray[Any] | Encoded | Named], draws: Draws) -> torch.Tensor:
-        """One batch.
+        """Return one batch.
 
         Args:
             items: N base images, uint8 or uint16 [C, H, W], or JPEGs if `takes_encoded`; a `Keeper` that keeps is given
@@ -70,7 +70,7 @@ class Backend(Protocol):
         ...
 
     def beside(self, values: torch.Tensor) -> torch.Tensor:
-        """Brings small values of the samples (labels, numbers) to where the batches are.
+        """Bring small values of the samples (labels, numbers) to where the batches are.
 
         Args:
             values: a CPU tensor.
@@ -88,5 +88,5 @@ class Backend(Protocol):
         ...
 
     def close(self) -> None:
-        """Frees what the backend holds."""
+        """Free what the backend holds."""
         ...

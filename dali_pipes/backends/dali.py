@@ -146,7 +146,7 @@ class DaliBackend:
             ) from error
 
     def _inputs(self, items: Sequence[npt.NDArray[Any] | Encoded | None], draws: Draws) -> dict[str, Any]:
-        """Everything that the graph is fed, checked as a whole before any of it is."""
+        """Return everything that the graph is fed, checked as a whole before any of it is."""
         there = [item for item in items if item is not None]
         if len(there) < len(items):
             raise BackendError(f"{self.name}: images that stay on the GPU came in one batch with a JPEG.")

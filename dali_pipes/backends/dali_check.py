@@ -108,7 +108,7 @@ def check_rings(make: Callable[[Recipe], Ring]) -> None:
 
 @functools.lru_cache(maxsize=8)
 def check_ring(device_id: int) -> None:
-    """`check_rings` on a CUDA device; remembers a good outcome."""
+    """Run `check_rings` on a CUDA device; remember a good outcome."""
     from dali_pipes.backends.cuda import CudaDevice
 
     stream = torch.cuda.Stream(device_id)

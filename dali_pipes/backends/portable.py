@@ -55,7 +55,7 @@ class PortableOnCpu:
         return base_image(shaped, recipe.base, recipe.fit, recipe.interpolation)
 
     def vary(self, images: list[Pixels], *values: list[Pixels]) -> list[Pixels]:
-        """Warps and recolours flipped base images; `values` are those that `varying` names.
+        """Warp and recolour flipped base images; `values` are those that `varying` names.
 
         With a plan, all that it says is done to base images that are not flipped.
         """

@@ -190,7 +190,7 @@ class Augment(Spelled):
         return bool(getattr(self, operation) != default)
 
     def chance(self, operation: str) -> float:
-        """How likely an operation that is asked for is applied to a sample."""
+        """Return how likely an operation that is asked for is applied to a sample."""
         return dict(self.probability).get(operation, 1.0)
 
     def as_dict(self) -> dict[str, Any]:

@@ -108,18 +108,18 @@ class _Numbers:
         self._arguments = (seed, epoch, samples, views)
 
     def bits(self, name: str) -> npt.NDArray[np.uint64]:
-        """uint64[N * K], uniform."""
+        """Return uint64[N * K], uniform."""
         seed, epoch, samples, views = self._arguments
         each = [random_bits(seed, epoch, name if not k else f"{name} of view {k}", samples) for k in range(views)]
         return each[0] if views == 1 else np.stack(each, axis=1).reshape(-1)
 
     def uniform(self, name: str) -> Floats:
-        """float64[N * K] in [0, 1)."""
+        """Return float64[N * K] in [0, 1)."""
         return (self.bits(name) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
     # What does not vary is not drawn: most recipes vary little, and the warm path is short.
     def flags(self, name: str, probability: float) -> Flags:
-        """bool[N * K], true with that probability."""
+        """Return bool[N * K], true with that probability."""
         if not probability:
             return np.zeros(self.count, np.bool_)
         return self.uniform(name) < probability
@@ -130,7 +130,7 @@ class _Numbers:
         return None if chance == 1.0 else self.uniform(f"whether {operation}") < chance
 
     def between(self, name: str, low: float, high: float) -> Floats:
-        """float64[N * K] from a range, or what changes nothing where the operation is not applied."""
+        """Return float64[N * K] from a range, or what changes nothing where the operation is not applied."""
         still = 1.0 if name in FACTORS else 0.0
         drawn = np.full(self.count, low) if low == high else low + (high - low) * self.uniform(name)
         if low == high == still or (applied := self.applied(OPERATION_OF.get(name, name))) is None:
@@ -138,7 +138,7 @@ class _Numbers:
         return np.where(applied, drawn, still)
 
     def tries(self, what: str, thing: str) -> Floats:
-        """float64[N * K, TRIES] in [0, 1)."""
+        """Return float64[N * K, TRIES] in [0, 1)."""
         return np.stack([self.uniform(f"{what} of {thing} {i}") for i in range(TRIES)], axis=1)
 
 

@@ -151,7 +151,7 @@ class Finish:
         return out
 
     def vary(self, image: Pixels, matrix: Pixels | None, colour: Pixels | None) -> Pixels:
-        """Warps and recolours one flipped base image.
+        """Warp and recolour one flipped base image.
 
         Args:
             image: uint8 or uint16 [C, H, W], any strides.

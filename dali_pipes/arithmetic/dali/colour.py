@@ -111,7 +111,7 @@ def _multiply_add(x: Tensor, multiply: np.float32, add: np.float32, dtype: torch
 
 
 def _ranges(operator: str, image: Tensor) -> tuple[np.float32, np.float32]:
-    """Full and half of the pixel type's range, as these operators define them."""
+    """Return full and half of the pixel type's range, as these operators define them."""
     if image.ndim != 3 or image.dtype not in (torch.uint8, torch.float32):
         raise ConfigError(
             f"{operator} found {image.dtype} of shape {tuple(image.shape)}; it takes uint8 or float32 [H, W, C]"

@@ -33,7 +33,7 @@ def saturate(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def integer_max(dtype: torch.dtype) -> float:
-    """Largest value of an integer pixel type.
+    """Return the largest value of an integer pixel type.
 
     Raises ConfigError for any other type than uint8 and uint16.
     """

@@ -21,7 +21,7 @@ f32 = np.float32
 
 
 def crop_offset(position: float, image: int, window: int) -> int:
-    """First pixel of a crop along one axis; negative when the window is larger than the image."""
+    """Return the first pixel of a crop along one axis; negative when the window is larger than the image."""
     offset = float(f32(position)) * (image - window)
     return int(math.copysign(math.floor(abs(offset) + 0.5), offset))
 

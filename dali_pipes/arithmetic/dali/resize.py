@@ -100,7 +100,7 @@ def check_resize_dtypes(image: Tensor, dtype: torch.dtype | None) -> torch.dtype
 
 
 def gather(image: Tensor, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Tensor:
-    """`image[rows][:, columns]` for any pixel type, contiguous."""
+    """Return `image[rows][:, columns]` for any pixel type, contiguous."""
     # PyTorch indexes no uint16 on some devices; the bits are the same.
     view = image.view(torch.int16) if image.dtype == torch.uint16 else image
     picked = view.index_select(0, torch.from_numpy(rows).to(view.device))
@@ -136,7 +136,7 @@ def nearest_columns(axis: Axis) -> NDArray[np.int64]:
 
 @functools.lru_cache(maxsize=256)
 def taps(axis: Axis) -> Taps:
-    """First taps and weights of a pass along one axis."""
+    """Return first taps and weights of a pass along one axis."""
     kernel, support = axis.filter, axis.filter.support
     start = f32(axis.origin + f32(f32(f32(f32(0.5) * axis.scale) - f32(0.5)) - kernel.anchor))
     position = np.arange(axis.size, dtype=f32) * axis.scale + start
@@ -187,7 +187,7 @@ def _with_rest(result: Tensor, values: Tensor, away: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=256)
 def _scalar_after_vertical(values: int, lanes: int) -> NDArray[np.int64]:
-    """Which of a row's values the vertical pass's scalar loop writes."""
+    """Return which of a row's values the vertical pass's scalar loop writes."""
     position = np.arange(values)
     tile = np.minimum(TILE, values - position // TILE * TILE)
     return np.flatnonzero(position % TILE >= tile // lanes * lanes)
@@ -195,7 +195,7 @@ def _scalar_after_vertical(values: int, lanes: int) -> NDArray[np.int64]:
 
 @functools.lru_cache(maxsize=256)
 def _scalar_after_horizontal(axis: Axis, lanes: int) -> NDArray[np.int64]:
-    """Which output columns the horizontal pass's scalar loop writes."""
+    """Return which output columns the horizontal pass's scalar loop writes."""
     first = taps(axis).first
     before, after = first < 0, first + axis.filter.support > axis.extent
     leading, trailing = (after, before) if first[-1] < first[0] else (before, after)

@@ -80,7 +80,7 @@ def sampling(
     subpixel_scale: bool,
     max_size: Pair | None,
 ) -> Sampling:
-    """How DALI resizes an image of `image_size` (H, W); the arguments are those of `dali_cpu.resize`.
+    """Return how DALI resizes an image of `image_size` (H, W); the arguments are those of `dali_cpu.resize`.
 
     Raises ConfigError for an unknown mode or filter, an empty image, half a region or a region outside of the image.
     """

@@ -46,7 +46,7 @@ def warp_affine(
     interp_type: Literal["nn", "linear"] = "linear",
     fill_value: float | None = None,
 ) -> Tensor:
-    """Affine warp of uint8 or float32 [H, W, C], as DALI's CPU operator.
+    """Warp uint8 or float32 [H, W, C] by an affine map, as DALI's CPU operator.
 
     matrix: from output to input positions (x, y), pixel centres at halves; from input to output with
     `inverse_map=False`. size: (h, w) of the output, the input's by default. fill_value: for pixels outside of the
