@@ -65,6 +65,10 @@ _CHECKED: dict[
     "clone": ((56, 220), 0, _THREAD, True),
     "prlimit64": ((302, 261), 0, 0xFFFFFFFF, False),  # of this process only, which 0 stands for
 }
+_VALUES: dict[str, tuple[tuple[int, int], int, tuple[int, ...]]] = {  # (numbers, argument, values that are refused)
+    "fcntl": ((72, 25), 1, (8, 10, 15)),  # F_SETOWN, F_SETSIG, F_SETOWN_EX: who gets which signal about a descriptor
+    "ioctl": ((16, 29), 1, (0x8901, 0x8902)),  # FIOSETOWN, SIOCSPGRP: the same
+}
 _TO_ITSELF = (234, 131)  # tgkill, with which `abort` ends a process
 _CREATE_RULESET, _RESTRICT_SELF = 444, 446  # of Landlock, on every processor
 _CAPABILITY_VERSION = 0x20080522
@@ -149,6 +153,11 @@ def filter_for(machine: str, pid: int | None = None) -> bytes | None:
                 *_step(_ANSWER, refuse),
                 *_step(_ANSWER, _ALLOW),
             ]
+    for pair, argument, values in _VALUES.values():
+        program += [*_step(_EQUAL, pair[column], 0, 2 * len(values) + 2), *_step(_LOAD, _ARGUMENTS + 8 * argument)]
+        for value in values:
+            program += [*_step(_EQUAL, value, 0, 1), *_step(_ANSWER, refuse)]
+        program += _step(_ANSWER, _ALLOW)
     program += [
         *_step(_EQUAL, _TO_ITSELF[column], 0, 4),
         *_step(_LOAD, _ARGUMENTS),

@@ -36,6 +36,9 @@ REFUSED = {
     "signal a thread of its parent": "ctypes_call('syscall', TGKILL, os.getppid(), os.getppid(), 0)",
     "signal its parent as a thread": "ctypes_call('syscall', TKILL, os.getppid(), 0)",
     "queue a signal for its parent": "ctypes_call('syscall', SIGQUEUE, os.getppid(), 0, bytes(128))",
+    "have its socket signal its parent": "fcntl.fcntl(pair[0], fcntl.F_SETOWN, os.getppid())",
+    "choose that signal": "fcntl.fcntl(pair[0], 10, 9)",
+    "do so by ioctl": "fcntl.ioctl(pair[0], 0x8901, struct.pack('i', os.getppid()))",
     "take hold of its parent": "os.pidfd_open(os.getppid())",
     "set its parent's limits": "resource.prlimit(os.getppid(), resource.RLIMIT_CORE, (0, 0))",
     "read its parent's memory": "ctypes_call('process_vm_readv', os.getppid(), None, 0, None, 0, 0)",
@@ -53,10 +56,11 @@ ALLOWED = {
     "write into a memory file": "os.pwrite(memory, b'pixels', 0)",
     "lower its limits": "resource.setrlimit(resource.RLIMIT_CORE, (0, 0))",
     "signal itself": "(signal.signal(signal.SIGUSR1, signal.SIG_IGN), signal.raise_signal(signal.SIGUSR1))",
+    "ask for a descriptor's flags": "fcntl.fcntl(pair[0], fcntl.F_GETFL)",
     "answer": "pair[0].sendall(b'x')",
 }
 SCRIPT = """
-import ctypes, json, mmap, os, platform, resource, signal, socket, subprocess, sys, threading
+import ctypes, fcntl, json, mmap, os, platform, resource, signal, socket, struct, subprocess, sys, threading
 TGKILL, TKILL, SIGQUEUE = (234, 200, 129) if platform.machine() == "x86_64" else (131, 130, 138)
 from dali_pipes.decode.confine import confine
 libc = ctypes.CDLL(None, use_errno=True)
