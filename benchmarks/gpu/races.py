@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 import dali_pipes as dp
 from dali_pipes.parity.fingerprint import fingerprint
@@ -17,7 +18,7 @@ def late(context: Context, batch: dp.Batch, stream: Any) -> dp.Batch:
     with torch.cuda.stream(stream):
         torch.cuda._sleep(3_000_000)
         copied = batch._each(lambda values: values.clone())
-        for values in (batch.image, batch.label, batch.index):
+        for values in tree_leaves(batch):  # all that the copies read
             values.record_stream(stream)
     return copied
 

@@ -19,6 +19,7 @@ import dali_pipes as dp
 from dali_pipes import backends
 from dali_pipes.backends import dali, dali_check
 from dali_pipes.backends.ring import Ring
+from dali_pipes.fetch.fetcher import Encoded
 from dali_pipes.loader import loader
 
 RECIPE = dp.Recipe((9, 12), mean=0.5, std=0.25, augment=dp.Augment(0.5, rotation=20, brightness=0.3))
@@ -159,5 +160,5 @@ def test_images_that_stay_are_not_mixed_with_jpegs(gpu: FakeGpu) -> None:
     backend = backends.create("dali-gpu", RECIPE, batch_size=2, threads=1, decode=True, device_id=0, gpu_bytes=10**6)
     draws = dp.draws.draw(None, 0, 0, np.arange(2))
     with pytest.raises(dp.BackendError, match="images that stay on the GPU came in one batch with a JPEG"):
-        backend.run([backends.Named(0, None), dp.fetch.Encoded(np.zeros(9, np.uint8))], draws)
+        backend.run([backends.Named(0, None), Encoded(np.zeros(9, np.uint8))], draws)
     backend.close()
