@@ -183,8 +183,9 @@ class Recipe(Served, Spelled):
 
     @property
     def planned(self) -> bool:
-        """Whether the portable arithmetic brings base images to outputs, by a plan (`plans`): where the base has a size
-        of its own, and for what no operator of DALI's does.
+        """Whether the portable arithmetic brings base images to outputs, by a plan (`plans`).
+
+        This is so if the base has a size of its own, and for what no operator of DALI's does.
         """
         return self.base_size is not None or (self.augment is not None and self.augment.plans)
 
@@ -263,8 +264,9 @@ class Recipe(Served, Spelled):
         return _digest(self.base_parts)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as in TOML and JSON: `window` and `augment` as tables, "none" for no window, absent for
-        None.
+        """Return plain values, as in TOML and JSON.
+
+        `window` and `augment` are tables; no window is "none"; other fields that are None are absent.
         """
         plain = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
         plain["size"] = list(plain["size"])
@@ -283,7 +285,7 @@ class Recipe(Served, Spelled):
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Recipe:
-        """The inverse of `to_dict`; fields that are absent take their defaults.
+        """Invert `to_dict`; fields that are absent take their defaults.
 
         Raises:
             ConfigError: an unknown field, or a value that is not allowed.
@@ -300,12 +302,12 @@ class Recipe(Served, Spelled):
             raise ConfigError(f"recipe: {error}; its fields are {names}.") from error
 
     def to_json(self) -> str:
-        """The recipe as a JSON document."""
+        """Return the recipe as a JSON document."""
         return json.dumps(self.to_dict(), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
-        """A recipe from a JSON document. Raises ConfigError."""
+        """Make a recipe from a JSON document; raise ConfigError if it is not one."""
         try:
             plain = json.loads(text)
         except json.JSONDecodeError as error:
@@ -313,7 +315,7 @@ class Recipe(Served, Spelled):
         return cls.from_dict(_table(plain))
 
     def to_toml(self) -> str:
-        """The recipe as a TOML document."""
+        """Return the recipe as a TOML document."""
         plain = self.to_dict()
         tables = {name: plain.pop(name) for name in ("window", "augment") if isinstance(plain.get(name), dict)}
         lines = [f"{name} = {_toml(value)}" for name, value in plain.items()]
@@ -327,7 +329,7 @@ class Recipe(Served, Spelled):
 
     @classmethod
     def from_toml(cls, text: str) -> Recipe:
-        """A recipe from a TOML document. Raises ConfigError."""
+        """Make a recipe from a TOML document; raise ConfigError if it is not one."""
         try:
             return cls.from_dict(tomllib.loads(text))
         except tomllib.TOMLDecodeError as error:
@@ -335,7 +337,7 @@ class Recipe(Served, Spelled):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Recipe:
-        """A recipe from a `.toml` or `.json` file. Raises ConfigError."""
+        """Read a recipe from a `.toml` or `.json` file; raise ConfigError if it is not one."""
         try:
             text = Path(path).read_text("utf-8")
         except UnicodeDecodeError as error:

@@ -106,7 +106,7 @@ class Serving:
         return out
 
     def _base(self, number: int, count: int, source: Source, frame: int) -> tuple[Pixels, tuple[str, ...]]:
-        """A base image, and what its file gives reason to warn of; errors say which of `count` files failed."""
+        """Return a base image, and what its file gives reason to warn of; errors say which of `count` files failed."""
         try:
             decoded, by_dali = self._decoded(source, frame)
         except DaliPipesError as error:
@@ -120,7 +120,7 @@ class Serving:
         return image, decoded.warnings
 
     def _decoded(self, source: Source, frame: int) -> tuple[Decoded, bool]:
-        """A frame, and whether DALI's arithmetic makes its base image."""
+        """Return a frame, and whether DALI's arithmetic makes its base image."""
         if isinstance(source, np.ndarray):
             if frame:
                 raise ConfigError(f"frame={frame}: an array of pixels is one frame; give that one.")
@@ -185,13 +185,13 @@ def finish_of(recipe: Recipe) -> Finish:
 
 @functools.lru_cache(maxsize=16)
 def _changes(recipe: Recipe, count: int) -> Changes:
-    """What is done to `count` base images: nothing at random."""
+    """Return what is done to `count` base images: nothing at random."""
     return finish_of(recipe).changes(draw(None, 0, 0, np.arange(count), 1))
 
 
 @contextmanager
 def _as_file(data: bytes) -> Iterator[int]:
-    """A descriptor of a file in memory that holds the bytes."""
+    """Yield a descriptor of a file in memory that holds the bytes."""
     descriptor = os.memfd_create("dali-pipes-file", os.MFD_CLOEXEC)
     try:
         with open(descriptor, "wb", closefd=False) as file:

@@ -51,6 +51,7 @@ class Spelled:
     """What a frozen dataclass inherits so that a field it lacks is an error in words."""
 
     def __new__(cls, *values: Any, **given: Any) -> Self:
+        """Make an instance; raise ConfigError for a name that is no field."""
         known = [field.name for field in fields(cast(Any, cls))]
         for name in given:
             if name not in known:

@@ -34,9 +34,14 @@ class BatchInfo(Protocol):
     """
 
     @property
-    def epoch_idx(self) -> int: ...
+    def epoch_idx(self) -> int:
+        """How often the pipeline was reset."""
+        ...
+
     @property
-    def iteration(self) -> int: ...
+    def iteration(self) -> int:
+        """The batch's number in its epoch."""
+        ...
 
 
 class Source:

@@ -111,7 +111,7 @@ def _difference(name: str, one: list[Any], two: list[Any]) -> str | None:
 
 
 def _distance(one: torch.Tensor, two: torch.Tensor) -> float:
-    """The largest difference as a part of the largest value; for whole numbers the share that differs."""
+    """Return the largest difference as a part of the largest value; for whole numbers the share that differs."""
     if not (one.is_floating_point() or one.is_complex()):
         return float((one != two).double().mean())
     kind = torch.complex128 if one.is_complex() else torch.float64

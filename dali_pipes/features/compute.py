@@ -110,7 +110,7 @@ def _place(tensor: torch.Tensor) -> int:
 
 
 def _own(tensor: torch.Tensor, used: set[int]) -> torch.Tensor:
-    """The tensor, or a copy where its memory is already somebody's."""
+    """Return the tensor, or a copy if its memory is already somebody's."""
     place = _place(tensor)
     if place in used and place:
         return tensor.detach().clone()

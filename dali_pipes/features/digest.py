@@ -103,7 +103,7 @@ class Anatomy:
             self.tables.append((table, tuple(table.values())))
 
     def _value(self, value: Any, depth: int, name: str) -> bytes:
-        """A text that differs for values that differ."""
+        """Return a text that differs for values that differ."""
         if isinstance(value, _PLAIN):
             return f"{type(value).__name__}:{value!r};".encode("utf-8", "surrogatepass")
         if isinstance(value, torch.Tensor):
@@ -152,7 +152,7 @@ class Anatomy:
         return kind + self._value(dict(getattr(value, "__dict__", {})), depth, name)
 
     def _class(self, kind: type) -> bytes:
-        """The name of a class; of a class that is not PyTorch's also what its methods do."""
+        """Return the name of a class, and what its methods do if it is not one of PyTorch's."""
         text = _name(kind)
         for base in kind.__mro__:
             if not _is_foreign(base):

@@ -125,7 +125,7 @@ class Kept:
                     del self._coming[key]
 
     def _announced(self, keys: list[bytes]) -> tuple[list[Hits], list[int]]:
-        """What waits to be written, and which keys are not among it."""
+        """Return what waits to be written, and which keys are not among it."""
         if not self._coming:
             return [], list(range(len(keys)))
         waiting = [self._coming.get(key) for key in keys]

@@ -214,7 +214,7 @@ def _checked(tensor: torch.Tensor, count: int, path: str) -> torch.Tensor:
 
 
 def _class_of(node: Tree, named: Named) -> type | None:
-    """The class of a named tuple, if this process has it: nothing is imported."""
+    """Return the class of a named tuple, if this process has it: nothing is imported."""
     _, module, qualname, names, _ = node
     found: Any = named.get((module, qualname))
     if found is None:
@@ -287,7 +287,7 @@ def _lists(value: Any, path: str, enter: Callable[[str, Any], bool]) -> Iterator
 
 
 def _on_cpu(item: Any, path: str) -> Any:
-    """An item of an `each` leaf as `item_codec` takes it."""
+    """Return an item of an `each` leaf as `item_codec` takes it."""
     return map_tensors(item, lambda tensor: tensor.detach().cpu())
 
 

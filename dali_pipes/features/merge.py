@@ -59,5 +59,5 @@ _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: to
 
 
 def _bits(tensor: torch.Tensor) -> torch.Tensor:
-    """The same memory as whole numbers: PyTorch moves no rows of float8."""
+    """View the same memory as whole numbers, because PyTorch moves no rows of float8."""
     return tensor.view(_WORDS[tensor.itemsize])

@@ -240,7 +240,7 @@ class CachedModule(Wrapping):
         self._writer.submit(batch, kept.size_of(copies))
 
     def _module(self) -> bytes:
-        """What names the module."""
+        """Return what names the module."""
         return self._module_id.encode() if self._watch is None else self._watch.digest
 
     def _writes(self) -> bool:

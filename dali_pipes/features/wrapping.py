@@ -27,7 +27,7 @@ class Wrapping(nn.Module):
         return self
 
     def __getattr__(self, name: str) -> Any:
-        """What the module offers (`fc.in_features`, say)."""
+        """Return what the module offers (`fc.in_features`, say)."""
         try:
             return super().__getattr__(name)
         except AttributeError:

@@ -104,7 +104,7 @@ class Bookkeeping:
 
 
 def _named(error: Exception, sample: str) -> tuple[DaliPipesError, bool]:
-    """An error that names the sample, and whether another try would fail too."""
+    """Return an error that names the sample, and whether another try would fail too."""
     if isinstance(error, DaliPipesError):
         return type(error)(f"{sample}: {error}"), not isinstance(error, (UnsteadyError, WorkerError))
     if isinstance(error, OSError):

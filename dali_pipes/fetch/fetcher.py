@@ -153,9 +153,9 @@ class Fetcher:
         self._alone = threading.Lock()
 
     def request(self, sample: int) -> Item | Future[Item]:
-        """The base image of a sample, at once if the cache holds it in memory, else as a future.
+        """Return the base image of a sample: at once if the cache holds it in memory, else as a future.
 
-        Neither raises anything but what a cache that is strict refuses (`cache.CacheError`).
+        Neither raises anything except what a strict cache refuses (`cache.CacheError`).
         """
         lost = self._books.lost(sample)
         if lost is not None:
@@ -181,14 +181,17 @@ class Fetcher:
         return all(self._store.contains(cache.Key.of(self._secret, **each)) for each in needed)
 
     def made(self, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        """Return uint8[N, 32]: of each sample that was fetched, 16 bytes that name its source file's content, and 16
-        that name everything else which decides its base image.
+        """Return uint8[N, 32], what names the base image of each sample that was fetched.
+
+        The first 16 bytes name its source file's content. The other 16 name everything else that decides its base
+        image.
         """
         return self._made[samples]
 
     def decoded(self, sample: int) -> Pixels | Failure:
-        """The base image of a sample, never undecoded; waits for it. Later requests for the sample are decoded here
-        too.
+        """Return the base image of a sample, never undecoded; wait for it.
+
+        Later requests for the sample are decoded here too.
         """
         self._refused.add(sample)
         item = ready(self.request(sample))
@@ -205,17 +208,19 @@ class Fetcher:
         return list(self._threads.map(function, *values))
 
     def counts(self) -> dict[str, Any]:
-        """Since the start: `decoded`, `hits`, `misses` (images), `failed` (different samples), `bytes_read` (of
-        sources, by this process), `seconds_decoding` (of all workers).
+        """Return what happened since the start.
+
+        The keys are `decoded`, `hits`, `misses` (images), `failed` (different samples), `bytes_read` (of sources, by
+        this process), and `seconds_decoding` (of all workers).
         """
         return self._books.counts()
 
     def failures(self) -> dict[int, DaliPipesError]:
-        """The samples that failed when they were last asked for, with their errors."""
+        """Return the samples that failed when they were last asked for, with their errors."""
         return self._books.failures()
 
     def close(self) -> None:
-        """Ends threads and child processes; requests that have not begun are dropped."""
+        """End threads and child processes; requests that have not begun are dropped."""
         self._flight.close()  # first: threads that wait for another's image would keep theirs waiting
         if self._remote is not None:
             self._remote.close()
@@ -376,10 +381,10 @@ def stand_in(fetcher: Fetcher, failure: Failure, successors: Iterable[int]) -> t
 
 
 def with_secret(store: cache.Store) -> tuple[cache.Store, bytes]:
-    """The store, and the secret that hides the names in its folder (empty where it has none).
+    """Return the store, and the secret that hides the names in its folder (empty if it has none).
 
-    Where the secret can be neither read nor made, a store that keeps nothing takes its place, with a warning: no name
-    is written that tells of a file. Raises SecretError instead if the store is strict.
+    If the secret can be neither read nor made, a store that keeps nothing takes its place, with a warning, because a
+    name without a secret would tell of a file. Raises SecretError instead if the store is strict.
     """
     if not store.directory:
         return store, b""

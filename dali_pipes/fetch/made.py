@@ -49,7 +49,7 @@ def _says(recipe: Recipe, backend: str) -> bytes:
 
 
 def _columns(draws: Draws, count: int) -> list[npt.NDArray[Any]]:
-    """The bytes of each sample's draws (of all its views), uint8[N, ...] for every field in its order."""
+    """Return the bytes of each sample's draws (of all its views), uint8[N, ...] for every field in its order."""
     found = {each.name: getattr(draws, each.name) for each in fields(draws)}
     arrays = {name: np.ascontiguousarray(array) for name, array in found.items() if array is not None}
     if draws.crops is not None:  # where no crop is taken it does not matter where it would have lain

@@ -190,7 +190,7 @@ class RemoteFiles:
             return self._opened[1], self._opened[2]
 
     def _tried(self, request: Callable[[], T]) -> T:
-        """What a request gives, tried again while its error may pass."""
+        """Return what a request gives; try again while its error may pass."""
         pause = FIRST_PAUSE
         for attempt in range(TRIES):
             try:
@@ -249,7 +249,7 @@ def _is_final(error: Exception) -> bool:
 
 
 def _in_words(error: Exception) -> Exception:
-    """The same kind of error, without its text, which may hold a signed URL."""
+    """Return the same kind of error, without its text, which may hold a signed URL."""
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError("the server has no such file")
     if isinstance(error, PermissionError):

@@ -120,7 +120,7 @@ class CachedDataset(Dataset[Any]):
         return item
 
     def __getattr__(self, name: str) -> Any:
-        """What the data set offers besides its items (`classes`, say)."""
+        """Return what the data set offers besides its items (`classes`, say)."""
         if name.startswith("_") or name == "dataset":
             raise AttributeError(name)
         return getattr(self.dataset, name)
@@ -132,7 +132,7 @@ class CachedDataset(Dataset[Any]):
         return {**counts, "cache": self._store.stats()}
 
     def close(self) -> None:
-        """Closes the cache."""
+        """Close the cache."""
         self._flight.close()
         self._store.close()
 
@@ -159,7 +159,10 @@ class CachedDataset(Dataset[Any]):
         return cache.Key.of(self._secret, index=index, **parts)
 
     def _settle(self, index: int, key: cache.Key) -> item_codec.Bytes:
-        """The item, computed twice. Refuses random items, and a cache that holds other data under this version."""
+        """Return the item, computed twice.
+
+        Random items are refused, and so is a cache that holds other data under this version.
+        """
         item = settled_item(self.dataset, index)
         packed = item_codec.pack(item)
         kept = self._store.get(key)

@@ -59,7 +59,7 @@ def pack(item: Any) -> Bytes:
 
 
 def unpack(packed: Bytes) -> Any:
-    """The item that `pack` took; nothing of it shares memory with `packed`.
+    """Return the item that `pack` took; nothing of it shares memory with `packed`.
 
     Raises:
         ValueError: these are not the bytes of an item.
@@ -96,7 +96,7 @@ def difference(one: Any, two: Any, path: str = "item") -> str | None:
 
 
 def _node(value: Any, path: str, blobs: list[memoryview], depth: int) -> Any:
-    """The JSON of a value; bytes of arrays go to `blobs`."""
+    """Return the JSON of a value; bytes of arrays go to `blobs`."""
     if depth > _DEEPEST:
         raise ConfigError(f"{path} lies more than {_DEEPEST} levels deep: a data set's items are kept down to that.")
     kind = type(value)
@@ -225,6 +225,6 @@ def _aligned(size: int) -> int:
 
 
 def _size_class(size: int) -> int:
-    """The next of eight sizes an octave: at most an eighth is spent on zeros."""
+    """Return the next of eight sizes an octave: at most an eighth is spent on zeros."""
     step = max(_ALIGN, 1 << max(0, size.bit_length() - 4))
     return -(-size // step) * step

@@ -26,7 +26,7 @@ _DEEPEST = 8
 
 
 def settled_item(dataset: Any, index: int) -> Any:
-    """The item at `index`, read twice; the global generators are left as they were found.
+    """Return the item at `index`, read twice; the global generators are left as they were found.
 
     Raises:
         ConfigError: the readings differ, or random numbers were drawn; the message names the field and the transform.

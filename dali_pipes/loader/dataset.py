@@ -133,12 +133,12 @@ class ImageDataset(Dataset[Output]):
         std: tuple[float, ...] | float | None = None,
         root: str | os.PathLike[str] | None = None,
     ) -> ImageDataset:
-        """A data set from the arguments that older code passes.
+        """Make a data set from the arguments that older code passes.
 
         Args:
             rows: one mapping a sample, with `image_path` or `path`, and `label`.
             img_size: side of the square images in pixels, or (height, width).
-            train, augment: both true: half of the items are mirrored left to right, others each epoch.
+            train, augment: if both are true, half of the items are mirrored left to right, others each epoch.
             cache_mode, cache_dir: as above. All splits share one cache.
             split_name: the split of rows that state none; it names no folder.
             input_channels: 1 or 3.
@@ -168,7 +168,7 @@ class ImageDataset(Dataset[Output]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: list[int]) -> list[Output]:
-        """The items at `indices`; outside of a worker they are decoded side by side."""
+        """Return the items at `indices`; outside of a worker they are decoded side by side."""
         samples = [range(len(self))[index] for index in indices]
         fetcher, epoch = self._fetcher(), self._clock.now()
         requests = [fetcher.request(sample) for sample in samples]
@@ -189,11 +189,14 @@ class ImageDataset(Dataset[Output]):
         self.set_epoch(state["epoch"])
 
     def stats(self) -> dict[str, Any]:
-        """What this process did, as in `Loader.stats` (a DataLoader's workers count for themselves), and `cache`."""
+        """Return what this process did, as in `Loader.stats`, and `cache`.
+
+        A DataLoader's workers count for themselves.
+        """
         return {**self._fetcher().counts(), "cache": self._store.stats()}
 
     def close(self) -> None:
-        """Ends threads and child processes, and closes the cache."""
+        """End threads and child processes, and close the cache."""
         self._close()
 
     def __enter__(self) -> ImageDataset:
@@ -264,7 +267,9 @@ class ImageDataset(Dataset[Output]):
 def open_for_workers(
     mode: str, directory: str | os.PathLike[str] | None, options: Mapping[str, Any] | None = None
 ) -> cache.Store:
-    """A store that a DataLoader's workers share; "memory" is one copy for all of them where the machine can share it.
+    """Open a store that a DataLoader's workers share.
+
+    "memory" is one copy for all of them if the machine can share it.
 
     Raises:
         ConfigError: an option that is not known. cache.StoreConfigError: options that cannot work.
@@ -277,10 +282,11 @@ def open_for_workers(
 
 
 def manifest_of_rows(rows: Sequence[Row], root: str | os.PathLike[str] | None = None) -> Manifest:
-    """A manifest of mappings with `path` or `image_path`, and optionally `label`, `id`, `frame`, `split`, `group`.
+    """Return a manifest of mappings.
 
-    Labels are numbers, or names that are numbered in sorted order; absent ones are -1. Paths are absolute, or relative
-    to `root`; without a root it is the folder that all of them have in common.
+    Each has `path` or `image_path`, and optionally `label`, `id`, `frame`, `split`, `group`. Labels are numbers, or
+    names that are numbered in sorted order; absent ones are -1. Paths are absolute, or relative to `root`; without a
+    root it is the folder that all of them have in common.
 
     Raises:
         ManifestError: rows that cannot be used; every one is named by its number.

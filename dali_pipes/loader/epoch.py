@@ -87,7 +87,7 @@ class Losses:
 
 
 def take_over(batch: Batch, made: torch.cuda.Event | None) -> Batch:
-    """Makes the calling thread's CUDA stream wait until a batch is complete, and keeps its memory for that long.
+    """Make the calling thread's CUDA stream wait until a batch is complete, and keep its memory for that long.
 
     Args:
         batch: as the backend made it, in a stream of its own.
@@ -245,7 +245,7 @@ class Epoch:
         requested: Sequence[Item | Future[Item]],
         held: dict[int, Pixels],
     ) -> Sequence[Item | Named]:
-        """The items, or why their masks cannot be had; adds to `held` the base masks of the others."""
+        """Return the items, or why their masks cannot be had; add the base masks of the others to `held`."""
         if self.masks is None:
             return items
         checked = list(items)
@@ -277,7 +277,7 @@ class Epoch:
         return self.fetcher.decoded(sample) if isinstance(item, Encoded) else item
 
     def _settle(self, places: Samples, items: Sequence[Item | Named]) -> Good:
-        """What the batch will hold, after the policy for samples that cannot be decoded."""
+        """Return what the batch will hold, after the policy for samples that cannot be decoded."""
         good: Good = []
         for place, sample, item in zip(places.tolist(), self._samples(places).tolist(), items):
             if not isinstance(item, Failure):

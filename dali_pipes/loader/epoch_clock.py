@@ -105,7 +105,7 @@ def _slot(name: int) -> int:
 
 
 def _asking() -> Any:
-    """The fetcher of a DataLoader that the calling thread works for, or None."""
+    """Return the fetcher of a DataLoader that the calling thread works for, or None."""
     frame = sys._getframe(2)
     for _ in range(_DEPTH):
         if frame.f_code is _MapDatasetFetcher.fetch.__code__:

@@ -372,7 +372,7 @@ class Loader(NotPickled):
         return self._ordering.belongs_to(self._place().world_size, self.batch_size)
 
     def close(self) -> None:
-        """Ends threads and child processes, and closes the cache. Iterations under way end."""
+        """End threads and child processes, and close the cache; iterations under way end."""
         self._close()
 
     def __enter__(self) -> Loader:

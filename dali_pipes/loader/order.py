@@ -226,7 +226,7 @@ class Grouped(Order):
 
 
 def _members(manifest: Manifest) -> list[Samples]:
-    """The samples of each group, in the manifest's order."""
+    """Return the samples of each group, in the manifest's order."""
     found: dict[str, list[int]] = {}
     for i, name in enumerate(manifest.groups):
         found.setdefault(f"g{name}" if name else f"s{i}", []).append(i)

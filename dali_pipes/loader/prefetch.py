@@ -103,7 +103,7 @@ class Prefetch(Generic[T]):
         self._ready.put(_End())  # and a consumer for an item
 
     def close(self) -> None:
-        """Stops the producer and waits for its thread."""
+        """Stop the producer and wait for its thread."""
         self.stop()
         if self._thread is not threading.current_thread():
             self._thread.join()

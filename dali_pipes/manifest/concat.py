@@ -55,7 +55,7 @@ def concatenated(manifests: Sequence[Manifest], classes: Sequence[str] | None) -
 
 
 def _together(manifests: Sequence[Manifest]) -> tuple[Root, list[TextColumn]]:
-    """The root that all of them have in common, and their paths below it."""
+    """Return the root that all of them have in common, and their paths below it."""
     if any(each.remote for each in manifests):
         if len({each.root for each in manifests}) > 1:
             places = sorted({each.place for each in manifests})
@@ -67,7 +67,7 @@ def _together(manifests: Sequence[Manifest]) -> tuple[Root, list[TextColumn]]:
 
 
 def _classes(manifests: Sequence[Manifest]) -> tuple[str, ...]:
-    """The classes that all of them have, where each has labels."""
+    """Return the classes that all of them have, if each has labels."""
     found = {each.classes for each in manifests if (each.labels != -1).any() or each.classes}
     if len(found) > 1:
         raise ConfigError(
@@ -78,7 +78,7 @@ def _classes(manifests: Sequence[Manifest]) -> tuple[str, ...]:
 
 
 def _labels(manifest: Manifest, names: tuple[str, ...]) -> npt.NDArray[np.int64]:
-    """The labels under other numbers of the same classes."""
+    """Return the labels under other numbers of the same classes."""
     if manifest.classes == names or not (manifest.labels != -1).any():
         return manifest.labels
     number = {name: i for i, name in enumerate(names)}
@@ -105,7 +105,7 @@ def _ids(manifest: Manifest, moved: TextColumn) -> TextColumn:
 
 
 def _check_ids(ids: TextColumn, plain: TextColumn, counts: Sequence[int]) -> None:
-    """Raises ManifestError where an id of somebody's own stands in two manifests, for two samples then."""
+    """Raise ManifestError if an id that somebody gave stands in two manifests, because it then names two samples."""
     part = np.repeat(np.arange(len(counts)), counts)
     for row, first in repeated(ids).items():
         if part[row] != part[first] and not (ids[row] == plain[row] == plain[first]):

@@ -55,7 +55,7 @@ def write_parquet(manifest: Manifest, path: str | os.PathLike[str]) -> None:
 
 
 def _columns(manifest: Manifest) -> dict[str, Iterable[str]]:
-    """The text columns; a column of empty texts alone is left out."""
+    """Return the text columns; a column of empty texts alone is left out."""
     columns: dict[str, Iterable[str]] = {"path": manifest.paths, "label": (), "id": manifest.ids}
     columns["frame"] = map(str, manifest.frames.tolist())
     columns |= {

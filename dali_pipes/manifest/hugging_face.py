@@ -60,7 +60,7 @@ def _row(record: Mapping[str, Any], number: int, column: str, root: Path | None)
 
 
 def _kept(data: bytes, number: int, root: Path | None) -> str:
-    """Writes bytes to a file that is called by their digest, once; its path."""
+    """Write bytes to a file that is called by their digest, once, and return its path."""
     if root is None:
         raise ManifestError(
             f"{SOURCE}: row {number} holds an image's bytes; give root=, a folder into which such images are written."

@@ -127,7 +127,7 @@ def _by_names(given: list[str], names: tuple[str, ...]) -> tuple[dict[str, int],
 
 
 def _note(texts: list[str], codes: npt.NDArray[np.int64], reasons: dict[str, str], problems: dict[int, str]) -> None:
-    """Adds the reasons of texts to `problems`, for every row that has such a text and no problem yet."""
+    """Add the reasons of texts to `problems`, for every row that has such a text and no problem yet."""
     if not reasons:
         return
     bad = np.array([text in reasons for text in texts])
@@ -172,7 +172,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 def _unusual(name: str, text: str, row: int, problems: dict[int, str]) -> float:
-    """The value of a text that is no plain finite number: NaN where it is missing, or is a problem."""
+    """Return the value of a text that is no plain finite number: NaN if it is missing, or is a problem."""
     plain = text.strip().lower()
     if plain in ("true", "false"):
         return float(plain == "true")

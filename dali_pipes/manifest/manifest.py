@@ -152,7 +152,7 @@ class Manifest(Sources, Sequence[Sample]):
         )
 
     def _each(self, change: Callable[[Any], Any]) -> dict[str, Any]:
-        """The fields that hold one value a sample, changed, by name."""
+        """Return the fields that hold one value a sample, changed, by name."""
         found: dict[str, Any] = {}
         for each in fields(self):
             value = getattr(self, each.name)

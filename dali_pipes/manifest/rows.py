@@ -218,7 +218,7 @@ def repeated(column: TextColumn) -> dict[int, int]:
 
 
 def _paths(column: TextColumn, root: Root, problems: dict[int, str]) -> TextColumn:
-    """The paths, relative to the root; those that are not plainly so already are looked at one by one."""
+    """Return the paths, relative to the root; those that are not plainly so already are looked at one by one."""
     odd = np.flatnonzero(_odd(column)).tolist()
     if not odd:
         return column
@@ -259,10 +259,10 @@ def _tidy_url(text: str, roots: tuple[str, ...]) -> tuple[str, str | None]:
 
 
 def _tidy(text: str, roots: tuple[str, ...]) -> tuple[str, str | None]:
-    """A path relative to the root, and why it cannot be had.
+    """Return a path relative to the root, and why it cannot be had.
 
-    A path with backslashes, outer spaces or control characters is taken as it stands where there is such a file, else
-    as a path of Windows with spaces around it.
+    A path with backslashes, outer spaces or control characters is taken as it stands if there is such a file, else as a
+    path of Windows with spaces around it.
     """
     plain = text.strip().replace("\\", "/")
     if not plain:

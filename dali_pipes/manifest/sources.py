@@ -23,7 +23,7 @@ class Sources:
 
     @classmethod
     def _from_table(cls, root: Root, table: Table, reading: Reading) -> Self:
-        """Makes a manifest of a table, whose rows it checks."""
+        """Make a manifest of a table, and check its rows."""
         raise NotImplementedError
 
     @classmethod
@@ -211,7 +211,7 @@ def _are_urls(paths: TextColumn) -> bool:
 
 
 def _root_of(path: Source, root: Source | None, table: Table) -> Root:
-    """The root that was given; else what all paths have in common, if they are URLs; else where the table lies."""
+    """Return the root that was given; else what all paths share, if they are URLs; else where the table lies."""
     if root is not None:
         return root_of(root)
     if not _are_urls(table.known["path"]):

@@ -91,7 +91,7 @@ def studies_of(
 def _labelled(
     base: Manifest, ids: list[str], manifest: Manifest, members: Longs, kinds: tuple[str, ...], label: str
 ) -> Studies:
-    """The studies, labelled by their images."""
+    """Return the studies, labelled by their images."""
 
     def one(values: npt.NDArray[Any], what: str) -> npt.NDArray[Any]:
         rows = [values[row[row >= 0]] for row in members]
@@ -137,7 +137,7 @@ def _texts(manifest: Manifest, column: str) -> Sequence[str]:
 def _by_view(
     manifest: Manifest, groups: dict[str, list[int]], view: str, views: Sequence[str] | None, problems: list[str]
 ) -> tuple[list[list[int]], tuple[str, ...]]:
-    """The image of each view of each study, -1 where it has none; and the views."""
+    """Return the image of each view of each study, -1 if it has none, and the views."""
     texts = _texts(manifest, view)
     kinds = tuple(sorted(set(texts))) if views is None else tuple(views)
     found = []
@@ -157,7 +157,7 @@ def _by_view(
 def _by_position(
     manifest: Manifest, groups: dict[str, list[int]], position: str, problems: list[str]
 ) -> list[list[int]]:
-    """The images of each series, sorted by position."""
+    """Return the images of each series, sorted by position."""
     texts = _texts(manifest, position)
     try:
         numbers = np.array([float(text) for text in texts])

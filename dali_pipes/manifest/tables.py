@@ -68,7 +68,7 @@ def read_csv(path: Root, reading: Reading, sep: str | None = None, encoding: str
 
 
 def _opened(path: Root) -> BinaryIO:
-    """A file, or what lies behind a URL, read whole."""
+    """Return a file, or what lies behind a URL, read whole."""
     if isinstance(path, Path):
         return open(path, "rb")
     from dali_pipes.files.remote import RemoteFiles

@@ -79,7 +79,7 @@ class Explanation:
 def explain(
     manifest: Manifest, recipe: Recipe, pipelines: Mapping[str, Usual] = USUAL, **loading: Any
 ) -> Iterator[int | tuple[Explanation, ...]]:
-    """Compares our pipeline with each of `pipelines`; what varies at random is left out.
+    """Compare our pipeline with each of `pipelines`; what varies at random is left out.
 
     Returns an iterator of the number of samples done, after each, and of the explanations at the end.
 
@@ -89,7 +89,7 @@ def explain(
         loading: `batch_size` and `num_workers`, as for `Loader`.
 
     Raises:
-        ConfigError: a recipe of depth 16, of which torchvision has no form.
+        ConfigError: a recipe of depth 16, because torchvision has no form of it.
         ParityError: our parts, put together here, do not give what the loader gives.
     """
     if recipe.depth != 8:
@@ -116,7 +116,7 @@ def _steps(
 
 
 def _file(manifest: Manifest, index: int) -> tuple[bytes, Kind] | None:
-    """A file that both could read; not DICOM, of which torchvision knows nothing."""
+    """Return a file that both could read; not DICOM, because torchvision knows nothing of it."""
     path = manifest.resolve(index)
     data = path.read_bytes()
     kind = identify(path, data)
@@ -167,7 +167,7 @@ class _Run:
         self._total.add(index, output, whole)
 
     def _aliased(self, pixels: Array) -> Usual:
-        """torchvision's resize with its own antialiasing, which says nothing to a bilinear enlargement."""
+        """Return torchvision's resize with its own antialiasing, which does nothing to a bilinear enlargement."""
         height, width = pixels.shape[:2]
         place = geometry(height, width, (self._recipe.height, self._recipe.width), self._recipe.fit)
         shrinks = place.resized[0] < height or place.resized[1] < width
@@ -186,7 +186,7 @@ class _Run:
 
 
 def in_words(cause: str, usual: Usual, recipe: Recipe) -> str:
-    """What differs in a part, and what to do about it."""
+    """Return what differs in a part, and what to do about it."""
     if cause == "decoder":
         return (
             "the file decodes to other pixels: another JPEG library or setting (inverse DCT, chroma upsampling, CMYK), "

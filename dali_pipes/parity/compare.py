@@ -123,8 +123,7 @@ def compare(
     watch: Watch | None = None,
     **loading: Any,
 ) -> Iterator[int | Verdict]:
-    """Runs every stage of the recipe on every backend and compares the outputs bit for bit with those of the last one
-    given.
+    """Run every stage of the recipe on every backend and compare the outputs with those of the last one, bit for bit.
 
     Yields the number of samples done: after each JPEG at the stage "decode", then anew after each sample at the others;
     and the `Verdict` at the end. Samples that do not decode are skipped; a backend that skips others than the reference
@@ -134,7 +133,7 @@ def compare(
         manifest, recipe: what to load.
         backends: names; the last is the reference.
         batch_size: samples at a time.
-        cache_mode: as for `Loader`; DALI decodes nothing itself where there is a cache.
+        cache_mode: as for `Loader`; DALI decodes nothing itself if there is a cache.
         watch: told of every output.
         loading: `cache_dir` and `num_workers`, as for `Loader`.
     """

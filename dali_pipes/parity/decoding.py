@@ -29,7 +29,7 @@ DALI does not take the file, which is then decoded canonically."""
 def decoded_twice(
     manifest: Manifest, recipe: Recipe, backends: list[str], batch_size: int, workers: int
 ) -> Iterator[Decoded]:
-    """The JPEGs of a manifest that DALI decodes, by the canonical decoder and by DALI.
+    """Yield the JPEGs of a manifest that DALI decodes, by the canonical decoder and by DALI.
 
     Args:
         manifest, recipe: what is loaded.

@@ -34,7 +34,7 @@ _PACKAGES = ("torch", "numpy", "Pillow", "simplejpeg", "pydicom", "nvidia-dali-c
 
 
 def facts() -> dict[str, Any]:
-    """This machine and the libraries that decide pixels, as plain values."""
+    """Return this machine and the libraries that decide pixels, as plain values."""
     found: dict[str, Any] = {
         "platform": platform.platform(),
         "processor": platform.machine(),
@@ -62,11 +62,11 @@ class Recorder:
         self.digests: dict[int, dict[str, dict[str, str]]] = {}
 
     def watch(self, stage: str, backend: str, index: int, output: npt.NDArray[Any]) -> None:
-        """Notes one output."""
+        """Note one output."""
         self.digests.setdefault(index, {}).setdefault(stage, {})[backend] = digest(output)
 
     def document(self, manifest: Manifest, recipe: Recipe) -> dict[str, Any]:
-        """The record, as JSON values."""
+        """Return the record, as JSON values."""
         return {
             "version": VERSION,
             "machine": facts(),
@@ -124,7 +124,7 @@ class Replay:
 
 
 def load(path: Path, manifest: Manifest, recipe: Recipe) -> dict[str, Any]:
-    """A record, checked to be of these samples and this recipe. Raises ConfigError otherwise."""
+    """Return a record, checked to be of these samples and this recipe; raise ConfigError otherwise."""
     try:
         record = json.loads(path.read_text("utf-8"))
     except ValueError as error:
@@ -139,7 +139,7 @@ def load(path: Path, manifest: Manifest, recipe: Recipe) -> dict[str, Any]:
 
 
 def replay(record: dict[str, Any], recorder: Recorder, recipe: Recipe) -> Replay:
-    """Compares what `recorder` saw here with a record: every pair of backends that promises the same bits."""
+    """Compare what `recorder` saw here with a record: every pair of backends that promises the same bits."""
     compared = 0
     wrong: dict[tuple[str, str, str], list[int]] = {}
     recorded_names: set[str] = set()
@@ -204,7 +204,7 @@ def _twins(recorded: dict[str, dict[str, str]]) -> Iterator[tuple[str, str, str,
 
 
 def _probes(device: str) -> list[tuple[int, Probe]]:
-    """The probes that have a twin of the device's arithmetic."""
+    """Return the probes that have a twin of the device's arithmetic."""
     return [(i, probe) for i, probe in enumerate(probes()) if device == "cpu" or probe.operator in dali_gpu.__all__]
 
 

@@ -15,7 +15,7 @@ _SMALLEST = 96
 
 
 def side_by_side(worst: Worst) -> Image.Image:
-    """The reference, the other, and the difference, from left to right, as RGB.
+    """Return the reference, the other, and the difference, from left to right, as RGB.
 
     The difference is the largest of the channels, from black (none) through red and yellow to white (the largest of
     this sample). Floats are shown from the reference's smallest value to its largest. Small pictures are enlarged.

@@ -22,7 +22,7 @@ td:first-child,th:first-child,.words{text-align:left}img{max-width:100%;image-re
 def as_html(
     verdict: Verdict, explanations: Sequence[Explanation], facts: dict[str, Any], name: Callable[[int], str]
 ) -> str:
-    """The whole report.
+    """Return the whole report.
 
     Args:
         verdict: of the backends.

@@ -42,7 +42,7 @@ STAGES = ("decode", "window", "geometry", "photometry", "normalise")
 
 
 def stage_recipes(recipe: Recipe) -> dict[str, Recipe]:
-    """The recipes whose outputs are the stages from "geometry" on; stages in which nothing happens are left out."""
+    """Return the recipes whose outputs are the stages from "geometry" on, without stages in which nothing happens."""
     found = {"geometry": replace(unnormalised(recipe), augment=None)}
     if recipe.augment is not None:
         found["photometry"] = unnormalised(recipe)

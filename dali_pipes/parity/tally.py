@@ -105,7 +105,7 @@ class Tally:
             self.worst = Worst(index, reference.copy(), other.copy())
 
     def difference(self, backend: str, reference: str) -> Difference:
-        """What was seen so far."""
+        """Return what was seen so far."""
         edges = (0.0, *_STEPS)
         return Difference(
             backend=backend,

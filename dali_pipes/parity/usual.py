@@ -105,7 +105,7 @@ def base_of(usual: Usual, pixels: Array, kind: Kind, recipe: Recipe) -> Array:
 
 
 def output_of(usual: Usual, base: Array, recipe: Recipe) -> Array:
-    """The network's input, float32 [C, h, w]; the base image itself where the recipe does not normalise."""
+    """Return the network's input, float32 [C, h, w]; the base image itself if the recipe does not normalise."""
     if recipe.normalisation is None:
         return base
     mean, std = recipe.normalisation

@@ -60,8 +60,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class ModeCosts:
-    """What a mode takes for one sample: seconds of one thread to put, elapsed seconds to get with all workers at work,
-    bytes on disk."""
+    """What a mode takes for one sample.
+
+    The values are seconds of one thread to put, elapsed seconds to get with all workers at work, and bytes on disk.
+    """
 
     put_seconds: float
     get_seconds: float
@@ -91,8 +93,11 @@ class Costs:
 
 @dataclass(frozen=True)
 class Machine:
-    """What this machine offers: `workers`; bytes of `memory` to be had, `memory_budget` of a memory store and
-    `free_disk`; `disk_rate` of the cache's disk in bytes a second."""
+    """What this machine offers.
+
+    These are `workers`; bytes of `memory` to be had, `memory_budget` of a memory store and `free_disk`; `disk_rate` of
+    the cache's disk in bytes a second.
+    """
 
     workers: int
     memory: int
@@ -198,7 +203,7 @@ def advise(
 
 
 def estimate(samples: int, costs: Costs, machine: Machine) -> list[Estimate]:
-    """The totals of every mode, by the formulas of this module."""
+    """Return the totals of every mode, by the formulas of this module."""
     sources, total = samples * costs.source_bytes, samples * costs.base_bytes
     fitting = min(1.0, machine.memory_budget / max(1, total))
 
@@ -232,8 +237,10 @@ def estimate(samples: int, costs: Costs, machine: Machine) -> list[Estimate]:
 
 
 def recommend(estimates: list[Estimate]) -> tuple[str, str]:
-    """(mode, reason): the shortest training of `EPOCHS` epochs among the modes that can be used; of those about as
-    short, the one that asks least of the machine."""
+    """Return (mode, reason): the shortest training of `EPOCHS` epochs among the modes that can be used.
+
+    Of those about as short, it is the one that asks least of the machine.
+    """
     usable = {each.mode: each for each in estimates if not each.lacking}
 
     def training(each: Estimate) -> float:
@@ -282,13 +289,13 @@ def disk_rate(directory: Path) -> float:
 
 
 def _existing(path: Path) -> Path:
-    """The nearest folder above that exists: the same disk."""
+    """Return the nearest folder above that exists: it is on the same disk."""
     path = path.absolute()
     return next(folder for folder in (path, *path.parents) if folder.is_dir())
 
 
 def _decode(few: Manifest, recipe: Recipe, workers: int) -> tuple[list[Pixels], float, float, float]:
-    """Base images, seconds to start, seconds each, bytes of each source.
+    """Return base images, seconds to start, seconds each, bytes of each source.
 
     The first round starts decoders and fills the system's memory.
     """

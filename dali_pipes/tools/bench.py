@@ -245,7 +245,7 @@ def _memory() -> tuple[float, float]:
 
 
 def _rows(manifest: Manifest) -> dict[str, Any]:
-    """What a child needs of a manifest; JSON holds file names that are no UTF-8 too."""
+    """Return what a child needs of a manifest; JSON holds file names that are no UTF-8 too."""
     root = manifest.root if isinstance(manifest.root, str) else str(manifest.root.absolute())
     frames, labels = manifest.frames.tolist(), manifest.labels.tolist()
     return {"root": root, "paths": [*manifest.paths], "ids": [*manifest.ids], "frames": frames, "labels": labels}
@@ -272,7 +272,10 @@ def _read_sources(manifest: Manifest) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """What figures were measured on: processor, cores in use, memory, GPU, versions. No names of hosts or people."""
+    """Return what figures were measured on: processor, cores in use, memory, GPU, versions.
+
+    It has no names of hosts or people.
+    """
     installed = {(each.name or "").lower(): each.version for each in metadata.distributions()}
     return {
         "cpu": _cpu_model(),
@@ -294,7 +297,7 @@ def _cpu_model() -> str:
 
 
 def main() -> None:
-    """The child: a job as JSON on standard input, its measurement as JSON on standard output."""
+    """Run as the child: a job as JSON on standard input, its measurement as JSON on standard output."""
     done = run_job(json.loads(sys.stdin.read()))
     sys.stdout.write(json.dumps(asdict(done)) + "\n")
 

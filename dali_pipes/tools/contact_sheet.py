@@ -12,7 +12,7 @@ from dali_pipes.loader.loader import Loader
 
 
 def write_contact_sheet(loader: Loader, path: Path, *, limit: int = 64, side: int = 160) -> None:
-    """Writes the first `limit` images of an integer-valued loader as one PNG, `side` pixels each, in rows.
+    """Write the first `limit` images of an integer-valued loader as one PNG, `side` pixels each, in rows.
 
     Args:
         loader: gives uint8 batches (a recipe without mean).

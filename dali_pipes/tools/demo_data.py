@@ -35,7 +35,7 @@ _SECONDARY_CAPTURE = UID("1.2.840.10008.5.1.4.1.1.7")
 
 
 def make_demo_set(folder: Path, *, mammograms: int = 20, photos: int = 20, seed: int = 0) -> Path:
-    """Writes the demo set below `folder` and returns its manifest, `folder/demo.csv`.
+    """Write the demo set below `folder` and return its manifest, `folder/demo.csv`.
 
     Labels: 0 mammogram-like, 1 photo-like, 2 real DICOM (only files that decode here).
     """
@@ -62,8 +62,9 @@ def make_demo_set(folder: Path, *, mammograms: int = 20, photos: int = 20, seed:
 
 
 def mammogram(rng: np.random.Generator, height: int, width: int, bits: int) -> npt.NDArray[np.uint16]:
-    """A breast-shaped phantom with dense tissue and a few calcifications; uint16[height, width] of `bits` bits, air
-    is 0.
+    """Return a breast-shaped phantom with dense tissue and a few calcifications.
+
+    It is uint16[height, width] of `bits` bits; air is 0.
     """
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     distance = np.hypot((y / height - 0.5) / 0.42, x / width / (0.65 + 0.25 * rng.random()))
@@ -101,7 +102,7 @@ def _blobs(rng: np.random.Generator, height: int, width: int, cells: int) -> npt
 def write_mammogram(
     path: Path, pixels: npt.NDArray[np.uint16], bits: int, syntax: UID, *, inverted: bool = False
 ) -> None:
-    """Writes uint16[H, W] as a DICOM file in one of `SYNTAXES`; `inverted` stores it as MONOCHROME1."""
+    """Write uint16[H, W] as a DICOM file in one of `SYNTAXES`; `inverted` stores it as MONOCHROME1."""
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.MediaStorageSOPClassUID = _SECONDARY_CAPTURE
@@ -131,7 +132,7 @@ def write_mammogram(
 
 
 def _copy_real(folder: Path) -> list[str]:
-    """Copies pydicom's own test files that hold an image that decodes here; their names, sorted."""
+    """Copy pydicom's own test files that hold an image that decodes here; return their names, sorted."""
     names = []
     for source in sorted(Path(pydicom.__file__).parent.glob("data/test_files/**/*")):
         if not source.is_file() or not is_dicom(source):

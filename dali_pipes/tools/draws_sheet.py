@@ -65,7 +65,7 @@ def _overlaid(image: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
 
 
 def _one(file: Path, frame: int, mask: Path | None) -> Manifest:
-    """A manifest of one sample."""
+    """Return a manifest of one sample."""
     paths = [path.resolve() for path in (file, mask) if path is not None]
     root = Path(os.path.commonpath([path.parent for path in paths]))
     names = [path.relative_to(root).as_posix() for path in paths]

@@ -68,7 +68,7 @@ def _row(dataset: ImageDataset, index: int, epochs: int) -> Row:
 
 
 def _window(facts: dict[str, Any]) -> str:
-    """The window in words, such as `percentile, 90..2241`."""
+    """Return the window in words, such as `percentile, 90..2241`."""
     window = facts.get("window")
     if not window:
         return "none: it is 8-bit already"
