@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import dali_pipes as dp
 from dali_pipes import compiled
 from dali_pipes.arithmetic import copy_into, normalisation, normalise_into
-from dali_pipes.decode.histogram import WORTH_IT, counts_of, look_up
+from dali_pipes.decode.histogram import COUNTED_FROM, counts_of, look_up
 from dali_pipes.draws import draw
 from dali_pipes.finish.finish import Finish
 
@@ -108,7 +108,7 @@ def test_codes_beyond_the_table_read_nothing_else(passes: ctypes.CDLL) -> None:
 
 def test_decoding_takes_them(passes: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
-    codes = rng.integers(0, 4096, (WORTH_IT // 64, 70)).astype(np.uint16)
+    codes = rng.integers(0, 4096, (COUNTED_FROM // 64, 70)).astype(np.uint16)
     table = rng.integers(0, 256, 4096).astype(np.uint8)
     for given_codes in (codes, codes[:, ::2], codes.T):
         monkeypatch.setattr(compiled, "_load", lambda: passes)

@@ -21,10 +21,14 @@ WORTH_IT = 1 << 14
 """Codes from which on the compiled look-up pays, which fills a table of the codes' whole type first."""
 
 
+COUNTED_FROM = 1 << 18
+"""Codes from which on the compiled count pays, which needs 2 MiB of tables."""
+
+
 def counts_of(codes: Codes, size: int) -> NDArray[np.int64]:
     """int64[size]: how often each code 0..size-1 occurs; codes must be below `size`."""
     compiled = library()
-    if compiled is not None and codes.flags.c_contiguous and codes.size < 2**32:
+    if compiled is not None and codes.flags.c_contiguous and COUNTED_FROM <= codes.size < 2**32:
         counted = count_codes(compiled, codes)
         if counted[size:].any():
             raise ValueError(f"codes of {size} and more are there")

@@ -21,6 +21,8 @@ from dali_pipes.recipe import Recipe
 
 require_dali()
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*it is left out:dali_pipes.errors.DaliPipesWarning")
+
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 SIZES = [(1, 1), (1, 700), (900, 2), (2, 2), (31, 31)]
 """Sources that every case has; the others are drawn."""

@@ -20,6 +20,8 @@ from dali_pipes.parity import USUAL, Explanation, Usual, against, explain
 from dali_pipes.parity.usual import OURS, pillow
 from dali_pipes.recipe import Recipe
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*it is left out:dali_pipes.errors.DaliPipesWarning")
+
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 

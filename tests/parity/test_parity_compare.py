@@ -24,6 +24,8 @@ from dali_pipes.recipe import Recipe
 
 require_dali()
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*it is left out:dali_pipes.errors.DaliPipesWarning")
+
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 FULL = Recipe(size=(24, 31), augment=dp.Augment(0.5, 0.5), **IMAGENET)
 VARIED = dp.Augment(0.5, 0.5, 45, (0.7, 1.4), 0.2, 0.4, 0.4, 0.8, 120)
