@@ -172,7 +172,7 @@ class PartsLedger:
         return self._digest("names", "\0".join(ordered))[:8]
 
     def _digest(self, name: str, value: Part) -> bytes:
-        """The digest of one part; remembered, because most recur."""
+        """Return the digest of one part; it is remembered, because most recur."""
         found = self._known.get((name, value))
         if found is None:
             if len(self._known) >= _KNOWN:

@@ -54,7 +54,7 @@ READ_TRIES = 3
 
 ATTRIBUTES_KEPT = 1000
 """Characters of a sample's attributes that are kept in memory. VOI look-up tables make them a hundred times as long:
-such are read from the cache each time, lest a large data set fill the memory.
+such are read from the cache each time, so that a large data set does not fill the memory.
 """
 
 
