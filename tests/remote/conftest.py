@@ -4,29 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
-from servers import Faults, door, s3_server
+from servers import Bucket, Faults, door, s3_server
 
 if os.environ.get("DALI_PIPES_REQUIRE_INTEGRATIONS") != "1":
     pytest.importorskip("s3fs", reason="s3fs is not installed")
     pytest.importorskip("moto", reason="moto is not installed")
     pytest.importorskip("flask", reason="moto's server is not installed")
-
-
-@dataclass
-class Bucket:
-    """A bucket: `url`, `put` files into it, and the `faults` that readers meet."""
-
-    url: str
-    client: Any
-    faults: Faults
-
-    def put(self, name: str, data: bytes) -> None:
-        bucket, _, prefix = self.url.removeprefix("s3://").partition("/")
-        self.client.put_object(Bucket=bucket, Key=f"{prefix}/{name}", Body=data)
 
 
 @pytest.fixture(scope="session")

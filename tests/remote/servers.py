@@ -13,6 +13,8 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 
 def free_port() -> int:
@@ -135,3 +137,16 @@ def door(port: int, faults: Faults, delay: float = 0.0) -> Iterator[int]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@dataclass
+class Bucket:
+    """A bucket: `url`, `put` files into it, and the `faults` that readers meet."""
+
+    url: str
+    client: Any
+    faults: Faults
+
+    def put(self, name: str, data: bytes) -> None:
+        bucket, _, prefix = self.url.removeprefix("s3://").partition("/")
+        self.client.put_object(Bucket=bucket, Key=f"{prefix}/{name}", Body=data)

@@ -11,8 +11,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
-from conftest import Bucket
-from servers import Faults, door
+from servers import Bucket, Faults, door
 
 import dali_pipes.files.remote
 from dali_pipes.errors import BackendError, ConfigError

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 from archives import coded, label_of, manifest_of, noise
-from conftest import Bucket
 from make_images import dicom, jpeg
+from servers import Bucket
 
 import dali_pipes as dp
 import dali_pipes.files.remote
