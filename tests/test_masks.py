@@ -176,3 +176,77 @@ def test_class_numbers_of_dicom_segmentations() -> None:
     ds = describe(frames, {"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0})
     binary = write(ds, "explicit", packed.tobytes(), encapsulated=False)
     assert [read(binary, i) for i in (0, 1)] == [(frame > 2).astype(int).tolist() for frame in frames]
+
+
+def test_a_sandbox_decodes_masks_in_children(manifest: dp.Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = dp.Recipe(16)
+    with dp.Loader(manifest, recipe, batch_size=8) as loader:
+        (plain,) = list(loader)
+
+    def refuse(*arguments: Any) -> None:
+        raise AssertionError("a mask was decoded in this process")
+
+    monkeypatch.setattr("dali_pipes.fetch.masks.decode_mask", refuse)
+    with dp.Loader(manifest, recipe, batch_size=8, sandbox=True, num_workers=1) as loader:
+        (batch,) = list(loader)
+    assert torch.equal(batch.mask, plain.mask)
+    assert batch.mask.any()
+
+
+def test_a_child_refuses_what_is_no_mask(tmp_path: Path) -> None:
+    discs(2, tmp_path)
+    (tmp_path / "m1.png").write_bytes(png(np.arange(300, dtype=np.uint8).reshape(10, 10, 3)))
+    manifest = dp.Manifest.from_csv(tmp_path / "all.csv")
+    loader = dp.Loader(manifest, dp.Recipe(16), batch_size=2, sandbox=True, num_workers=1)
+    with loader, pytest.raises(UnsupportedError, match=r"the mask of sample 1.*holds colours"):
+        list(loader)
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_a_data_set_gives_the_masks_of_the_loader(manifest: dp.Manifest, views: int) -> None:
+    recipe = dp.Recipe(32, base_size=50, views=views, augment=AUGMENTS["turned"])
+    with dp.Loader(manifest, recipe, batch_size=8, seed=2) as loader:
+        (batch,) = list(loader)
+    with dp.ImageDataset(manifest, recipe, seed=2) as dataset:
+        items = dataset.__getitems__(batch.index.tolist())
+        assert dataset.stats()["masks"]["decoded"] == 7
+    assert torch.equal(torch.stack([image for image, _, _ in items]), batch.image)
+    assert torch.equal(torch.stack([row["mask"] for _, _, row in items]), batch.mask)
+
+
+def test_a_data_set_loses_the_samples_of_bad_masks(tmp_path: Path) -> None:
+    discs(4, tmp_path)
+    for i in (1, 2):
+        (tmp_path / f"m{i}.png").write_bytes(png(np.zeros((5, 9), np.uint8)))
+    manifest = dp.Manifest.from_csv(tmp_path / "all.csv")
+    with dp.ImageDataset(manifest, dp.Recipe(16)) as dataset, pytest.raises(DecodeError, match="its mask 5 x 9"):
+        dataset[1]
+    with dp.ImageDataset(manifest, dp.Recipe(16), on_error="substitute") as dataset:
+        with pytest.warns(dp.DaliPipesWarning):
+            _, _, row = dataset[1]
+        assert row["index"] == 3
+        assert torch.equal(row["mask"], dataset[3][2]["mask"])
+
+
+def test_a_sample_with_a_bad_mask_substitutes_for_none(tmp_path: Path) -> None:
+    """Nor is it missing among the failures."""
+    discs(4, tmp_path)
+    for i in (1, 2):
+        (tmp_path / f"m{i}.png").write_bytes(png(np.zeros((5, 9), np.uint8)))
+    manifest = dp.Manifest.from_csv(tmp_path / "all.csv")
+    with dp.Loader(manifest, dp.Recipe(16), batch_size=2, on_error="substitute") as loader:
+        with pytest.warns(dp.DaliPipesWarning):
+            batches = list(loader)
+        assert [batch.index.tolist() for batch in batches] == [[0, 3], [3, 3]]
+        assert list(loader.failures()) == [1, 2]
+        assert "its mask 5 x 9" in loader.failures()[1]
+
+
+def test_concat_moves_the_paths_of_masks(tmp_path: Path) -> None:
+    parts = [discs(2, tmp_path / name) for name in ("one", "two")]
+    whole = dp.Manifest.concat(parts)
+    assert list(whole.columns["mask"]) == ["", "one/m1.png", "", "two/m1.png"]
+    with dp.Loader(whole, dp.Recipe(16), batch_size=4) as loader:
+        (batch,) = list(loader)
+    assert batch.mask[1].any()
+    assert batch.mask[3].any()

@@ -23,6 +23,7 @@ GEOMETRY: dict[str, dp.Augment | None] = {
     "flips": dp.Augment(0.5, 0.5),
     "resized crop": dp.Augment(resized_crop=(0.2, 1)),
     "crop": dp.Augment(0.5, crop=True, quarter_turns=0.75),
+    "some crops": dp.Augment(0.5, crop=True, quarter_turns=0.75, probability={"crop": 0.5}),
     "quarter turns": dp.Augment(0.5, 0.5, resized_crop=(0.3, 1), quarter_turns=0.75),
     "rotation": dp.Augment(0.5, rotation=180, resized_crop=(0.3, 1), quarter_turns=0.75),
     "everything": dp.Augment(0.5, 0.5, 40, (0.7, 1.4), 0.1, resized_crop=(0.3, 1), quarter_turns=0.5, shear=30),
@@ -74,6 +75,15 @@ def test_a_crop_is_pytorchs_resize_of_it() -> None:
     for image, base, (top, left, height, width) in zip(finished(recipe, plans, bases), bases, plans.boxes.tolist()):
         crop = torch.from_numpy(base[:, top : top + height, left : left + width].copy())
         assert torch.equal(torch.from_numpy(image), F.interpolate(crop[None], SIZE, mode="bilinear", antialias=True)[0])
+
+
+def test_a_crop_that_is_not_applied_shows_the_whole_base_image() -> None:
+    always = dp.Recipe(SIZE, base_size=BASE, augment=dp.Augment(crop=True))
+    some = dp.Recipe(SIZE, base_size=BASE, augment=dp.Augment(crop=True, probability={"crop": 0.75}))
+    boxes, windows = plans_of(some, 2000).boxes, plans_of(always, 2000).boxes
+    whole = (boxes == (0, 0, *BASE)).all(axis=1)
+    assert np.array_equal(boxes[~whole], windows[~whole])
+    assert 0.2 < whole.mean() < 0.3
 
 
 def test_turns_and_flips_move_the_resized_crop() -> None:

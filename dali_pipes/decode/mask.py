@@ -30,6 +30,7 @@ def decode_mask(data: bytes | memoryview, kind: Kind, frame: int, limits: Limits
         UnsupportedError: a JPEG, whose values are not kept exactly, or values that are no class numbers.
         DecodeError: this and its other subclasses, as `decode` raises them.
     """
+    limits.check_file(len(data))
     if kind.tag.startswith("dcm."):
         decoded = decode(data, kind, frame, DecodePolicy(channels=1, depth=16, window=None, limits=limits))
         told = decoded.attributes

@@ -79,14 +79,16 @@ class DecoderPool:
         # A finaliser, for it runs before Python takes the names of this module away; `__del__` may run after that.
         self._finalizer = weakref.finalize(self, self._own.close)
 
-    def decode(self, source: Source, kind: Kind, frame: int = 0, policy: DecodePolicy = DEFAULT) -> Decoded:
+    def decode(
+        self, source: Source, kind: Kind, frame: int = 0, policy: DecodePolicy = DEFAULT, *, mask: bool = False
+    ) -> Decoded:
         """As `decode.decode`, in a child; waits for a free one.
 
         Raises the same errors; LimitError too where a limit of time or memory is exceeded, WorkerError where two
         children crashed, were killed or could not be started, OSError where the file can't be read, ConfigError after
         `close`.
         """
-        request = {"want": "pixels", "tag": kind.tag, "frame": frame, "policy": policy.as_dict()}
+        request = {"want": "mask" if mask else "pixels", "tag": kind.tag, "frame": frame, "policy": policy.as_dict()}
         return self._tried(source, lambda child, fd: finish(child.decode(request, fd, self.limits), policy))
 
     def count_frames(self, source: Source) -> int:

@@ -22,7 +22,8 @@ import numpy as np
 from dali_pipes.decode.api import decode_distinct, frames
 from dali_pipes.decode.confine import confine
 from dali_pipes.decode.kinds import Kind
-from dali_pipes.decode.policy import policy_from_dict
+from dali_pipes.decode.mask import decode_mask
+from dali_pipes.decode.policy import Decoded, policy_from_dict
 from dali_pipes.decode.wire import Gone, receive_with_fd, send
 from dali_pipes.errors import DaliPipesError, LimitError, TruncatedError, WorkerError
 
@@ -54,7 +55,11 @@ def answer(request: dict[str, Any], fd: int | None, memory: Memory) -> dict[str,
         if request["want"] == "frames":
             return {"frames": frames(view)}
         policy = policy_from_dict(request["policy"])
-        done = decode_distinct(view, Kind.from_tag(request["tag"]), request["frame"], policy)
+        kind, frame = Kind.from_tag(request["tag"]), request["frame"]
+        if request["want"] == "mask":
+            done = Decoded(decode_mask(view, kind, frame, policy.limits)[..., None])
+        else:
+            done = decode_distinct(view, kind, frame, policy)
         memory.publish(done.pixels)
         return {
             "dtype": done.pixels.dtype.str,

@@ -36,7 +36,8 @@ class Augment(Spelled):
             output.
         ratio: (least, most) width by height of such a crop, in source pixels, 0.1 to 10; drawn uniformly in its
             logarithm.
-        crop: a window of the output's size at a random place of a larger base image, not resized.
+        crop: a window of the output's size at a random place of a larger base image, not resized. A sample to
+            which it is not applied shows the whole base image, resized to the output.
         quarter_turns: probability in [0, 1] that a sample is turned by 90, 180 or 270 degrees, each as likely.
         shear: largest slant either way of the columns, and of the rows, in degrees, 0 to 45.
         gamma: largest deviation of the exponent from 1, 0 to 9: drawn between 1 / (1 + gamma) and 1 + gamma, uniformly
@@ -259,7 +260,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Settings by name."""
 
 _WITH_CHANCE = (
-    *("rotation", "scale", "shift", "shear", "resized_crop", "brightness", "contrast", "saturation", "hue"),
+    *("rotation", "scale", "shift", "shear", "crop", "resized_crop", "brightness", "contrast", "saturation", "hue"),
     *("gamma", "blur", "noise", "erasing", "solarize", "posterize", "sharpness", "window_jitter"),
 )
 """The operations that `probability` may name."""

@@ -178,13 +178,12 @@ def _crops(numbers: _Numbers) -> dict[str, Any]:
     if not augment.crops:
         return {}
     found: dict[str, Any] = {name: numbers.uniform(name) for name in ("crop_y", "crop_x")}
-    found["crops"] = np.ones(numbers.count, np.bool_)
+    applied = numbers.applied("crop" if augment.crop else "resized_crop")
+    found["crops"] = np.ones(numbers.count, np.bool_) if applied is None else applied
     if augment.resized_crop is not None:
         least, most = augment.resized_crop
         found["areas"] = least + (most - least) * numbers.tries("area", "crop")
         found["ratios"] = numbers.tries("ratio", "crop")
-        if (applied := numbers.applied("resized_crop")) is not None:
-            found["crops"] = applied
     return found
 
 

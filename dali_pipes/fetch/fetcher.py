@@ -34,7 +34,7 @@ from dali_pipes.decode import (
     decode,
     identify,
 )
-from dali_pipes.errors import DaliPipesError, DaliPipesWarning, DecodeError, UnsteadyError
+from dali_pipes.errors import DaliPipesError, DaliPipesWarning, UnsteadyError
 from dali_pipes.fetch.admission import Admission
 from dali_pipes.fetch.bases import base_of
 from dali_pipes.fetch.bookkeeping import Bookkeeping, Failure
@@ -78,7 +78,7 @@ class Deep:
         return apply_window(self.image, json.loads(self.attributes), self.window, (center, width))
 
 
-__all__ = ["Deep", "Encoded", "Failure", "Fetcher", "Item", "Pixels", "key_parts", "ready", "stand_in", "with_secret"]
+__all__ = ["Deep", "Encoded", "Failure", "Fetcher", "Item", "Pixels", "key_parts", "ready", "with_secret"]
 
 Item = Pixels | Encoded | Failure | Deep
 
@@ -349,11 +349,17 @@ class Fetcher:
         # Of a file with many frames a child reads what it needs by mapping it, which could end this process if the file
         # were cut short meanwhile.
         if kind.in_threads and not self._sandbox and (source.data is not None or not frame):
-            decoded = decode(source.read(), kind, frame, self._policy)
+            decoded = self._decode_here(source.read(), kind, frame)
         else:
-            decoded = self._children.decode(source.fd(), kind, frame, self._policy)
+            decoded = self._decode_in_child(source.fd(), kind, frame)
         self._books.count(time.perf_counter() - start, decoded=1)
         return decoded
+
+    def _decode_here(self, data: bytes | memoryview, kind: Kind, frame: int) -> Decoded:
+        return decode(data, kind, frame, self._policy)
+
+    def _decode_in_child(self, fd: int, kind: Kind, frame: int) -> Decoded:
+        return self._children.decode(fd, kind, frame, self._policy)
 
     def _base_image(self, decoded: Decoded, kind: Kind) -> Pixels:
         by_dali = self._recipe.dali_base_image and kind.dali and not self._cached
@@ -363,21 +369,6 @@ class Fetcher:
 def ready(request: Item | Future[Item]) -> Item:
     """Return what was requested; waits for it."""
     return request.result() if isinstance(request, Future) else request
-
-
-def stand_in(fetcher: Fetcher, failure: Failure, successors: Iterable[int]) -> tuple[int, Pixels]:
-    """Return the first of the samples after one that failed that can be had, and its image.
-
-    Raises:
-        DecodeError: none of them can.
-    """
-    tries = 0
-    for sample in successors:
-        item = fetcher.decoded(sample)
-        if not isinstance(item, Failure):
-            return sample, item
-        tries += 1
-    raise DecodeError(f"{failure.error}; nor can the {tries} samples after it that could stand in for it.")
 
 
 def with_secret(store: cache.Store) -> tuple[cache.Store, bytes]:

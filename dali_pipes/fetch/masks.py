@@ -8,7 +8,6 @@ frame of files that have several.
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
@@ -20,9 +19,9 @@ from dali_pipes import cache
 from dali_pipes.arithmetic.masks import base_mask, nearest
 from dali_pipes.arithmetic.plan import Plan
 from dali_pipes.decode import Decoded, DecodePolicy, Kind, decode_mask
-from dali_pipes.errors import ConfigError, DecodeError
+from dali_pipes.errors import ConfigError, DaliPipesError, DecodeError
 from dali_pipes.fetch.bookkeeping import Failure
-from dali_pipes.fetch.fetcher import Deep, Encoded, Fetcher, Item, Pixels, Source, ready
+from dali_pipes.fetch.fetcher import Deep, Encoded, Fetcher, Item, Pixels, ready
 from dali_pipes.manifest.columns import TextColumn
 from dali_pipes.manifest.manifest import Manifest
 from dali_pipes.recipe import Recipe
@@ -40,11 +39,11 @@ class MaskFetcher(Fetcher):
         shape = {name: self._recipe.base_parts[name] for name in ("size", "fit")}
         return {"source": content, "frame": frame, "decoder": f"mask {RULES}, {kind.decoder}", **shape}
 
-    def _decode(self, source: Source, kind: Kind, frame: int) -> Decoded:
-        start = time.perf_counter()
-        mask = decode_mask(source.read(), kind, frame, self._policy.limits)
-        self._books.count(time.perf_counter() - start, decoded=1)
-        return Decoded(mask[..., None])
+    def _decode_here(self, data: bytes | memoryview, kind: Kind, frame: int) -> Decoded:
+        return Decoded(decode_mask(data, kind, frame, self._policy.limits)[..., None])
+
+    def _decode_in_child(self, fd: int, kind: Kind, frame: int) -> Decoded:
+        return self._children.decode(fd, kind, frame, self._policy, mask=True)
 
     def _base_image(self, decoded: Decoded, kind: Kind) -> npt.NDArray[Any]:
         return base_mask(np.asarray(decoded.pixels[..., 0]), self._recipe.base, self._recipe.fit)[None]
@@ -64,13 +63,21 @@ class Masks:
         store: the images' own.
         workers: how many masks are decoded at once.
         policy: how files are read.
+        sandbox: decode every mask in a child process, as `Fetcher` does.
 
     Raises:
         ConfigError: a frame that is no number.
     """
 
     def __init__(
-        self, manifest: Manifest, recipe: Recipe, store: cache.Store, *, workers: int, policy: DecodePolicy
+        self,
+        manifest: Manifest,
+        recipe: Recipe,
+        store: cache.Store,
+        *,
+        workers: int,
+        policy: DecodePolicy,
+        sandbox: bool = False,
     ) -> None:
         paths = manifest.columns[COLUMN]
         self._there = np.array([bool(path) for path in paths], np.bool_)
@@ -86,8 +93,10 @@ class Masks:
             store,
             workers=workers,
             policy=replace(policy, channels=1, depth=8, window=None, reduce=None),
+            sandbox=sandbox,
             extents=True,
         )
+        self._failures: dict[int, DaliPipesError] = {}
         self._blank = np.zeros((1, *recipe.base), np.uint8)
 
     def request(self, sample: int) -> Item | Future[Item]:
@@ -102,7 +111,24 @@ class Masks:
             requested: what `request` returned.
             images: has fetched the sample's image, and keeps the sizes of sources.
         """
-        mask = ready(requested)
+        mask = self._checked(sample, ready(requested), images)
+        if isinstance(mask, Failure):
+            self._failures[sample] = mask.error
+        else:
+            self._failures.pop(sample, None)
+        return mask
+
+    def with_image(self, sample: int, images: Fetcher) -> Pixels | Failure:
+        """Return a sample's base image, decoded, or why it or its mask cannot be had."""
+        image = images.decoded(sample)
+        mask = image if isinstance(image, Failure) else self.checked(sample, self.request(sample), images)
+        return mask if isinstance(mask, Failure) else image
+
+    def failures(self) -> dict[int, DaliPipesError]:
+        """Return the samples whose masks could not be had when they were last asked for, with their errors."""
+        return dict(self._failures)
+
+    def _checked(self, sample: int, mask: Item, images: Fetcher) -> Pixels | Failure:
         if isinstance(mask, (Encoded, Deep)):
             raise ConfigError("a mask is never left to a backend")
         if isinstance(mask, Failure):

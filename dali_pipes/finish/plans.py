@@ -109,10 +109,11 @@ class Plans:
         at = np.stack([draws.crop_y, draws.crop_x], axis=1)
         if draws.areas is not None and draws.ratios is not None:
             chosen = resized_crops(self.shown, self._augment.ratio, draws.areas, draws.ratios, at)
-            return np.where(draws.crops[:, None], chosen, boxes)
-        size = np.where((draws.turns % 2 == 1)[:, None], self._size[::-1], self._size)
-        free = whole[2:] - size + 1
-        return np.concatenate([np.minimum((at * free).astype(np.int64), free - 1), size], axis=1)
+        else:
+            size = np.where((draws.turns % 2 == 1)[:, None], self._size[::-1], self._size)
+            free = whole[2:] - size + 1
+            chosen = np.concatenate([np.minimum((at * free).astype(np.int64), free - 1), size], axis=1)
+        return np.where(draws.crops[:, None], chosen, boxes)
 
     @cached_property
     def shown(self) -> Shown:

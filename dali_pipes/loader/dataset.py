@@ -10,7 +10,8 @@ from __future__ import annotations
 import operator
 import os
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, replace
 from types import TracebackType
 from typing import Any
@@ -22,10 +23,14 @@ from torch.utils.data import Dataset, get_worker_info
 from dali_pipes import cache
 from dali_pipes.backends.layout import Layout
 from dali_pipes.cores import default_workers
-from dali_pipes.draws import Augment, draw, seeded
+from dali_pipes.draws import Augment, Draws, draw, seeded
 from dali_pipes.errors import ConfigError, ManifestError
-from dali_pipes.fetch.fetcher import Deep, Encoded, Failure, Fetcher, Item, Pixels, ready, stand_in
+from dali_pipes.fetch.fetcher import Deep, Encoded, Failure, Fetcher, Item, Pixels, ready
+from dali_pipes.fetch.masks import COLUMN, Masks
+from dali_pipes.fetch.masks import of as masks_of
+from dali_pipes.fetch.substitute import stand_in
 from dali_pipes.finish.finish import Finish
+from dali_pipes.finish.plans import Plans
 from dali_pipes.loader.arguments import check_cache, check_callable, check_recipe
 from dali_pipes.loader.epoch import SUBSTITUTE_TRIES
 from dali_pipes.loader.epoch_clock import EpochClock
@@ -42,6 +47,8 @@ IMAGENET = {3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), 1: ((0.449,), (0.
 """Mean and deviation of ImageNet by number of channels, in units of full scale."""
 
 Row = Mapping[str, Any]
+Fetchers = tuple[Fetcher, Masks | None]
+Requested = Item | Future[Item]
 Output = tuple[torch.Tensor, int, dict[str, Any]]
 
 
@@ -51,7 +58,8 @@ class ImageDataset(Dataset[Output]):
     tensor: float32[C, H, W], normalised, or the integers where the recipe has no mean; bit for bit what `Loader` gives.
     With K views [K, C, H, W].
     label: the class number, -1 where there is none. row: the sample's manifest fields, and those of the row it came
-    from; `target`, the manifest's targets by name, where it has some.
+    from; `target`, the manifest's targets by name, where it has some; `mask`, uint8[H, W] ([K, H, W] with views), moved
+    as the image is, where the manifest has a column of masks (`transform` does not see it).
 
     >>> dataset = ImageDataset(Manifest.from_csv("train.csv"), Recipe(size=32), cache_mode="npy", cache_dir="cache-dir")
     >>> for image, label, row in torch.utils.data.DataLoader(dataset, batch_size=2):
@@ -114,7 +122,7 @@ class ImageDataset(Dataset[Output]):
 
     def _begin(self) -> None:
         # By process: what a fork brought along stays here untouched, for its threads live in the parent only.
-        self._fetchers: dict[int, Fetcher] = {}
+        self._fetchers: dict[int, Fetchers] = {}
         self._close = weakref.finalize(self, _close, self._fetchers, self._store)
 
     @classmethod
@@ -170,9 +178,10 @@ class ImageDataset(Dataset[Output]):
     def __getitems__(self, indices: list[int]) -> list[Output]:
         """Return the items at `indices`; outside of a worker they are decoded side by side."""
         samples = [range(len(self))[index] for index in indices]
-        fetcher, epoch = self._fetcher(), self._clock.now()
+        (fetcher, masks), epoch = self._mine(), self._clock.now()
         requests = [fetcher.request(sample) for sample in samples]
-        items = [self._output(fetcher, epoch, sample, ready(request)) for sample, request in zip(samples, requests)]
+        wanted = [None if masks is None else masks.request(sample) for sample in samples]
+        items = [self._output(epoch, *each) for each in zip(samples, requests, wanted)]
         fetcher.notices.say(stacklevel=2)
         return items
 
@@ -193,7 +202,12 @@ class ImageDataset(Dataset[Output]):
 
         A DataLoader's workers count for themselves.
         """
-        return {**self._fetcher().counts(), "cache": self._store.stats()}
+        fetcher, masks = self._mine()
+        return {
+            **fetcher.counts(),
+            **({} if masks is None else {"masks": masks.counts()}),
+            "cache": self._store.stats(),
+        }
 
     def close(self) -> None:
         """End threads and child processes, and close the cache."""
@@ -218,7 +232,8 @@ class ImageDataset(Dataset[Output]):
         size = f"{self.recipe.channels} x {self.recipe.height} x {self.recipe.width}"
         return f"ImageDataset({len(self)} samples of {size}, cache={self._store.mode!r})"
 
-    def _fetcher(self) -> Fetcher:
+    def _mine(self) -> Fetchers:
+        """Return what this process fetches images and masks with."""
         if not self._close.alive:
             raise ConfigError("this ImageDataset is closed; make a new one.")
         process = os.getpid()
@@ -226,37 +241,56 @@ class ImageDataset(Dataset[Output]):
         if found is None:
             # A worker is one of many already: it gets one thread.
             workers = 1 if get_worker_info() is not None else default_workers()
-            mine = Fetcher(self.manifest, self.recipe, self._store, workers=workers)
+            given = (self.manifest, self.recipe, self._store)
+            images = Fetcher(*given, workers=workers, extents=COLUMN in self.manifest.columns)
+            mine = images, masks_of(*given, workers=workers, policy=self.recipe.decode_policy)
             found = self._fetchers.setdefault(process, mine)
             if found is not mine:  # another thread was first
-                mine.close()
+                _end(mine)
         return found
 
-    def _output(self, fetcher: Fetcher, epoch: int, sample: int, item: Item) -> Output:
+    def _output(self, epoch: int, sample: int, request: Requested, wanted: Requested | None) -> Output:
+        fetcher, masks = self._mine()
+        item, mask = ready(request), None
+        if masks is not None and wanted is not None and not isinstance(item, Failure):
+            mask = masks.checked(sample, wanted, fetcher)
+            item = mask if isinstance(mask, Failure) else item
         if isinstance(item, Failure):
             if self._on_error == "raise":
                 raise item.error
             fetcher.notices.lost(item.error, "another sample takes its place")
             following = ((sample + step) % len(self) for step in range(1, min(SUBSTITUTE_TRIES + 1, len(self))))
-            sample, item = stand_in(fetcher, item, following)
+            if masks is None:
+                sample, item = stand_in(fetcher.decoded, item, following)
+            else:
+                sample, item = stand_in(lambda other: masks.with_image(other, fetcher), item, following)
+                mask = masks.checked(sample, masks.request(sample), fetcher)
         if isinstance(item, Encoded):
             raise ConfigError("ImageDataset takes decoded images only; its Fetcher handed out an encoded one.")
         fields = asdict(self.manifest[sample]) | (dict(self.rows[sample]) if self.rows is not None else {})
         if self.manifest.targets:
             fields["target"] = {name: values[sample] for name, values in self.manifest.targets.items()}
-        tensor = self._tensor(fetcher, epoch, sample, item)
+        draws = self._draws(fetcher, epoch, sample)
+        if masks is not None:
+            if mask is None or isinstance(mask, Failure):  # it was there a moment ago
+                raise ConfigError("a mask cannot be had any more") if mask is None else mask.error
+            views = self.recipe.views
+            moved = torch.from_numpy(masks.finish([mask] * views, Plans(self.recipe, draws).placed))
+            fields["mask"] = moved if views > 1 else moved[0]
+        tensor = self._tensor(draws, item)
         if self._transform is not None:
             with seeded(self._seed, epoch, sample, tensor.device):
                 tensor = self._transform(tensor)
         return tensor, int(self.manifest.labels[sample]), fields
 
-    def _tensor(self, fetcher: Fetcher, epoch: int, sample: int, image: Pixels | Deep) -> torch.Tensor:
+    def _draws(self, fetcher: Fetcher, epoch: int, sample: int) -> Draws:
         samples, views = np.array([sample], np.int64), self.recipe.views
         draws = draw(self.recipe.augment, self._seed, epoch, samples, views)
         source = fetcher.extents(samples)
-        if source is not None:
-            draws = replace(draws, source=source.repeat(views, axis=0))
-        changes = self._finish.changes(draws)
+        return draws if source is None else replace(draws, source=source.repeat(views, axis=0))
+
+    def _tensor(self, draws: Draws, image: Pixels | Deep) -> torch.Tensor:
+        changes, views = self._finish.changes(draws), self.recipe.views
         out = self._layout.empty(views)
         for k in range(views):
             moves = (float(draws.window_center[k]), float(draws.window_width[k]))
@@ -300,8 +334,12 @@ def manifest_of_rows(rows: Sequence[Row], root: str | os.PathLike[str] | None = 
     return Manifest.from_records([{name: row.get(name) for name in names} for row in records], root)
 
 
-def _close(fetchers: dict[int, Fetcher], store: cache.Store) -> None:
-    mine = fetchers.pop(os.getpid(), None)
-    if mine is not None:
-        mine.close()
+def _close(fetchers: dict[int, Fetchers], store: cache.Store) -> None:
+    _end(fetchers.pop(os.getpid(), ()))
     store.close()
+
+
+def _end(fetchers: Iterable[Fetcher | Masks | None]) -> None:
+    for each in fetchers:
+        if each is not None:
+            each.close()

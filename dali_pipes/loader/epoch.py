@@ -17,11 +17,12 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from dali_pipes.backends import Backend, Keeper, Named
 from dali_pipes.draws import Draws, draw, repeated
 from dali_pipes.errors import BackendError, DecodeError
-from dali_pipes.fetch.fetcher import Deep, Encoded, Failure, Fetcher, Item, Pixels, ready, stand_in
+from dali_pipes.fetch.fetcher import Deep, Encoded, Failure, Fetcher, Item, Pixels, ready
 from dali_pipes.fetch.made import digests
 from dali_pipes.fetch.masks import Masks
 from dali_pipes.fetch.notices import Notices
 from dali_pipes.fetch.study_fetch import Study, outputs_of
+from dali_pipes.fetch.substitute import stand_in
 from dali_pipes.finish.plans import Plans
 from dali_pipes.loader.batch import Batch
 from dali_pipes.loader.prefetch import lookahead
@@ -272,6 +273,10 @@ class Epoch:
         done = torch.from_numpy(self.masks.finish(bases, Plans(self.recipe, self._draws(samples)).placed))
         return self._stacked(done, len(samples))
 
+    def _whole(self, sample: int) -> Pixels | Failure:
+        """Return a sample's base image, decoded, or why it or its mask cannot be had."""
+        return self.fetcher.decoded(sample) if self.masks is None else self.masks.with_image(sample, self.fetcher)
+
     def _decoded(self, place: int, item: Item | Named) -> Item | Named:
         sample = int(self.order[place % len(self.order)])
         return self.fetcher.decoded(sample) if isinstance(item, Encoded) else item
@@ -287,7 +292,7 @@ class Epoch:
             elif self.on_error == "substitute":
                 self.losses.note(place, item, "another sample takes its place")
                 following = place + 1 + np.arange(min(SUBSTITUTE_TRIES, len(self.order) - 1))
-                good.append((*stand_in(self.fetcher, item, self._samples(following).tolist()), False))
+                good.append((*stand_in(self._whole, item, self._samples(following).tolist()), False))
             else:
                 self.losses.note(place, item, "it is left out")
         return good

@@ -167,7 +167,7 @@ class Loader(NotPickled):
             extents=self._matrix or masks.COLUMN in manifest.columns,
             notices=self._notices,
         )
-        self._masks = masks.of(manifest, recipe, self._store, workers=self._workers, policy=policy)
+        self._masks = masks.of(manifest, recipe, self._store, workers=self._workers, policy=policy, sandbox=sandbox)
         self._accounts = Accounts(self._fetcher.counts)
         self._backends = backends.Pool(
             self.backend,
@@ -346,7 +346,8 @@ class Loader(NotPickled):
 
     def failures(self) -> dict[int, str]:
         """Sample number to error message, for every sample that could not be had so far."""
-        return {sample: str(error) for sample, error in self._fetcher.failures().items()}
+        errors = self._fetcher.failures() | ({} if self._masks is None else self._masks.failures())
+        return {sample: str(error) for sample, error in errors.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the run stands, as plain JSON values: the batches delivered so far count as consumed.

@@ -32,6 +32,7 @@ def concatenated(manifests: Sequence[Manifest], classes: Sequence[str] | None) -
     whole = joined(ids)
     _check_ids(whole, default_ids(joined(paths), frames), [len(each) for each in manifests])
     targets = dict.fromkeys(name for each in manifests for name in each.targets)
+    columns = [_columns(each, root) for each in manifests]
     further = dict.fromkeys(name for each in manifests for name in each.columns)
     return Manifest(
         root=root,
@@ -47,7 +48,7 @@ def concatenated(manifests: Sequence[Manifest], classes: Sequence[str] | None) -
             for name in targets
         },
         columns={
-            name: joined([each.columns.get(name, TextColumn.blank(len(each))) for each in manifests])
+            name: joined([each.get(name, TextColumn.blank(len(own))) for own, each in zip(manifests, columns)])
             for name in further
         },
         rows=np.concatenate([each.rows for each in manifests]),
@@ -91,7 +92,18 @@ def _labels(manifest: Manifest, names: tuple[str, ...]) -> npt.NDArray[np.int64]
 
 
 def _moved(paths: TextColumn, folder: str) -> TextColumn:
-    return paths if folder == "." else TextColumn(f"{folder.replace(os.sep, '/')}/{path}" for path in paths)
+    """Return the paths below another root; what is empty stays so."""
+    if folder == ".":
+        return paths
+    return TextColumn(path and f"{folder.replace(os.sep, '/')}/{path}" for path in paths)
+
+
+def _columns(manifest: Manifest, root: Root) -> dict[str, TextColumn]:
+    """Return the further columns; that of masks holds paths."""
+    if "mask" not in manifest.columns or manifest.remote:
+        return dict(manifest.columns)
+    folder = os.path.relpath(os.path.abspath(manifest.root), root)
+    return {**manifest.columns, "mask": _moved(manifest.columns["mask"], folder)}
 
 
 def _ids(manifest: Manifest, moved: TextColumn) -> TextColumn:
