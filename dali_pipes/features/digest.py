@@ -29,7 +29,9 @@ from dali_pipes.errors import ConfigError
 Parts = dict[str, bytes]
 """Name of a part of a module, as `layer1.0.conv1.weight`, and its digest."""
 
-_OWN = frozenset((*nn.Module().__dict__, "_is_torch_compile"))
+_OWN = frozenset(
+    (*nn.Module().__dict__, "_is_torch_compile", "_compile_kwargs")
+)  # what compiling leaves, Lightning too
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _DEEPEST = 24
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)

@@ -141,6 +141,7 @@ SAME: dict[str, Any] = {
     "other strides": lambda m: m.to(memory_format=torch.channels_last),
     "a gradient wanted": lambda m: m.requires_grad_(True),
     "compiled": lambda m: torch.compile(m, backend="eager"),
+    "compiled where Lightning is imported": lambda m: (setattr(m, "_compile_kwargs", {"backend": "eager"}), m)[1],
     "on another device and back": lambda m: m.to("cpu"),
     "used": lambda m: (m(torch.rand(2, 3, 5, 5)) if False else None, m)[1],
 }
