@@ -305,3 +305,7 @@ def _probabilities(given: Any) -> tuple[tuple[str, float], ...]:
             )
     numbers = {name: _number("probability", value, 0.0, 1.0, "a probability") for name, value in named.items()}
     return tuple(sorted((name, value) for name, value in numbers.items() if value != 1.0))
+
+
+NOTHING = Augment()
+"""Nothing varies; made once, because checking its fields takes a tenth of a millisecond."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dali_pipes.draws.augment import OPERATION_OF, Augment
+from dali_pipes.draws.augment import NOTHING, OPERATION_OF, Augment
 from dali_pipes.draws.numbers import random_bits
 from dali_pipes.draws.policy import trivial
 
@@ -148,7 +148,7 @@ def draw(augment: Augment | None, seed: int, epoch: int, samples: Longs, views: 
     With K views the result holds N * K, the views of a sample next to each other. The first view is drawn as without
     views.
     """
-    augment = augment or Augment()
+    augment = augment or NOTHING
     numbers = _Numbers(augment, seed, epoch, samples, views)
     ranges: dict[str, Any] = {name: numbers.between(name, *ends) for name, ends in augment.ranges.items()}
     zeros = np.zeros(numbers.count, np.int64)
