@@ -175,7 +175,7 @@ class Epoch:
         items = self._with_masks(places, items, requested, held)
         good = self._settle(places, items)
         try:
-            image = self._run(good)
+            image, draws = self._run(good)
         except BackendError as error:
             if not any(isinstance(item, Encoded) for _, item, _ in good):
                 raise
@@ -183,31 +183,31 @@ class Epoch:
             log.info("a batch is decoded again outside of the backend, which could not: %s", error)
             again = [self._decoded(place, item) for place, item in zip(places.tolist(), items)]
             good = self._settle(places, again)
-            image = self._run(good)
-        if image is None:
+            image, draws = self._run(good)
+        if image is None or draws is None:
             return None
         index = np.array([sample for sample, _, _ in good], np.int64)
         label = torch.from_numpy(self.manifest.labels[index])
         valid = torch.tensor([first for _, _, first in good])
         names = [self.manifest.ids[i] for i in index.tolist()]
-        matrix, digest = self._matrix(index), self._digest(index)
+        matrix, digest = self._matrix(draws, len(index)), self._digest(index, draws)
         target = {name: torch.from_numpy(values[index]) for name, values in self.manifest.targets.items()} or None
-        mask = self._mask(index, held)
+        mask = self._mask(index, held, draws)
         present = torch.from_numpy(self.manifest.present[index]) if isinstance(self.manifest, Studies) else None
         batch = Batch(image, label, torch.from_numpy(index), names, valid, matrix, digest, target, mask, present)
         there: Batch = tree_map_only(torch.Tensor, self._beside, batch)  # all of its tensors on one device
         return there
 
-    def _digest(self, samples: Samples) -> list[bytes]:
+    def _digest(self, samples: Samples, draws: Draws) -> list[bytes]:
         made = self.fetcher.made(samples)
-        return digests(made, self.recipe, self.backend.name, self._draws(samples))
+        return digests(made, self.recipe, self.backend.name, draws)
 
     def _beside(self, values: torch.Tensor) -> torch.Tensor:
         return values if values.is_cuda else self.backend.beside(values)
 
-    def _run(self, good: Good) -> torch.Tensor | None:
+    def _run(self, good: Good) -> tuple[torch.Tensor | None, Draws | None]:
         if not good:
-            return None
+            return None, None
         samples = np.array([sample for sample, _, _ in good], np.int64)
         items: list[tuple[int, Any]] = [
             (sample, item) if not isinstance(every, Study) else (-1, item)
@@ -220,7 +220,7 @@ class Epoch:
             items = [(-1, image) for image in self.fetcher.side_by_side(_windowed, [item for _, item in items], *moves)]
         if self._keeper is not None:
             items = [(sample, Named(sample, item) if isinstance(item, np.ndarray) else item) for sample, item in items]
-        return self._stacked(self.backend.run([item for _, item in items], draws), len(good))
+        return self._stacked(self.backend.run([item for _, item in items], draws), len(good)), draws
 
     def _stacked(self, values: torch.Tensor, count: int) -> torch.Tensor:
         """One row for each sample: [N, K, ...] of views, [N, V, ...] of studies."""
@@ -234,10 +234,10 @@ class Epoch:
             return replace(repeated(drawn, self.manifest.members.shape[1]), source=source)
         return drawn if source is None else replace(drawn, source=source.repeat(self.recipe.views, axis=0))
 
-    def _matrix(self, samples: Samples) -> torch.Tensor | None:
+    def _matrix(self, draws: Draws, count: int) -> torch.Tensor | None:
         if not self.matrix:
             return None
-        return self._stacked(torch.from_numpy(Plans(self.recipe, self._draws(samples)).matrix), len(samples))
+        return self._stacked(torch.from_numpy(Plans(self.recipe, draws).matrix), count)
 
     def _with_masks(
         self,
@@ -259,7 +259,7 @@ class Epoch:
                     held[sample] = mask
         return checked
 
-    def _mask(self, samples: Samples, held: dict[int, Pixels]) -> torch.Tensor | None:
+    def _mask(self, samples: Samples, held: dict[int, Pixels], draws: Draws) -> torch.Tensor | None:
         if self.masks is None:
             return None
         for sample in samples.tolist():
@@ -270,7 +270,7 @@ class Epoch:
                 held[sample] = mask
         views = self.recipe.views
         bases = [held[sample] for sample in samples.tolist() for _ in range(views)]
-        done = torch.from_numpy(self.masks.finish(bases, Plans(self.recipe, self._draws(samples)).placed))
+        done = torch.from_numpy(self.masks.finish(bases, Plans(self.recipe, draws).placed))
         return self._stacked(done, len(samples))
 
     def _whole(self, sample: int) -> Pixels | Failure:
