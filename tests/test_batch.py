@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from archives import manifest_of, pictures
 from PIL import Image
 from torch.utils import _pytree
 
@@ -140,3 +144,44 @@ def test_values_that_are_not_finite_are_shown_all_the_same() -> None:
     assert batch._repr_png_()
     batch.image.fill_(torch.nan)
     assert batch._repr_png_()
+
+
+def test_a_matrix_is_made_when_it_is_read() -> None:
+    asked: list[int] = []
+
+    def where() -> torch.Tensor:
+        asked.append(1)
+        return torch.eye(2, 3, dtype=torch.float64).expand(3, 2, 3)
+
+    batch = batch_of().locating(where)
+    moved = batch.to("cpu", torch.float16)
+    assert "matrix" not in batch.keys() + moved.keys()
+    assert not asked
+    assert torch.equal(moved.matrix, where())
+    assert moved.matrix is moved.matrix is moved["matrix"]
+    assert len(asked) == 2
+    assert dataclasses.replace(batch, image=batch.image).matrix.shape == (3, 2, 3)
+    assert batch_of().matrix is None
+
+
+def test_the_matrix_of_a_loader(tmp_path: Path) -> None:
+    """The same with and without the flag; where it cannot be had, points say how it can."""
+    manifest = manifest_of(tmp_path, pictures(4))
+    recipe = dp.Recipe(8, base_size=16, views=2, augment=dp.Augment(0.5, rotation=10))
+    with (
+        dp.Loader(manifest, recipe, batch_size=4, seed=1) as lazy,
+        dp.Loader(manifest, recipe, batch_size=4, seed=1, matrix=True) as eager,
+    ):
+        (one,), (other,) = list(lazy), list(eager)
+    assert "matrix" in other
+    assert "matrix" not in one
+    assert torch.equal(copy.deepcopy(one).matrix, other.matrix)
+    assert torch.equal(one.matrix, other.matrix)
+    assert "matrix" in one
+    with dp.Loader(manifest, dp.Recipe(8), batch_size=4) as plain:
+        (batch,) = list(plain)
+    assert batch.matrix is None
+    assert dataclasses.replace(batch, image=batch.image).matrix is None
+    for function, given in ((dp.transform_points, torch.zeros(1, 2)), (dp.transform_boxes, torch.zeros(1, 4))):
+        with pytest.raises(dp.ConfigError, match=r"there is no matrix.*give Loader\(matrix=True\)"):
+            function(given, batch.matrix)

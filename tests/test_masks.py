@@ -250,3 +250,94 @@ def test_concat_moves_the_paths_of_masks(tmp_path: Path) -> None:
         (batch,) = list(loader)
     assert batch.mask[1].any()
     assert batch.mask[3].any()
+
+
+def test_a_frame_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DecodeError, match="frame 2 was asked for; the png image has 1, counted from 0"):
+        read(png(np.zeros((2, 2), np.uint8)), 2)
+    out = io.BytesIO()
+    pages = [Image.fromarray(np.full((2, 2), i, np.uint8)) for i in range(3)]
+    pages[0].save(out, "TIFF", save_all=True, append_images=pages[1:])
+    assert read(out.getvalue(), 2) == [[2, 2], [2, 2]]
+    with pytest.raises(DecodeError, match="frame 3 was asked for; the tiff image has 3, counted from 0"):
+        read(out.getvalue(), 3)
+    frames = [np.zeros((5, 7), np.uint8)] * 2
+    with pytest.raises(DecodeError, match="frame 2 was asked for; the file has 2, counted from 0"):
+        read(dicom(frames, BitsStored=8), 2)
+    discs(1, tmp_path)
+    records = [{"path": "0.png", "mask": "m0.png", "mask_frame": number} for number in (0, None, 2.0, -1, "two")]
+    with pytest.raises(dp.ManifestError, match=r"2 of 5 rows.*\n.*mask_frame is '-1'; give a number from 0"):
+        dp.Manifest.from_records(records, root=tmp_path)
+    manifest = dp.Manifest.from_records(records[:3], root=tmp_path)
+    loader = dp.Loader(manifest, dp.Recipe(8), batch_size=3)
+    with loader, pytest.raises(DecodeError, match=r"the mask of sample 2.*frame 2 was asked for; the png image has 1"):
+        list(loader)
+
+
+def test_masks_of_frames_come_through_a_child(tmp_path: Path) -> None:
+    """A DICOM segmentation of several frames, one bit a pixel: in this process and in a sandbox's children."""
+    rng = np.random.default_rng(2)
+    frames = [rng.integers(0, 2, (20, 30)).astype(np.uint8) for _ in range(3)]
+    packed = np.packbits(np.concatenate([frame.ravel() for frame in frames]), bitorder="little")
+    packed = np.append(packed, np.zeros(len(packed) % 2, np.uint8))
+    ds = describe(frames, {"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0})
+    (tmp_path / "seg.dcm").write_bytes(write(ds, "explicit", packed.tobytes(), encapsulated=False))
+    (tmp_path / "image.png").write_bytes(png(rng.integers(0, 256, (20, 30)).astype(np.uint8)))
+    records = [{"path": "image.png", "id": str(i), "mask": "seg.dcm", "mask_frame": i} for i in (2, 0, 1)]
+    manifest = dp.Manifest.from_records(records, root=tmp_path)
+    for sandbox in (False, True):
+        options: dict[str, Any] = {"sandbox": sandbox, "num_workers": 1}
+        with dp.Loader(manifest, dp.Recipe((20, 30)), batch_size=3, **options) as loader:
+            (batch,) = list(loader)
+        assert batch.mask.tolist() == [frames[i].tolist() for i in (2, 0, 1)]
+
+
+def test_paths_of_masks_are_read_as_paths_of_images(tmp_path: Path) -> None:
+    """Absolute below the root, of Windows, with a dot before them; what leads out of the root is refused."""
+    discs(4, tmp_path / "inner")
+    folder = tmp_path / "inner"
+    masks = [str(folder / "m1.png"), "inner\\m2.png", "./inner/m3.png", ""]
+    records = [{"path": f"inner/{i or 1}.png", "id": str(i), "mask": mask} for i, mask in zip((1, 2, 3, 0), masks)]
+    manifest = dp.Manifest.from_records(records, root=tmp_path)
+    assert list(manifest.columns["mask"]) == ["inner/m1.png", "inner/m2.png", "inner/m3.png", ""]
+    for outside in ("../m1.png", "/etc/m1.png"):
+        with pytest.raises(dp.ManifestError, match=r"1 of 1 rows.*\n.*mask: path (may not leave|is absolute and not)"):
+            dp.Manifest.from_records([{"path": "inner/1.png", "mask": outside}], root=tmp_path)
+    whole = dp.Manifest.concat([manifest, discs(2, tmp_path.parent / f"{tmp_path.name} too")])
+    assert whole.columns["mask"][0] == f"{tmp_path.name}/inner/m1.png"
+    with dp.Loader(whole, dp.Recipe(16), batch_size=6) as loader:
+        (batch,) = list(loader)
+    assert [bool(each.any()) for each in batch.mask] == [True, True, True, False, False, True]
+
+
+def test_rows_of_a_dataset_bring_masks(tmp_path: Path) -> None:
+    manifest = discs(3, tmp_path / "a")
+    recipe = dp.Recipe(16, augment=AUGMENTS["crop"])
+    with dp.ImageDataset(manifest, recipe, seed=1) as dataset:
+        wanted = [dataset[i] for i in range(3)]
+    rows = [{"path": f"{i}.png", "mask": f"m{i}.png" if i else None} for i in range(3)]
+    absolute = [{name: value and str(tmp_path / "a" / value) for name, value in row.items()} for row in rows]
+    for given, root in ((rows, tmp_path / "a"), (absolute, None)):
+        with dp.ImageDataset(given, recipe, seed=1, root=root) as dataset:
+            for i, (image, _, row) in enumerate(wanted):
+                assert torch.equal(dataset[i][2]["mask"], row["mask"])
+                assert torch.equal(dataset[i][0], image)
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "a" / "m1.png").rename(tmp_path / "masks" / "1.png")
+    apart = [{"path": str(tmp_path / "a" / "1.png"), "mask": str(tmp_path / "masks" / "1.png")}]
+    with dp.ImageDataset(apart, recipe) as dataset:  # the root is the folder that images and masks have in common
+        assert dataset[0][2]["mask"].any()
+
+
+def test_what_is_cached_includes_the_mask(manifest: dp.Manifest, tmp_path: Path) -> None:
+    import dataclasses
+
+    given: dict[str, Any] = {"batch_size": 8, "cache_mode": "npy", "cache_dir": tmp_path}
+    bare = dataclasses.replace(manifest, columns={})
+    with dp.Loader(bare, dp.Recipe(16), **given) as loader:
+        assert list(loader.warm()) == list(range(8))
+        assert all(map(loader.is_cached, range(8)))
+    with dp.Loader(manifest, dp.Recipe(16), **given) as loader:
+        assert [i for i in range(8) if loader.is_cached(i)] == [0]  # it has no mask
+        assert list(loader.warm()) == list(range(8))
+        assert all(map(loader.is_cached, range(8)))

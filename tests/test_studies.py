@@ -143,13 +143,114 @@ def test_what_does_not_go_together(manifest: dp.Manifest, tmp_path: Path) -> Non
             manifest.studies(**given)  # type: ignore[arg-type]
     with pytest.raises(dp.ManifestError, match="which are numbers"):
         manifest.studies(position="view")
-    with pytest.raises(dp.ConfigError, match="studies go neither with masks"):
-        dp.Loader(manifest.studies(view="view"), dp.Recipe(8, views=2), batch_size=1)
 
 
-def test_a_dataset_of_single_images_takes_no_studies(manifest: dp.Manifest) -> None:
-    with pytest.raises(dp.ConfigError, match="its items are single images; give studies to a Loader"):
-        dp.ImageDataset(manifest.studies(view="view"), dp.Recipe(8))
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_views_of_studies(manifest: dp.Manifest, backend: str) -> None:
+    """Each view is a study by itself, and the first is what the recipe without views gives."""
+    studies = manifest.studies(view="view")
+    options: dict[str, Any] = {"base_size": 24, "augment": dp.Augment(0.5, resized_crop=(0.3, 1)), "mean": 0.5}
+    found = []
+    for views in (1, 2):
+        recipe = dp.Recipe((10, 12), std=0.2, views=views, **options)
+        with dp.Loader(studies, recipe, batch_size=3, seed=4, backend=backend, matrix=True) as loader:
+            found += list(loader)
+    plain, both = found
+    assert both.image.shape == (3, 2, 4, 3, 10, 12)
+    assert both.matrix.shape == (3, 2, 4, 2, 3)
+    assert both.present.shape == (3, 4)
+    assert torch.equal(both.image[:, 0], plain.image)
+    assert torch.equal(both.matrix[:, 0], plain.matrix)
+    assert not torch.equal(both.image[:, 1], plain.image)
+    assert both._repr_png_().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("views", [1, 2])
+@pytest.mark.parametrize("mode", ["none", "npy"])
+def test_a_dataset_gives_the_studies_of_the_loader(
+    manifest: dp.Manifest, tmp_path: Path, mode: str, views: int
+) -> None:
+    studies = manifest.studies(view="view")
+    augment = dp.Augment(0.5, resized_crop=(0.3, 1), noise=0.1)
+    recipe = dp.Recipe((10, 12), base_size=24, augment=augment, mean=0.5, std=0.2, views=views)
+    given: dict[str, Any] = {"cache_mode": mode, "cache_dir": tmp_path / "cache" if mode == "npy" else None}
+    with dp.Loader(studies, recipe, batch_size=3, seed=4, **given) as loader:
+        (batch,) = list(loader)
+    with dp.ImageDataset(studies, recipe, seed=4, **given) as dataset:
+        rows = list(torch.utils.data.DataLoader(dataset, batch_size=3, num_workers=0))
+        assert dataset.stats()["decoded"] == (0 if mode == "npy" else 8)
+    ((image, label, row),) = rows
+    assert torch.equal(image, batch.image)
+    assert torch.equal(row["present"], batch.present)
+    assert label.tolist() == batch.label.tolist()
+    assert row["id"] == batch.id
+
+
+def test_a_dataset_replaces_studies_with_bad_images(manifest: dp.Manifest) -> None:
+    (manifest.root / manifest.paths[5]).write_bytes(b"nothing")
+    studies = manifest.studies(view="view")
+    with dp.ImageDataset(studies, dp.Recipe(8)) as dataset, pytest.raises(dp.DecodeError, match="sample 5"):
+        dataset[1]
+    with dp.ImageDataset(studies, dp.Recipe(8), on_error="substitute") as dataset:
+        with pytest.warns(dp.DaliPipesWarning):
+            image, _, row = dataset[1]
+        assert row["id"] == "p3"
+        assert torch.equal(image, dataset[2][0])
+
+
+def masked(folder: Path) -> dp.Manifest:
+    """Two patients; masks are where the image is white. One image has none, one study lacks a view."""
+    from make_images import raster
+
+    rows = []
+    for i, (group, view) in enumerate([("a", "x"), ("a", "y"), ("b", "y"), ("c", "x"), ("c", "y")]):
+        white = np.zeros((30, 40), bool)
+        white[4 + 3 * i : 16 + 3 * i, 5 + 4 * i : 20 + 4 * i] = True
+        (folder / f"{i}.png").write_bytes(raster(np.repeat(white[..., None] * np.uint8(255), 3, 2), "PNG"))
+        (folder / f"m{i}.png").write_bytes(raster(white * np.uint8(i + 1), "PNG"))
+        rows.append((f"{i}.png", group, view, f"m{i}.png" if i != 4 else ""))
+    return dp.Manifest.from_csv(write_csv(folder / "all.csv", rows, ("path", "group", "view", "mask")))
+
+
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+@pytest.mark.parametrize("views", [1, 2])
+def test_masks_of_studies_lie_where_their_images_lie(tmp_path: Path, backend: str, views: int) -> None:
+    studies = masked(tmp_path).studies(view="view")
+    augment = dp.Augment(0.5, 0.5, quarter_turns=0.5, resized_crop=(0.5, 1))
+    recipe = dp.Recipe((32, 28), base_size=(36, 40), augment=augment, views=views)
+    with dp.Loader(studies, recipe, batch_size=3, seed=1, backend=backend) as loader:
+        (batch,) = list(loader)
+        assert loader.stats()["masks"]["decoded"] == 4
+    assert batch.mask.shape == ((3, 2, 32, 28) if views == 1 else (3, 2, 2, 32, 28))
+    image, mask = (each if views == 2 else each[:, None] for each in (batch.image, batch.mask))
+    seen = 0
+    for study, row in enumerate(studies.members.tolist()):
+        for place, member in enumerate(row):
+            for k in range(views):
+                white, one = image[study, k, place, 0], mask[study, k, place]
+                number = member + 1 if member not in (-1, 4) else 0
+                assert set(one.unique().tolist()) <= {0, number}
+                if number:
+                    assert ((white > 200) & (one == 0)).sum() <= 0.02 * one.numel()
+                    assert ((white < 55) & (one > 0)).sum() <= 0.02 * one.numel()
+                    seen += int((one > 0).sum())
+    assert seen > 500
+    with dp.ImageDataset(studies, recipe, seed=1) as dataset:
+        assert torch.equal(torch.stack([dataset[i][2]["mask"] for i in range(3)]), batch.mask)
+
+
+def test_a_bad_mask_is_its_studys_failure(tmp_path: Path) -> None:
+    from make_images import raster
+
+    manifest = masked(tmp_path)
+    (tmp_path / "m1.png").write_bytes(raster(np.zeros((5, 9), np.uint8), "PNG"))
+    studies = manifest.studies(view="view")
+    with dp.Loader(studies, dp.Recipe(8), batch_size=3) as loader, pytest.raises(dp.DecodeError, match="mask 5 x 9"):
+        list(loader)
+    with dp.Loader(studies, dp.Recipe(8), batch_size=3, on_error="skip") as loader:
+        with pytest.warns(dp.DaliPipesWarning):
+            (batch,) = list(loader)
+        assert batch.id == ["b", "c"]
 
 
 def test_a_bad_image_is_its_studys_failure(manifest: dp.Manifest) -> None:

@@ -16,10 +16,12 @@ from dali_pipes.backends.graphs import Graph
 from dali_pipes.draws import Draws
 from dali_pipes.errors import BackendError, ConfigError, DecodeError
 from dali_pipes.fetch.fetcher import Encoded
+from dali_pipes.fetch.study_fetch import has_masks
 from dali_pipes.finish.finish import Finish
 from dali_pipes.loader.batch import Batch
 from dali_pipes.loader.loader import Loader
 from dali_pipes.manifest.manifest import Manifest
+from dali_pipes.manifest.studies import Studies
 from dali_pipes.recipe import Recipe
 
 Array = npt.NDArray[Any]
@@ -54,7 +56,7 @@ class Source:
     `nodes` makes the call of `fn.external_source`; by hand, for a recipe without `augment`:
 
         images, label, index = fn.external_source(
-            source=source, batch=True, batch_info=True, num_outputs=3, layout=["CHW", "", ""]
+            source=source, batch=True, batch_info=True, num_outputs=len(source.names), layout=source.layouts
         )
 
     Args:
@@ -67,7 +69,10 @@ class Source:
         **options: any of `Loader`'s, except `backend` and `prefetch`.
 
     Attributes:
-        names: what the outputs are, in order: "image", "label", "index", and what `finish` needs besides.
+        names: what the outputs are, in order: "image", "label", "index"; "mask", where the manifest has masks, moved
+            and cut as its image will be; "target", where it has targets; "matrix", with `matrix=True`; and what
+            `finish` needs besides.
+        layouts: DALI's layout of each of them.
 
     Raises:
         ConfigError: an argument that cannot work.
@@ -90,6 +95,10 @@ class Source:
             raise ConfigError(
                 f"Source(views={recipe.views}): a pipeline's outputs have one entry a sample; use Loader."
             )
+        if isinstance(manifest, Studies):
+            raise ConfigError(
+                "Source: a study is several images, and a pipeline's outputs have one entry a sample; use Loader."
+            )
         for name, value, least in (("iteration", iteration, 0), ("keep", keep, 1)):
             if type(value) is not int or value < least:
                 raise ConfigError(f"Source({name}={value!r}): give a whole number of at least {least}.")
@@ -99,7 +108,10 @@ class Source:
         self._next: tuple[int, int] | None = None
         self._batches: Iterator[Batch | None] = iter(())
         self._kept: deque[Any] = deque(maxlen=keep)
-        self.names = ("image", "label", "index", *self._items.changes)
+        beside = {"mask": has_masks(manifest), "target": bool(manifest.targets), "matrix": bool(options.get("matrix"))}
+        self._beside = tuple(name for name, there in beside.items() if there)
+        self.names = ("image", "label", "index", *self._beside, *self._items.changes)
+        self.layouts = [_LAYOUTS.get(name, "") for name in self.names]
 
     def __len__(self) -> int:
         """Return the batches of a whole epoch."""
@@ -112,8 +124,9 @@ class Source:
             info: DALI's `BatchInfo`.
 
         Returns:
-            By `names`: N base images, a list of uint8 or uint16 [C, H, W]; label int64[N]; index int64[N]; then, for
-            recipes with `augment`, arrays or lists of N that `finish` reads.
+            By `names`: N base images, a list of uint8 or uint16 [C, H, W]; label int64[N]; index int64[N]; mask
+            uint8[N, H, W] of the output's size; target float32[N, T], the manifest's targets in their order; matrix
+            float64[N, 2, 3]; then, for recipes with `augment`, arrays or lists of N that `finish` reads.
 
         Raises:
             StopIteration: the epoch is at its end.
@@ -131,7 +144,8 @@ class Source:
                 f"all samples of batch {place[1]} of epoch {place[0]} were skipped, and DALI takes no empty batch; use "
                 'on_error="substitute".'
             )
-        given = (*self._items.take()[:1], batch.label.numpy(), batch.index.numpy(), *self._items.take()[1:])
+        image, *changes = self._items.take()
+        given = (image, batch.label.numpy(), batch.index.numpy(), *_beside(batch, self._beside), *changes)
         self._kept.append(given)
         return given
 
@@ -144,9 +158,8 @@ class Source:
         """
         from nvidia.dali import fn
 
-        layouts = ["CHW" if name == "image" else "" for name in self.names]
         found = fn.external_source(
-            source=self, batch=True, batch_info=True, num_outputs=len(self.names), layout=layouts, no_copy=no_copy
+            source=self, batch=True, batch_info=True, num_outputs=len(self.names), layout=self.layouts, no_copy=no_copy
         )
         return dict(zip(self.names, found))
 
@@ -171,6 +184,19 @@ class Source:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+_LAYOUTS = {"image": "CHW", "mask": "HW"}
+
+
+def _beside(batch: Batch, names: Sequence[str]) -> list[Array]:
+    """Return the fields of a batch by those names, one array each."""
+    found: dict[str, Any] = {
+        "mask": batch.mask,
+        "target": None if batch.target is None else torch.stack(list(batch.target.values()), dim=1),
+        "matrix": batch.matrix,
+    }
+    return [found[name].numpy() for name in names]
 
 
 class _Items:

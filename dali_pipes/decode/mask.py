@@ -19,7 +19,7 @@ from dali_pipes.decode.dicom.header import read_header
 from dali_pipes.decode.kinds import Kind
 from dali_pipes.decode.limits import Limits
 from dali_pipes.decode.policy import DecodePolicy
-from dali_pipes.decode.raster import PILLOW
+from dali_pipes.decode.raster import ANIMATED, PILLOW, seek
 from dali_pipes.errors import DaliPipesError, DecodeError, UnsupportedError
 
 
@@ -43,7 +43,9 @@ def decode_mask(data: bytes | memoryview, kind: Kind, frame: int, limits: Limits
     try:
         with Image.open(io.BytesIO(data), formats=[PILLOW[kind.tag]]) as image:
             limits.check_frame(image.height, image.width, 4)
-            image.seek(frame)
+            limits.check_page(frame, image.height * image.width, animated=kind.tag in ANIMATED)
+            seek(image, kind.tag, frame, data)
+            limits.check_frame(image.height, image.width, 4)  # pages may differ in size
             values = np.array(image)
             if image.mode == "1":
                 values = values.astype(np.uint8)

@@ -37,7 +37,7 @@ _PEAK, _USUAL_PEAK = (
     {"webp": 22, "png": 15},
     18,
 )  # bytes a pixel that Pillow and the conversions here take at their peak
-_ANIMATED = ("gif", "webp", "png")
+ANIMATED = ("gif", "webp", "png")
 _PLANAR_CONFIGURATION = 284
 _ASSOCIATED = 1  # of ExtraSamples: colours are multiplied by alpha
 # What the Orientation of a TIFF asks for: the same moves as in PIL.ImageOps.exif_transpose.
@@ -96,8 +96,8 @@ def _read(data: bytes | memoryview, tag: str, frame: int, policy: DecodePolicy) 
         with Image.open(io.BytesIO(data), formats=[PILLOW[tag]]) as image:
             peak = _PEAK.get(tag, _USUAL_PEAK)
             policy.limits.check_frame(image.height, image.width, peak)
-            policy.limits.check_page(frame, image.height * image.width, animated=tag in _ANIMATED)
-            _seek(image, tag, frame)
+            policy.limits.check_page(frame, image.height * image.width, animated=tag in ANIMATED)
+            seek(image, tag, frame, data)
             deep = _is_deep(image, data, frame)
             policy.limits.check_frame(image.height, image.width, peak)  # pages may differ in size
             if not deep:
@@ -118,14 +118,20 @@ def _read(data: bytes | memoryview, tag: str, frame: int, policy: DecodePolicy) 
         raise (TruncatedError if cut else DecodeError)(f"could not decode the {tag} image: {said}") from None
 
 
-def _seek(image: Image.Image, tag: str, frame: int) -> None:
-    """Go to a page without counting them all, which walks through a whole TIFF."""
+def seek(image: Image.Image, tag: str, frame: int, data: bytes | memoryview) -> None:
+    """Go to a page without counting them all, which walks through a whole TIFF.
+
+    Raises:
+        DecodeError: there is no such page.
+    """
     if frame < 0:
         raise DecodeError(f"frame {frame} was asked for; frames count from 0")
     try:
         image.seek(frame)
     except EOFError:
-        raise DecodeError(f"frame {frame} was asked for; the {tag} image has fewer, counted from 0") from None
+        with Image.open(io.BytesIO(data), formats=[PILLOW[tag]]) as again:  # the other one miscounts from now on
+            there = getattr(again, "n_frames", 1)
+        raise DecodeError(f"frame {frame} was asked for; the {tag} image has {there}, counted from 0") from None
 
 
 def _pixels(image: Image.Image) -> NDArray[Any]:

@@ -3,12 +3,12 @@
     mask file ──> class numbers ──> base mask (nearest pixel, of the base image's size) ──> cache, under keys of its own
 
 The column holds a path like `path`, or nothing: such a sample's mask is 0 everywhere. A column `mask_frame` numbers the
-frame of files that have several.
+frame of files that have several. Masks of studies: `study_fetch.StudyMasks`.
 """
 
 from __future__ import annotations
 
-from concurrent.futures import Future
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,11 +22,9 @@ from dali_pipes.decode import Decoded, DecodePolicy, Kind, decode_mask
 from dali_pipes.errors import ConfigError, DaliPipesError, DecodeError
 from dali_pipes.fetch.bookkeeping import Failure
 from dali_pipes.fetch.fetcher import Deep, Encoded, Fetcher, Item, Pixels, ready
-from dali_pipes.manifest.columns import TextColumn
 from dali_pipes.manifest.manifest import Manifest
+from dali_pipes.manifest.rows import MASK, MASK_FRAME, frame_numbers
 from dali_pipes.recipe import Recipe
-
-COLUMN, FRAME_COLUMN = "mask", "mask_frame"
 
 RULES = 1
 """Counts changes of the rules by which masks are read and brought to their base size: part of their keys."""
@@ -47,11 +45,6 @@ class MaskFetcher(Fetcher):
 
     def _base_image(self, decoded: Decoded, kind: Kind) -> npt.NDArray[Any]:
         return base_mask(np.asarray(decoded.pixels[..., 0]), self._recipe.base, self._recipe.fit)[None]
-
-
-def of(manifest: Manifest, *arguments: Any, **more: Any) -> Masks | None:
-    """Return the masks of a manifest, `Masks(manifest, ...)`, or None where it has no column of them."""
-    return Masks(manifest, *arguments, **more) if COLUMN in manifest.columns else None
 
 
 class Masks:
@@ -79,13 +72,13 @@ class Masks:
         policy: DecodePolicy,
         sandbox: bool = False,
     ) -> None:
-        paths = manifest.columns[COLUMN]
-        self._there = np.array([bool(path) for path in paths], np.bool_)
-        frames = manifest.columns.get(FRAME_COLUMN, TextColumn.blank(len(manifest)))
-        try:
-            numbers = np.array([int(frame or 0) for frame in frames], np.int32)
-        except ValueError as error:
-            raise ConfigError(f"the manifest's column {FRAME_COLUMN!r} holds numbers from 0: {error}.") from None
+        paths = manifest.columns[MASK]
+        self._there = np.diff(paths.offsets) > 0
+        problems: dict[int, str] = {}
+        numbers = frame_numbers(manifest.columns.get(MASK_FRAME), len(manifest), problems, MASK_FRAME)
+        if problems:
+            sample, reason = next(iter(problems.items()))
+            raise ConfigError(f"{manifest.describe(sample)}: {reason}.")
         self._recipe, self._describe = recipe, manifest.describe
         self._fetcher = MaskFetcher(
             replace(manifest, paths=paths, frames=numbers),
@@ -99,11 +92,15 @@ class Masks:
         self._failures: dict[int, DaliPipesError] = {}
         self._blank = np.zeros((1, *recipe.base), np.uint8)
 
-    def request(self, sample: int) -> Item | Future[Item]:
+    def request(self, sample: int) -> Any:
         """Return a sample's base mask, uint8[1, H, W], or a future of it."""
         return self._fetcher.request(sample) if self._there[sample] else self._blank
 
-    def checked(self, sample: int, requested: Item | Future[Item], images: Fetcher) -> Pixels | Failure:
+    def is_cached(self, sample: int) -> bool:
+        """Whether the store holds a sample's base mask, or there is none to be held."""
+        return not self._there[sample] or self._fetcher.is_cached(sample)
+
+    def checked(self, sample: int, requested: Any, images: Any) -> Pixels | Failure:
         """Return a sample's base mask once it is here, or why it cannot be had.
 
         Args:
@@ -118,7 +115,7 @@ class Masks:
             self._failures.pop(sample, None)
         return mask
 
-    def with_image(self, sample: int, images: Fetcher) -> Pixels | Failure:
+    def with_image(self, sample: int, images: Any) -> Any:
         """Return a sample's base image, decoded, or why it or its mask cannot be had."""
         image = images.decoded(sample)
         mask = image if isinstance(image, Failure) else self.checked(sample, self.request(sample), images)
@@ -144,12 +141,16 @@ class Masks:
             )
         )
 
-    def finish(self, masks: list[npt.NDArray[np.uint8]], plans: Plan) -> npt.NDArray[np.uint8]:
-        """Return uint8[N, h, w] of N base masks, uint8[1, H, W], moved as N records say."""
-        size = (self._recipe.height, self._recipe.width)
-        out = np.empty((len(masks), *size), np.uint8)
-        for goal, mask, plan in zip(out, masks, plans):
-            goal[...] = nearest(mask[0], plan, size)
+    def finish(self, masks: Sequence[npt.NDArray[np.uint8]], plans: Plan) -> npt.NDArray[np.uint8]:
+        """Return uint8[N, h, w]: samples' base masks, as `checked` returns them, moved as N records say.
+
+        N counts all outputs of the samples: K views of each.
+        """
+        size, views = (self._recipe.height, self._recipe.width), self._recipe.views
+        out = np.empty((len(plans), *size), np.uint8)
+        planes = (plane for mask in masks for _ in range(views) for plane in mask.reshape(-1, *mask.shape[-2:]))
+        for goal, plane, plan in zip(out, planes, plans, strict=True):
+            goal[...] = nearest(plane, plan, size)
         return out
 
     def counts(self) -> dict[str, Any]:

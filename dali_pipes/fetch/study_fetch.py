@@ -1,11 +1,11 @@
-"""The images of studies, fetched together: what a `Fetcher` does for images, by the numbers of studies."""
+"""The images and masks of studies, fetched together: what `Fetcher` and `Masks` do, by the numbers of studies."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -13,9 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dali_pipes import cache
+from dali_pipes.draws import Draws, repeated
 from dali_pipes.errors import ConfigError, DaliPipesError
 from dali_pipes.fetch.fetcher import Deep, Encoded, Failure, Fetcher, Item, Pixels, ready
+from dali_pipes.fetch.masks import Masks
 from dali_pipes.manifest.manifest import Manifest
+from dali_pipes.manifest.rows import MASK
 from dali_pipes.manifest.studies import Studies
 from dali_pipes.recipe import Recipe
 
@@ -34,15 +37,13 @@ class StudyFetcher:
         studies: the samples.
         recipe, store, **options: as for `Fetcher`.
 
-    Raises:
-        ConfigError: what does not go with studies is asked for.
+    Attributes:
+        images: fetches images by their own numbers.
     """
 
     def __init__(self, studies: Studies, recipe: Recipe, store: cache.Store, **options: Any) -> None:
-        if studies.images is None or "mask" in studies.images.columns or recipe.views > 1:
-            raise ConfigError("studies go neither with masks nor with Recipe(views=...): leave them out.")
         self._members = studies.members
-        self._fetcher = Fetcher(studies.images, recipe, store, **{**options, "encoded": False})
+        self.images = self._fetcher = Fetcher(images_of(studies), recipe, store, **{**options, "encoded": False})
         dtype = np.uint16 if recipe.integer_dtype.itemsize == 2 else np.uint8
         self._blank: Pixels = np.zeros((recipe.channels, *recipe.base), dtype)
         self._nowhere = np.array(recipe.base, np.int64)
@@ -124,12 +125,85 @@ class StudyFetcher:
         self._fetcher.close()
 
 
+class StudyMasks(Masks):
+    """The masks of studies' images: as `Masks`, but a base mask is uint8[V, H, W], 0 where there is no image.
+
+    Args:
+        studies: the samples.
+        *arguments, **more: as for `Masks`.
+    """
+
+    def __init__(self, studies: Studies, *arguments: Any, **more: Any) -> None:
+        super().__init__(images_of(studies), *arguments, **more)
+        self._members = studies.members
+
+    def request(self, sample: int) -> Any:
+        """Return what `Masks.request` does for each image of the study, by its place."""
+        return {place: super(StudyMasks, self).request(image) for place, image in self._images(sample)}
+
+    def is_cached(self, sample: int) -> bool:
+        """Whether the store holds all of the study's base masks."""
+        return all(super(StudyMasks, self).is_cached(image) for _, image in self._images(sample))
+
+    def checked(self, sample: int, requested: Any, images: Any) -> Pixels | Failure:
+        """See `Masks.checked`; the first mask that cannot be had is the study's failure."""
+        planes = [self._blank[0]] * self._members.shape[1]
+        for place, image in self._images(sample):
+            mask = super().checked(image, requested[place], images.images)
+            if isinstance(mask, Failure):
+                return mask
+            planes[place] = mask[0]
+        return np.stack(planes)
+
+    def _images(self, sample: int) -> list[tuple[int, int]]:
+        """Return (place, image) of the study's images."""
+        return [(place, image) for place, image in enumerate(self._members[sample].tolist()) if image >= 0]
+
+
+def images_of(manifest: Manifest) -> Manifest:
+    """Return the manifest of single images: that of the studies, or itself."""
+    return manifest.images if isinstance(manifest, Studies) and manifest.images is not None else manifest
+
+
+def has_masks(manifest: Manifest) -> bool:
+    """Whether its images have masks."""
+    return MASK in images_of(manifest).columns
+
+
+def masks_of(manifest: Manifest, *arguments: Any, **more: Any) -> Masks | None:
+    """Return the masks of a manifest, `Masks(manifest, ...)`, or None where it has no column of them."""
+    kind = StudyMasks if isinstance(manifest, Studies) else Masks
+    return kind(manifest, *arguments, **more) if has_masks(manifest) else None  # type: ignore[arg-type]
+
+
 def fetcher_of(manifest: Manifest, recipe: Recipe, store: cache.Store, **options: Any) -> Any:
     """Return a `Fetcher`, or for studies a `StudyFetcher`."""
     kind: Any = StudyFetcher if isinstance(manifest, Studies) else Fetcher
     return kind(manifest, recipe, store, **options)
 
 
-def outputs_of(manifest: Manifest, recipe: Recipe) -> int:
-    """Return how many images a sample gives."""
-    return manifest.members.shape[1] if isinstance(manifest, Studies) else recipe.views
+def outputs_of(manifest: Manifest, recipe: Recipe) -> tuple[int, ...]:
+    """Return how many images a sample gives: () for one, (K,) for K views, (V,) for studies, (K, V) for both."""
+    views = (recipe.views,) * (recipe.views > 1)
+    return (*views, manifest.members.shape[1]) if isinstance(manifest, Studies) else views
+
+
+def images_in(item: Any) -> tuple[Any, ...]:
+    """Return the base images that a fetcher gave for a sample: those of a study, else the one."""
+    return item.images if isinstance(item, Study) else (item,)
+
+
+def for_outputs(draws: Draws, source: npt.NDArray[np.int64] | None, manifest: Manifest, views: int) -> Draws:
+    """Return the draws of all outputs: views of a sample next to each other, within each the images of a study.
+
+    Args:
+        draws: of N samples with K views each. All images of a study are changed alike.
+        source: what the fetcher's `extents` returned for the samples.
+        manifest: the samples.
+        views: K.
+    """
+    width = manifest.members.shape[1] if isinstance(manifest, Studies) else 1
+    drawn = repeated(draws, width) if isinstance(manifest, Studies) else draws
+    if source is None:
+        return drawn
+    return replace(drawn, source=source.reshape(-1, 1, width, 2).repeat(views, axis=1).reshape(-1, 2))

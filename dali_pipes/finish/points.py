@@ -7,7 +7,7 @@ import torch
 from dali_pipes.errors import ConfigError
 
 
-def transform_points(points: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+def transform_points(points: torch.Tensor, matrix: torch.Tensor | None) -> torch.Tensor:
     """Bring points from source to output pixels.
 
     >>> matrix = torch.tensor([[0.5, 0.0, 1.0], [0.0, 0.5, 2.0]])
@@ -24,8 +24,13 @@ def transform_points(points: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor
         float64[..., P, 2]. Points may lie outside of the output.
 
     Raises:
-        ConfigError: other shapes.
+        ConfigError: other shapes, or no matrix.
     """
+    if matrix is None:
+        raise ConfigError(
+            "there is no matrix: the recipe does not need the sizes of the sources, so the loader did not keep them; "
+            "give Loader(matrix=True)."
+        )
     if points.shape[-1:] != (2,) or points.dim() < 2 or matrix.shape[-2:] != (2, 3):
         raise ConfigError(
             f"points are {list(points.shape)} and the matrix {list(matrix.shape)}; give [..., P, 2] and [..., 2, 3]."
@@ -34,7 +39,9 @@ def transform_points(points: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor
     return exact @ by[..., :2].transpose(-1, -2) + by[..., 2].unsqueeze(-2)
 
 
-def transform_boxes(boxes: torch.Tensor, matrix: torch.Tensor, size: tuple[int, int] | None = None) -> torch.Tensor:
+def transform_boxes(
+    boxes: torch.Tensor, matrix: torch.Tensor | None, size: tuple[int, int] | None = None
+) -> torch.Tensor:
     """Bring boxes from source to output pixels: the smallest upright boxes around their four corners.
 
     >>> matrix = torch.tensor([[0.0, -1.0, 10.0], [1.0, 0.0, 0.0]])
@@ -50,7 +57,7 @@ def transform_boxes(boxes: torch.Tensor, matrix: torch.Tensor, size: tuple[int, 
         float64[..., P, 4].
 
     Raises:
-        ConfigError: other shapes.
+        ConfigError: other shapes, or no matrix.
     """
     if boxes.shape[-1:] != (4,) or boxes.dim() < 2:
         raise ConfigError(f"boxes are {list(boxes.shape)}; give [..., P, 4]: left, top, right, bottom.")

@@ -18,6 +18,24 @@ from torch.utils import _pytree
 from dali_pipes.loader import display
 
 
+class _Matrix:
+    """Makes `Batch.matrix` of a function when it is first read."""
+
+    def __get__(self, batch: Batch | None, owner: type) -> torch.Tensor | None:
+        if batch is None:
+            return None  # the field's default
+        held = batch.__dict__.get("matrix")
+        if held is None and (where := batch.__dict__.get(_WHERE)) is not None:
+            held = batch.__dict__["matrix"] = where().to(batch.image.device)
+        return held
+
+    def __set__(self, batch: Batch, matrix: torch.Tensor | None) -> None:
+        batch.__dict__["matrix"] = matrix
+
+
+_WHERE = "_where"
+
+
 @dataclass(frozen=True, eq=False)
 class Batch:
     """N samples. Iterating gives image and label; it also reads as a mapping, and is a pytree of PyTorch.
@@ -34,17 +52,18 @@ class Batch:
         id: N names, as in the manifest.
         valid: bool[N], False where a sample is a repetition: one that fills the shares of all ranks to one size, or
             that stands in for another which could not be decoded. Leave those out of a metric.
-        matrix: float64[N, 2, 3], where source pixels went, with `Loader(matrix=True)`: (x, y, 1) in pixels of the
-            decoded source, centres at halves, to (x, y) of the output; see `transform_points`. With K views
-            [N, K, 2, 3], as `image` is [N, K, C, H, W] then.
+        matrix: float64[N, 2, 3], where source pixels went: (x, y, 1) in pixels of the decoded source, centres at
+            halves, to (x, y) of the output; see `transform_points`. With K views [N, K, 2, 3], as `image` is
+            [N, K, C, H, W] then. Without `Loader(matrix=True)` it is computed when it is first read, and no key before
+            that; None where the sizes of sources are not known (recipes without crops, base size and masks).
         digest: N times 32 bytes that change whenever a sample's pixels may: the first 16 name the content of its
             source file, the others the frame, the recipe and the draws that took effect. An attribute only, not one of
             the mapping's keys. If you change the image yourself, they do not name it any more.
         target: the manifest's targets, by name: float32[N], NaN where a sample lacks one.
         mask: uint8[N, H, W], class numbers, where the manifest has a column `mask`: moved as the image is, by nearest
             neighbours. With K views [N, K, H, W].
-        present: bool[N, V], of studies (`Manifest.studies`), whose image is [N, V, C, H, W]: False where a study has no
-            image, and 0 stands for it.
+        present: bool[N, V], of studies (`Manifest.studies`), whose image is [N, V, C, H, W] ([N, K, V, C, H, W] with K
+            views, and the others alike): False where a study has no image, and 0 stands for it.
     """
 
     image: torch.Tensor
@@ -52,7 +71,7 @@ class Batch:
     index: torch.Tensor
     id: list[str]
     valid: torch.Tensor | None = None
-    matrix: torch.Tensor | None = None
+    matrix: torch.Tensor | None = _Matrix()  # type: ignore[assignment]
     digest: list[bytes] | None = None
     target: dict[str, torch.Tensor] | None = None
     mask: torch.Tensor | None = None
@@ -66,8 +85,9 @@ class Batch:
 
     def keys(self) -> tuple[str, ...]:
         """Return the names of the fields that are there."""
-        names = (field.name for field in fields(self) if field.name != "digest")
-        return tuple(name for name in names if getattr(self, name) is not None)
+        return tuple(
+            each.name for each in fields(self) if each.name != "digest" and self.__dict__[each.name] is not None
+        )
 
     def values(self) -> tuple[Any, ...]:
         """Return the fields that are there, in the order of `keys`."""
@@ -123,7 +143,7 @@ class Batch:
             return moved
         layout = torch.preserve_format if memory_format is None else memory_format
         image = moved.image.to(dtype or moved.image.dtype, non_blocking=non_blocking, memory_format=layout)
-        return replace(moved, image=image)
+        return moved._with(image=image)
 
     def cuda(self, device: torch.device | str | int | None = None, non_blocking: bool = False) -> Batch:
         """Return the batch on a CUDA device, by default the current one."""
@@ -145,9 +165,18 @@ class Batch:
         picture.show()
         return picture
 
+    def locating(self, where: Callable[[], torch.Tensor]) -> Batch:
+        """Return the batch with a function that makes its `matrix`, called when that is first read."""
+        self.__dict__[_WHERE] = where
+        return self
+
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
-        values = {name: _pytree.tree_map_only(torch.Tensor, change, value) for name, value in self.items()}
-        return replace(self, **values)
+        return self._with(**{name: _pytree.tree_map_only(torch.Tensor, change, value) for name, value in self.items()})
+
+    def _with(self, **values: Any) -> Batch:
+        """Return a batch with other fields; a matrix that nobody asked for yet stays so."""
+        moved = replace(self, **{"matrix": self.__dict__["matrix"], **values})
+        return moved.locating(self.__dict__[_WHERE]) if _WHERE in self.__dict__ else moved
 
     def _repr_png_(self) -> bytes:
         return display.png(display.sheet(self.image))

@@ -12,7 +12,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from types import TracebackType
 from typing import Any
 
@@ -26,8 +26,8 @@ from dali_pipes.cores import default_workers
 from dali_pipes.draws import Augment, Draws, draw, seeded
 from dali_pipes.errors import ConfigError, ManifestError
 from dali_pipes.fetch.fetcher import Deep, Encoded, Failure, Fetcher, Item, Pixels, ready
-from dali_pipes.fetch.masks import COLUMN, Masks
-from dali_pipes.fetch.masks import of as masks_of
+from dali_pipes.fetch.masks import Masks
+from dali_pipes.fetch.study_fetch import Study, fetcher_of, for_outputs, has_masks, images_in, masks_of, outputs_of
 from dali_pipes.fetch.substitute import stand_in
 from dali_pipes.finish.finish import Finish
 from dali_pipes.finish.plans import Plans
@@ -35,7 +35,7 @@ from dali_pipes.loader.arguments import check_cache, check_callable, check_recip
 from dali_pipes.loader.epoch import SUBSTITUTE_TRIES
 from dali_pipes.loader.epoch_clock import EpochClock
 from dali_pipes.manifest.manifest import Manifest
-from dali_pipes.manifest.rows import KNOWN
+from dali_pipes.manifest.rows import KNOWN, MASK, MASK_FRAME
 from dali_pipes.manifest.studies import Studies
 from dali_pipes.recipe import Recipe
 
@@ -48,6 +48,7 @@ IMAGENET = {3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), 1: ((0.449,), (0.
 
 Row = Mapping[str, Any]
 Fetchers = tuple[Fetcher, Masks | None]
+"""Of images (of studies: `StudyFetcher`), and of masks."""
 Requested = Item | Future[Item]
 Output = tuple[torch.Tensor, int, dict[str, Any]]
 
@@ -56,10 +57,11 @@ class ImageDataset(Dataset[Output]):
     """Items `(tensor, label, row)`.
 
     tensor: float32[C, H, W], normalised, or the integers where the recipe has no mean; bit for bit what `Loader` gives.
-    With K views [K, C, H, W].
+    With K views [K, C, H, W], of studies [V, C, H, W], of views of studies [K, V, C, H, W].
     label: the class number, -1 where there is none. row: the sample's manifest fields, and those of the row it came
-    from; `target`, the manifest's targets by name, where it has some; `mask`, uint8[H, W] ([K, H, W] with views), moved
-    as the image is, where the manifest has a column of masks (`transform` does not see it).
+    from; `target`, the manifest's targets by name, where it has some; `mask`, uint8[H, W] (or what the
+    tensor has in place of C), moved as the image is, where the manifest has a column of masks (`transform` does not see
+    it); `present`, bool[V], which images a study has.
 
     >>> dataset = ImageDataset(Manifest.from_csv("train.csv"), Recipe(size=32), cache_mode="npy", cache_dir="cache-dir")
     >>> for image, label, row in torch.utils.data.DataLoader(dataset, batch_size=2):
@@ -104,8 +106,6 @@ class ImageDataset(Dataset[Output]):
         check_recipe(recipe, "ImageDataset")
         check_cache(cache_mode, cache_dir, "ImageDataset")
         check_callable(transform, "ImageDataset: transform")
-        if isinstance(samples, Studies):
-            raise ConfigError("ImageDataset: its items are single images; give studies to a Loader.")
         self.rows: Sequence[Row] | None = None
         if isinstance(samples, Manifest):
             self.manifest = samples
@@ -116,6 +116,7 @@ class ImageDataset(Dataset[Output]):
         self.recipe = recipe
         self._on_error, self._seed, self._transform = on_error, seed, transform
         self._finish, self._layout = Finish(recipe), Layout(recipe)
+        self._outputs = outputs_of(self.manifest, recipe)
         self._clock = EpochClock()
         self._store = open_for_workers(cache_mode, cache_dir, cache_options)
         self._begin()
@@ -242,7 +243,7 @@ class ImageDataset(Dataset[Output]):
             # A worker is one of many already: it gets one thread.
             workers = 1 if get_worker_info() is not None else default_workers()
             given = (self.manifest, self.recipe, self._store)
-            images = Fetcher(*given, workers=workers, extents=COLUMN in self.manifest.columns)
+            images = fetcher_of(*given, workers=workers, extents=has_masks(self.manifest))
             mine = images, masks_of(*given, workers=workers, policy=self.recipe.decode_policy)
             found = self._fetchers.setdefault(process, mine)
             if found is not mine:  # another thread was first
@@ -274,9 +275,10 @@ class ImageDataset(Dataset[Output]):
         if masks is not None:
             if mask is None or isinstance(mask, Failure):  # it was there a moment ago
                 raise ConfigError("a mask cannot be had any more") if mask is None else mask.error
-            views = self.recipe.views
-            moved = torch.from_numpy(masks.finish([mask] * views, Plans(self.recipe, draws).placed))
-            fields["mask"] = moved if views > 1 else moved[0]
+            moved = torch.from_numpy(masks.finish([mask], Plans(self.recipe, draws).placed))
+            fields["mask"] = moved.reshape(*self._outputs, *moved.shape[1:])
+        if isinstance(self.manifest, Studies):
+            fields["present"] = torch.from_numpy(self.manifest.present[sample])
         tensor = self._tensor(draws, item)
         if self._transform is not None:
             with seeded(self._seed, epoch, sample, tensor.device):
@@ -286,16 +288,15 @@ class ImageDataset(Dataset[Output]):
     def _draws(self, fetcher: Fetcher, epoch: int, sample: int) -> Draws:
         samples, views = np.array([sample], np.int64), self.recipe.views
         draws = draw(self.recipe.augment, self._seed, epoch, samples, views)
-        source = fetcher.extents(samples)
-        return draws if source is None else replace(draws, source=source.repeat(views, axis=0))
+        return for_outputs(draws, fetcher.extents(samples), self.manifest, views)
 
-    def _tensor(self, draws: Draws, image: Pixels | Deep) -> torch.Tensor:
-        changes, views = self._finish.changes(draws), self.recipe.views
-        out = self._layout.empty(views)
-        for k in range(views):
+    def _tensor(self, draws: Draws, item: Pixels | Deep | Study) -> torch.Tensor:
+        changes, images = self._finish.changes(draws), images_in(item) * self.recipe.views
+        out = self._layout.empty(len(images))
+        for k, image in enumerate(images):
             moves = (float(draws.window_center[k]), float(draws.window_width[k]))
             self._layout.write(out[k], image.windowed(*moves) if isinstance(image, Deep) else image, changes, k)
-        return out if views > 1 else out[0]
+        return out.unflatten(0, self._outputs) if self._outputs else out[0]
 
 
 def open_for_workers(
@@ -318,9 +319,9 @@ def open_for_workers(
 def manifest_of_rows(rows: Sequence[Row], root: str | os.PathLike[str] | None = None) -> Manifest:
     """Return a manifest of mappings.
 
-    Each has `path` or `image_path`, and optionally `label`, `id`, `frame`, `split`, `group`. Labels are numbers, or
-    names that are numbered in sorted order; absent ones are -1. Paths are absolute, or relative to `root`; without a
-    root it is the folder that all of them have in common.
+    Each has `path` or `image_path`, and optionally `label`, `id`, `frame`, `split`, `group`, `mask`, `mask_frame`.
+    Labels are numbers, or names that are numbered in sorted order; absent ones are -1. Paths, also those of masks, are
+    absolute, or relative to `root`; without a root it is the folder that all of them have in common.
 
     Raises:
         ManifestError: rows that cannot be used; every one is named by its number.
@@ -329,9 +330,15 @@ def manifest_of_rows(rows: Sequence[Row], root: str | os.PathLike[str] | None = 
     missing = [str(i) for i, path in enumerate(named) if not path]
     if missing or not rows:
         raise ManifestError(f"rows {', '.join(missing[:20]) or '(none given)'}: give each a 'path' or an 'image_path'.")
-    records = [{**row, "path": os.path.join(root or "", path)} for row, path in zip(rows, named) if path]
-    names = [name for name in KNOWN if any(row.get(name) is not None for row in records)]
+    records = [
+        {**row, "path": os.path.join(root or "", path), **_mask_of(row, root)} for row, path in zip(rows, named) if path
+    ]
+    names = [name for name in (*KNOWN, MASK, MASK_FRAME) if any(row.get(name) is not None for row in records)]
     return Manifest.from_records([{name: row.get(name) for name in names} for row in records], root)
+
+
+def _mask_of(row: Row, root: str | os.PathLike[str] | None) -> dict[str, Any]:
+    return {MASK: os.path.join(root or "", row[MASK])} if row.get(MASK) else {}
 
 
 def _close(fetchers: dict[int, Fetchers], store: cache.Store) -> None:

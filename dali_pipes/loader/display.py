@@ -27,10 +27,10 @@ def sheet(images: torch.Tensor, most: int = SHOWN) -> Image.Image:
     known here.
 
     Args:
-        images: [N, C, H, W] of any type, C 1 or 3, on any device; or [N, K, C, H, W], of views or studies.
+        images: [N, C, H, W] of any type, C 1 or 3, on any device; or [N, K, C, H, W], of views or studies, or of both.
         most: how many are shown.
     """
-    shown = (images.flatten(0, 1) if images.dim() == 5 else images)[:most].detach().cpu()
+    shown = (images.flatten(0, -4) if images.dim() > 4 else images)[:most].detach().cpu()
     if shown.is_floating_point():
         shown = shown.float()
         finite = shown[torch.isfinite(shown)]

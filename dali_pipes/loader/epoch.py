@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,13 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from dali_pipes.backends import Backend, Keeper, Named
-from dali_pipes.draws import Draws, draw, repeated
+from dali_pipes.draws import Draws, draw
 from dali_pipes.errors import BackendError, DecodeError
 from dali_pipes.fetch.fetcher import Deep, Encoded, Failure, Fetcher, Item, Pixels, ready
 from dali_pipes.fetch.made import digests
 from dali_pipes.fetch.masks import Masks
 from dali_pipes.fetch.notices import Notices
-from dali_pipes.fetch.study_fetch import Study, outputs_of
+from dali_pipes.fetch.study_fetch import Study, for_outputs, images_in, outputs_of
 from dali_pipes.fetch.substitute import stand_in
 from dali_pipes.finish.plans import Plans
 from dali_pipes.loader.batch import Batch
@@ -117,7 +118,7 @@ class Epoch:
         seed, number: decide the draws.
         order: int64[N], the samples in the order of the epoch, for all ranks.
         losses: counts what could not be decoded.
-        matrix: whether batches tell where source pixels went.
+        matrix: whether batches hold where source pixels went; else it is computed where somebody asks for it.
         masks: gives base masks, where the manifest has a column of them.
     """
 
@@ -190,13 +191,15 @@ class Epoch:
         label = torch.from_numpy(self.manifest.labels[index])
         valid = torch.tensor([first for _, _, first in good])
         names = [self.manifest.ids[i] for i in index.tolist()]
-        matrix, digest = self._matrix(draws, len(index)), self._digest(index, draws)
+        digest = self._digest(index, draws)
         target = {name: torch.from_numpy(values[index]) for name, values in self.manifest.targets.items()} or None
         mask = self._mask(index, held, draws)
         present = torch.from_numpy(self.manifest.present[index]) if isinstance(self.manifest, Studies) else None
+        where = functools.partial(_matrix, self.recipe, draws, (len(index), *self._outputs))
+        matrix = where() if self.matrix else None
         batch = Batch(image, label, torch.from_numpy(index), names, valid, matrix, digest, target, mask, present)
         there: Batch = tree_map_only(torch.Tensor, self._beside, batch)  # all of its tensors on one device
-        return there
+        return there if self.matrix or draws.source is None else there.locating(where)
 
     def _digest(self, samples: Samples, draws: Draws) -> list[bytes]:
         made = self.fetcher.made(samples)
@@ -210,9 +213,9 @@ class Epoch:
             return None, None
         samples = np.array([sample for sample, _, _ in good], np.int64)
         items: list[tuple[int, Any]] = [
-            (sample, item) if not isinstance(every, Study) else (-1, item)
+            (-1 if isinstance(every, Study) else sample, item)
             for sample, every, _ in good
-            for item in (every.images if isinstance(every, Study) else (every,) * self.recipe.views)
+            for item in images_in(every) * self.recipe.views
         ]
         draws = self._draws(samples)
         if self.recipe.jitters:
@@ -222,22 +225,17 @@ class Epoch:
             items = [(sample, Named(sample, item) if isinstance(item, np.ndarray) else item) for sample, item in items]
         return self._stacked(self.backend.run([item for _, item in items], draws), len(good)), draws
 
+    @functools.cached_property
+    def _outputs(self) -> tuple[int, ...]:
+        return outputs_of(self.manifest, self.recipe)
+
     def _stacked(self, values: torch.Tensor, count: int) -> torch.Tensor:
-        """One row for each sample: [N, K, ...] of views, [N, V, ...] of studies."""
-        plain = self.recipe.views == 1 and not isinstance(self.manifest, Studies)
-        return values if plain else values.unflatten(0, (count, outputs_of(self.manifest, self.recipe)))
+        """One row for each sample: [N, K, ...] of views, [N, V, ...] of studies, [N, K, V, ...] of both."""
+        return values.unflatten(0, (count, *self._outputs)) if self._outputs else values
 
     def _draws(self, samples: Samples) -> Draws:
         drawn = draw(self.recipe.augment, self.seed, self.number, samples, self.recipe.views)
-        source = self.fetcher.extents(samples)
-        if isinstance(self.manifest, Studies):  # all images of a study are changed alike
-            return replace(repeated(drawn, self.manifest.members.shape[1]), source=source)
-        return drawn if source is None else replace(drawn, source=source.repeat(self.recipe.views, axis=0))
-
-    def _matrix(self, draws: Draws, count: int) -> torch.Tensor | None:
-        if not self.matrix:
-            return None
-        return self._stacked(torch.from_numpy(Plans(self.recipe, draws).matrix), count)
+        return for_outputs(drawn, self.fetcher.extents(samples), self.manifest, self.recipe.views)
 
     def _with_masks(
         self,
@@ -268,8 +266,7 @@ class Epoch:
                 if isinstance(mask, Failure):
                     raise mask.error
                 held[sample] = mask
-        views = self.recipe.views
-        bases = [held[sample] for sample in samples.tolist() for _ in range(views)]
+        bases = [held[sample] for sample in samples.tolist()]
         done = torch.from_numpy(self.masks.finish(bases, Plans(self.recipe, draws).placed))
         return self._stacked(done, len(samples))
 
@@ -296,6 +293,11 @@ class Epoch:
             else:
                 self.losses.note(place, item, "it is left out")
         return good
+
+
+def _matrix(recipe: Recipe, draws: Draws, shape: tuple[int, ...]) -> torch.Tensor:
+    """Return `Batch.matrix` of the outputs of a batch, [*shape, 2, 3]."""
+    return torch.from_numpy(Plans(recipe, draws).matrix).reshape(*shape, 2, 3)
 
 
 def _windowed(item: Any, center: float, width: float) -> Any:

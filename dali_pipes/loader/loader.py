@@ -6,6 +6,7 @@ that decoding never waits at the end of a batch, and hands each complete batch t
 
 from __future__ import annotations
 
+import math
 import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -19,10 +20,9 @@ from dali_pipes import backends, cache
 from dali_pipes.cores import workers_of
 from dali_pipes.draws import seeded
 from dali_pipes.errors import BackendError, ConfigError
-from dali_pipes.fetch import masks
 from dali_pipes.fetch.fetcher import Failure, ready
 from dali_pipes.fetch.notices import Notices
-from dali_pipes.fetch.study_fetch import fetcher_of, outputs_of
+from dali_pipes.fetch.study_fetch import fetcher_of, has_masks, masks_of, outputs_of
 from dali_pipes.loader import sampling
 from dali_pipes.loader.accounts import Accounts
 from dali_pipes.loader.arguments import check_cache, check_callable, check_sources, failures_allowed, whole
@@ -73,7 +73,7 @@ class Loader(NotPickled):
         rank, world_size: this process's share of a distributed run. By default whatever is known when an iteration
             begins: `torch.distributed`, else torchrun's or Slurm's variables; see `ranks.place_of`.
         distributed: False lets `rank` and `world_size` alone count; without them every process takes all samples.
-        matrix: tell in `batch.matrix` where source pixels went, for your boxes and key points.
+        matrix: keep the sizes of sources, and tell with every batch where source pixels went, for boxes and key points.
         batch_transform: called with every batch in the thread that iterates; what it returns is handed out. PyTorch's
             random numbers in it are a function of seed, epoch, batch and rank, and the same after resuming.
         prefetch: finished batches that may wait for the loop.
@@ -164,15 +164,15 @@ class Loader(NotPickled):
             encoded=self._decode,
             sandbox=sandbox,
             policy=policy,
-            extents=self._matrix or masks.COLUMN in manifest.columns,
+            extents=self._matrix or has_masks(manifest),
             notices=self._notices,
         )
-        self._masks = masks.of(manifest, recipe, self._store, workers=self._workers, policy=policy, sandbox=sandbox)
+        self._masks = masks_of(manifest, recipe, self._store, workers=self._workers, policy=policy, sandbox=sandbox)
         self._accounts = Accounts(self._fetcher.counts)
         self._backends = backends.Pool(
             self.backend,
             recipe,
-            batch_size=self.batch_size * outputs_of(manifest, recipe),
+            batch_size=self.batch_size * math.prod(outputs_of(manifest, recipe)),
             threads=self._workers,
             decode=self._decode,
             device_id=self._device_id,
@@ -325,8 +325,8 @@ class Loader(NotPickled):
             yield sample
 
     def is_cached(self, sample: int) -> bool:
-        """Whether the cache holds a sample's base image; decodes nothing, but reads a file that the cache never saw."""
-        return bool(self._fetcher.is_cached(sample))
+        """Whether the cache holds a sample's base image and mask; decodes nothing, but reads files it never saw."""
+        return bool(self._fetcher.is_cached(sample)) and (self._masks is None or self._masks.is_cached(sample))
 
     def stats(self) -> dict[str, Any]:
         """Counters since the loader was made.

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from dali_pipes.errors import ConfigError, ManifestError
 from dali_pipes.files.urls import Root
 from dali_pipes.manifest.columns import TextColumn, joined
-from dali_pipes.manifest.rows import default_ids, repeated
+from dali_pipes.manifest.rows import MASK, default_ids, repeated
 
 if TYPE_CHECKING:
     from dali_pipes.manifest.manifest import Manifest
@@ -92,18 +92,19 @@ def _labels(manifest: Manifest, names: tuple[str, ...]) -> npt.NDArray[np.int64]
 
 
 def _moved(paths: TextColumn, folder: str) -> TextColumn:
-    """Return the paths below another root; what is empty stays so."""
+    """Return the paths below another root; what is empty, or absolute, stays so."""
     if folder == ".":
         return paths
-    return TextColumn(path and f"{folder.replace(os.sep, '/')}/{path}" for path in paths)
+    above = folder.replace(os.sep, "/")
+    return TextColumn(path if not path or os.path.isabs(path) else f"{above}/{path}" for path in paths)
 
 
 def _columns(manifest: Manifest, root: Root) -> dict[str, TextColumn]:
     """Return the further columns; that of masks holds paths."""
-    if "mask" not in manifest.columns or manifest.remote:
+    if MASK not in manifest.columns or manifest.remote:
         return dict(manifest.columns)
     folder = os.path.relpath(os.path.abspath(manifest.root), root)
-    return {**manifest.columns, "mask": _moved(manifest.columns["mask"], folder)}
+    return {**manifest.columns, MASK: _moved(manifest.columns[MASK], folder)}
 
 
 def _ids(manifest: Manifest, moved: TextColumn) -> TextColumn:

@@ -108,7 +108,7 @@ class Manifest(Sources, Sequence[Sample]):
             groups=table.known.get("group", blank),
             classes=good.classes,
             targets=good.targets,
-            columns=table.further,
+            columns=good.further,
         )
 
     def __len__(self) -> int:

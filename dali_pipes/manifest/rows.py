@@ -21,6 +21,9 @@ MOST_LINES = 1000
 KNOWN = ("path", "label", "id", "frame", "split", "group")
 """The columns with a meaning; `path` is the only one that must be there."""
 
+MASK, MASK_FRAME = "mask", "mask_frame"
+"""Further columns with a meaning: where a sample's mask lies, a path like `path`, and which frame of its file it is."""
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _FRAME = re.compile(r"([0-9]{1,9})(?:\.0*)?")
 
@@ -141,6 +144,7 @@ class Checked:
     labels: npt.NDArray[np.int64]
     classes: tuple[str, ...]
     targets: dict[str, npt.NDArray[np.float32]]
+    further: dict[str, TextColumn]
 
 
 def check(table: Table, root: Root, reading: Reading) -> Checked:
@@ -151,7 +155,7 @@ def check(table: Table, root: Root, reading: Reading) -> Checked:
     """
     problems, count = dict(table.problems), len(table)
     paths = table.known["path"] if table.listed else _paths(table.known["path"], root, problems)
-    frames = _frames(table.known.get("frame"), count, problems)
+    frames = frame_numbers(table.known.get("frame"), count, problems)
     ids = table.known.get("id")
     if ids is None:
         ids = default_ids(paths, frames)
@@ -163,9 +167,13 @@ def check(table: Table, root: Root, reading: Reading) -> Checked:
         names = reading.classes if reading.classes is not None else table.classes
         labels, classes = number_labels(table.known["label"], names, reading.missing_label, problems)
     targets = {name: target_values(name, column, problems) for name, column in table.targets.items()}
+    further = dict(table.further)
+    if MASK in further:
+        further[MASK] = _paths(further[MASK], root, problems, MASK)
+        frame_numbers(further.get(MASK_FRAME), count, problems, MASK_FRAME)
     if problems:
         raise _refusal(table, problems)
-    return Checked(paths, ids, frames, labels, classes, targets)
+    return Checked(paths, ids, frames, labels, classes, targets, further)
 
 
 def _refusal(table: Table, problems: dict[int, str]) -> ManifestError:
@@ -184,8 +192,13 @@ def default_ids(paths: TextColumn, frames: npt.NDArray[np.int32]) -> TextColumn:
     return TextColumn(f"{path}#{frame}" if frame else path for path, frame in zip(paths, frames.tolist()))
 
 
-def _frames(column: TextColumn | None, count: int, problems: dict[int, str]) -> npt.NDArray[np.int32]:
-    """Frame numbers; 0 where there is none. `2.0` is how tables write a whole number beside a missing one."""
+def frame_numbers(
+    column: TextColumn | None, count: int, problems: dict[int, str], name: str = "frame"
+) -> npt.NDArray[np.int32]:
+    """Return the numbers of frames, int32[count], 0 where there is none; add rows that hold no number to `problems`.
+
+    `2.0` is how tables write a whole number beside a missing one.
+    """
     if column is None:
         return np.zeros(count, np.int32)
     texts, codes = column.codes()
@@ -195,7 +208,7 @@ def _frames(column: TextColumn | None, count: int, problems: dict[int, str]) -> 
         if match and match[1].isascii():
             values[number] = int(match[1])
         elif not is_missing(text):
-            reason = f"frame is {text!r}; give a number from 0, or leave it empty"
+            reason = f"{name} is {text!r}; give a number from 0, or leave it empty"
             problems |= {row: problems.get(row, reason) for row in np.flatnonzero(codes == number).tolist()}
     return values[codes] if len(texts) else np.zeros(count, np.int32)
 
@@ -217,9 +230,15 @@ def repeated(column: TextColumn) -> dict[int, int]:
     return {row: earlier for row, earlier in found if row != earlier}
 
 
-def _paths(column: TextColumn, root: Root, problems: dict[int, str]) -> TextColumn:
-    """Return the paths, relative to the root; those that are not plainly so already are looked at one by one."""
-    odd = np.flatnonzero(_odd(column)).tolist()
+def _paths(column: TextColumn, root: Root, problems: dict[int, str], name: str = "path") -> TextColumn:
+    """Return the paths, relative to the root; those that are not plainly so already are looked at one by one.
+
+    Only paths of images must be there.
+    """
+    strange = _odd(column)
+    if name != "path":
+        strange &= np.diff(column.offsets) > 0
+    odd = np.flatnonzero(strange).tolist()
     if not odd:
         return column
     roots = (root,) if isinstance(root, str) else tuple(dict.fromkeys((os.path.abspath(root), os.path.realpath(root))))
@@ -228,7 +247,7 @@ def _paths(column: TextColumn, root: Root, problems: dict[int, str]) -> TextColu
     for row in odd:
         texts[row], reason = tidy(texts[row], roots)
         if reason:
-            problems.setdefault(row, reason)
+            problems.setdefault(row, reason if name == "path" else f"{name}: {reason}")
     return TextColumn(texts)
 
 

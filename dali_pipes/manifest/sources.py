@@ -12,7 +12,7 @@ from dali_pipes.errors import ManifestError
 from dali_pipes.files.urls import Root, common, is_url, parent, place, root_of
 from dali_pipes.manifest.columns import TextColumn
 from dali_pipes.manifest.labels import MissingLabel
-from dali_pipes.manifest.rows import Reading, Table
+from dali_pipes.manifest.rows import MASK, Reading, Table
 from dali_pipes.manifest.tables import of_columns, of_records, read_csv, read_parquet
 
 Source = str | os.PathLike[str]
@@ -200,10 +200,16 @@ class Sources:
     def _from_values(cls, table: Table, root: Source | None, reading: Reading) -> Self:
         if root is not None or _are_urls(table.known["path"]):
             return cls._from_table(_root_of("", root, table), table, reading)
-        paths = [os.path.abspath(path) if path else "" for path in table.known["path"]]
-        folders = [os.path.dirname(path) for path in paths if path]
+        places = {
+            "path": table.known["path"],
+            **{name: table.further[name] for name in (MASK,) if name in table.further},
+        }
+        whole = {name: [path and os.path.abspath(path) for path in column] for name, column in places.items()}
+        folders = [os.path.dirname(path) for paths in whole.values() for path in paths if path]
         base = Path(os.path.commonpath(folders)) if folders else Path.cwd()
-        return cls._from_table(base, replace(table, known={**table.known, "path": TextColumn(paths)}), reading)
+        known = {**table.known, "path": TextColumn(whole.pop("path"))}
+        further = {**table.further, **{name: TextColumn(paths) for name, paths in whole.items()}}
+        return cls._from_table(base, replace(table, known=known, further=further), reading)
 
 
 def _are_urls(paths: TextColumn) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -13,6 +14,7 @@ import pytest
 import torch
 from archives import CPU_BACKENDS, coded, manifest_of, pictures
 from nvidia.dali import fn, pipeline_def
+from PIL import Image
 
 import dali_pipes as dp
 from dali_pipes.backends import decodes
@@ -251,3 +253,47 @@ def test_the_example(tmp_path: Path) -> None:
                 assert torch.equal(batch["whole"].view(torch.int32), expected.image.view(torch.int32))
                 assert (batch["cut"][:, :, 4:12, 4:12] == 0).all()
                 assert torch.equal(batch["cut"][:, :, :4], expected.image[:, :, :4])
+
+
+def test_masks_targets_and_matrices_are_outputs(tmp_path: Path) -> None:
+    files = pictures(6)
+    rng = np.random.default_rng(0)
+    records = []
+    for i, (name, data) in enumerate(files.items()):
+        (tmp_path / name).write_bytes(data)
+        with Image.open(io.BytesIO(data)) as image:
+            shape = image.height, image.width
+        Image.fromarray(rng.integers(0, 5, shape).astype(np.uint8)).save(tmp_path / f"m{i}.png")
+        records.append({"path": name, "label": i, "mask": f"m{i}.png" if i else "", "age": i / 2, "size": None})
+    manifest = dp.Manifest.from_records(records, root=tmp_path, targets=["age", "size"])
+    recipe = dp.Recipe((9, 12), base_size=24, augment=dp.Augment(0.5, resized_crop=(0.2, 1)))
+    options: dict[str, Any] = {"batch_size": 4, "shuffle": True, "seed": 3, "matrix": True}
+    with Source(manifest, recipe, **options) as source, dp.Loader(manifest, recipe, **options) as loader:
+        assert source.names == ("image", "label", "index", "mask", "target", "matrix", "plan")
+        assert source.layouts == ["CHW", "", "", "HW", "", "", ""]
+
+        @pipeline_def(batch_size=4, num_threads=2, device_id=None, exec_dynamic=True)
+        def define() -> Any:
+            given = source.nodes()
+            return (finish(given["image"], recipe, given), *(given[name] for name in source.names[1:6]))
+
+        for found, batch in zip(run(define()), loader, strict=True):
+            wanted = (
+                batch.image,
+                batch.label,
+                batch.index,
+                batch.mask,
+                torch.stack([*batch.target.values()], 1),
+                batch.matrix,
+            )
+            for one, other in zip(found, wanted, strict=True):
+                np.testing.assert_array_equal(one, other.numpy())
+                assert one.dtype == other.numpy().dtype
+
+
+def test_a_source_gives_no_studies(manifest: dp.Manifest) -> None:
+    import dataclasses
+
+    grouped = dataclasses.replace(manifest, groups=manifest.ids).studies(position="frame")
+    with pytest.raises(ConfigError, match=r"a study is several images.*use Loader"):
+        Source(grouped, dp.Recipe(8), batch_size=2)
