@@ -187,6 +187,12 @@ class Store:
 
     # -- upkeep: what a mode without files has nothing to do for ------------------------------------------------------
 
+    def agree(self, secret: bytes) -> None:
+        """Make sure that names here are made with ``secret``; whoever makes names calls this first.
+
+        Raises SecretError if they were made with another (:mod:`.agreement`).
+        """
+
     def page_lock(self, budget_bytes: int | None = None) -> int:
         """Page-lock what is mapped and will not change, for copies to a GPU; return how many bytes are locked now.
 

@@ -5,7 +5,7 @@
     ├── EntryError          an array or a key part that cannot be stored (also a TypeError)
     ├── StoreIOError        the operating system refused a read or a write; only under strict=True (also an OSError)
     ├── IntegrityError      an entry whose bytes are not those that were put; only under strict=True
-    └── SecretError         the secret that hides names cannot be read or made
+    └── SecretError         the secret that hides names cannot be read or made, or is not that of the cache
 
 Without ``strict=True`` a store never raises for a bad disk: it counts the failure, warns once, and answers with a miss.
 """
@@ -32,4 +32,4 @@ class IntegrityError(CacheError):
 
 
 class SecretError(CacheError):
-    """The secret that hides names on disk cannot be read or made."""
+    """The secret that hides names on disk cannot be read or made, or a cache's names were made with another."""

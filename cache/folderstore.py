@@ -6,6 +6,7 @@ import os
 import re
 from typing import Any, ClassVar
 
+from .agreement import agree
 from .base import Opening, Options, Store
 from .files import Folder
 from .tagging import tag
@@ -46,6 +47,10 @@ class FolderStore(Store):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.directory, self.options, False)
+
+    def agree(self, secret: bytes) -> None:
+        """Make sure that names here are made with ``secret``. Raises SecretError if they were made with another."""
+        agree(self._root, secret)
 
     def orphans(self) -> list[str]:
         """Return the names of files that dead processes left half made."""

@@ -65,7 +65,7 @@ class Key:
         Raises EntryError for a part that is not str, int or bytes (bool is refused).
         """
         text = b"".join([_written(name, parts[name]) for name in sorted(parts)])
-        return cls(blake2b(text, digest_size=16, key=_fold(secret), person=b"dali-pipes key 1").digest())
+        return cls(blake2b(text, digest_size=16, key=fold(secret), person=b"dali-pipes key 1").digest())
 
 
 def _written(name: str, part: object) -> bytes:
@@ -95,7 +95,8 @@ def _encode(name: str, value: object) -> tuple[bytes, bytes]:
     )
 
 
-def _fold(secret: bytes) -> bytes:
+def fold(secret: bytes) -> bytes:
+    """Return a secret as a key of BLAKE2b, which takes at most 64 bytes."""
     return secret if len(secret) <= 64 else blake2b(secret, digest_size=64).digest()
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from .agreement import agree
 from .errors import EntryError, IntegrityError
 from .files import Folder
 from .journal import JournalReader, JournalWriter, is_signed, seal_signed
@@ -38,7 +39,7 @@ class PartsLedger:
 
     ``source`` names the part that identifies the source file's content. ``alive`` tells whether there is an entry of a
     key: with it, notes of entries that are gone are dropped now and then (:mod:`.pruning`), if the cache is of one mode
-    only.
+    only. Raises SecretError if the cache's names were made with another secret.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class PartsLedger:
         self._folder = Folder(os.path.join(os.fspath(directory), "parts"), access, read_only, follow=False)
         self._source, self._read_only = source, read_only
         secret = default_secret() if secret is None else secret
+        agree(self._root, secret)
         self._secret = blake2b(secret, digest_size=32, person=b"dali-pipes part").digest()
         self._writer, self._warned = JournalWriter(self._folder, SUFFIX), False
         if not read_only:

@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .agreement import agree
 from .errors import IntegrityError, StoreConfigError
 from .files import Folder
 from .journal import JournalReader, JournalWriter, is_settled, is_signed, seal_signed
@@ -72,7 +73,8 @@ class FileState(NamedTuple):
 class SourceIndex:
     """See the module. ``directory`` is the cache's folder; None keeps the index in this process only.
 
-    ``secret`` hides the paths (default: :func:`.default_secret`, which may raise SecretError).
+    ``secret`` hides the paths (default: :func:`.default_secret`). Raises SecretError if that cannot be had, or if the
+    cache's names were made with another.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class SourceIndex:
             return
         access = access_to(os.fspath(directory), shared_group)
         self._root = Folder(directory, access, read_only)
+        agree(self._root, secret)
         self._folder = Folder(os.path.join(os.fspath(directory), "sources"), access, read_only, follow=False)
         self._reader = JournalReader(self._folder, SUFFIX, RECORD)
         self._writer = JournalWriter(self._folder, SUFFIX)

@@ -92,6 +92,11 @@ class TieredStore(Store):
             found.update(key for key in folder.keys() if self._shows(folder, key))  # noqa: SIM118
         return list(found)
 
+    def agree(self, secret: bytes) -> None:
+        """Make sure that names below are made with ``secret``. Raises SecretError if they were made with another."""
+        for folder in self._below:
+            folder.agree(secret)
+
     def page_lock(self, budget_bytes: int | None = None) -> int:
         """Page-lock what lies under memory, as :meth:`.Store.page_lock` says; the budget is for all of it."""
         locked = 0

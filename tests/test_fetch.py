@@ -192,10 +192,11 @@ def test_another_arithmetic_decodes_again(photos: Manifest, tmp_path: Path, monk
     assert run(photos, RECIPE, tmp_path / "cache").counts["decoded"] == 5
 
 
-def test_another_secret_finds_nothing(photos: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_secret_is_an_error(photos: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(photos, RECIPE, tmp_path / "cache")
     monkeypatch.setenv("DALI_PIPES_CACHE_SECRET", "of somebody else")
-    assert run(photos, RECIPE, tmp_path / "cache").counts["decoded"] == 5
+    with pytest.raises(cache.SecretError, match="made with another secret"):
+        run(photos, RECIPE, tmp_path / "cache")
 
 
 def test_frames_are_kept_apart(tmp_path: Path) -> None:

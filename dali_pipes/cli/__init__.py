@@ -91,11 +91,11 @@ def _show(usual: Callable[..., None], message: Warning | str, category: type[War
 
 def _failed(arguments: Sequence[str], error: Exception) -> int:
     """Report an error, and return the exit code that it means."""
-    from dali_pipes.cache.errors import CacheError, StoreConfigError
+    from dali_pipes.cache.errors import CacheError, SecretError, StoreConfigError
     from dali_pipes.errors import BackendError, ConfigError, DaliPipesError, ManifestError, UnsupportedError
 
     _report(arguments, error, _in_words(error))
-    if isinstance(error, (ConfigError, ManifestError, StoreConfigError, *_WRONG_PATH)):
+    if isinstance(error, (ConfigError, ManifestError, StoreConfigError, SecretError, *_WRONG_PATH)):
         return USAGE
     if isinstance(error, (BackendError, UnsupportedError)):
         return LACKING

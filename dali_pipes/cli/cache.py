@@ -108,18 +108,22 @@ def _stats(args: argparse.Namespace) -> int:
         [mode, str(held["entries"]), common.size(held["bytes"]), common.size(held["bytes"] / max(1, held["entries"]))]
         for mode, held in [*found["modes"].items(), ("in all", found)]
     ]
-    rest = f"{found['features']} of the entries are features of modules, {found['sources']} source files known, "
+    features = "nobody without the cache's secret knows how many" if found["features"] is None else found["features"]
+    rest = f"{features} of the entries are features of modules, {found['sources']} source files known, "
     rest += f"{found['quarantined']} damaged entries set aside, "
     rest += f"{found['unknown']} files that are not ours."
     common.show(args, found, common.table(["mode", "entries", "disk", "on average"], rows) + "\n\n" + rest)
     return common.GOOD
 
 
-def _count_features(directory: Path) -> int:
-    """How many entries hold outputs of modules; every leaf of an output is one."""
-    from dali_pipes.cache import PartsLedger, upkeep
+def _count_features(directory: Path) -> int | None:
+    """How many entries hold outputs of modules; every leaf of an output is one. None: names have another secret."""
+    from dali_pipes.cache import PartsLedger, SecretError, upkeep
 
-    ledger = PartsLedger(directory, read_only=True)
+    try:
+        ledger = PartsLedger(directory, read_only=True)
+    except SecretError:
+        return None
     try:
         keys = ledger.keys_with(_PARTS_OF_FEATURES)
     finally:

@@ -375,14 +375,17 @@ def with_secret(store: cache.Store) -> tuple[cache.Store, bytes]:
     """Return the store, and the secret that hides the names in its folder (empty if it has none).
 
     If the secret can be neither read nor made, a store that keeps nothing takes its place, with a warning, because a
-    name without a secret would tell of a file. Raises SecretError instead if the store is strict.
+    name without a secret would tell of a file. Raises SecretError instead if the store is strict, and always where the
+    names in its folder were made with another secret.
     """
     if not store.directory:
         return store, b""
     try:
-        return store, cache.default_secret()
+        secret = cache.default_secret()
     except cache.SecretError as error:
         if store.options.strict:
             raise
         warnings.warn(f"going on without the cache in {store.directory}: {error}", DaliPipesWarning, stacklevel=3)
         return cache.open_store("none"), b""
+    store.agree(secret)
+    return store, secret

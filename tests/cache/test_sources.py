@@ -11,7 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dali_pipes.cache import FileState, IntegrityError, Key, PartsLedger, SourceIndex, StoreConfigError, upkeep
+from dali_pipes.cache import (
+    FileState,
+    IntegrityError,
+    Key,
+    PartsLedger,
+    SecretError,
+    SourceIndex,
+    StoreConfigError,
+    upkeep,
+)
 from dali_pipes.cache.files import Folder
 from dali_pipes.cache.journal import seal, seal_signed, valid
 from dali_pipes.cache.sources import RECORD, TAG_BYTES
@@ -98,7 +107,8 @@ def test_no_path_is_written(tmp_path: Path) -> None:
         OLD.to_bytes(8, "little"),
     ):
         assert canary not in written
-    assert SourceIndex(tmp_path, secret=b"t" * 32).lookup("/archive/DOE^JANE/19600101.dcm", state(77)) is None
+    with pytest.raises(SecretError, match="made with another secret"):
+        SourceIndex(tmp_path, secret=b"t" * 32)
 
 
 def test_damage_is_forgotten(tmp_path: Path) -> None:
