@@ -10,7 +10,6 @@ mapping can lose its pages. Every function raises OSError; turning that into a m
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import secrets
 import stat
@@ -22,6 +21,7 @@ from typing import Any
 from .access import Access
 from .errors import IntegrityError
 from .leases import Leases
+from .mapping import Buffer, map_file
 from .owner import me
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -123,14 +123,11 @@ class Folder(Leases):
             size = os.fstat(fd).st_size
             return b"".join(bytes(piece) for piece in chunks(fd, offset, max(0, min(limit, size - offset))))
 
-    def map(self, name: str) -> tuple[mmap.mmap, tuple[int, int]]:
+    def map(self, name: str) -> tuple[Buffer, tuple[int, int]]:
         """Return a read-only shared mapping of a whole file, and which file it is (inode and size)."""
         with self.open(name) as fd:
-            # before 3.13 the mapping keeps a descriptor of its own
-            more: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
             status = os.fstat(fd)
-            mapping = mmap.mmap(fd, status.st_size, access=mmap.ACCESS_READ, **more)
-            return mapping, (status.st_ino, status.st_size)
+            return map_file(fd, status.st_size), (status.st_ino, status.st_size)
 
     def status(self, name: str) -> os.stat_result | None:
         """Return the stat of a file, or of the folder itself ("."); None if there is none."""
