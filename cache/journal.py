@@ -19,7 +19,7 @@ import os
 import secrets
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from typing import Any
 
@@ -89,6 +89,8 @@ class JournalReader:
     def __init__(self, folder: Folder, suffix: str, dtype: np.dtype[Any]) -> None:
         self._folder, self._suffix, self._dtype, self._size = folder, suffix, dtype, dtype.itemsize
         self._stems: list[str] = []
+        self._growing: list[str] = []  # those of them that are looked at
+        self._settled = -1  # how many were not, when that was last worked out
         self._stamp, self._until = (0, 0), 0.0  # of the folder when it was listed, and how long that may be relied on
         self._offsets: dict[str, int] = {}
         self.complete: set[str] = set()  # journals that will not grow any more: not looked at again
@@ -110,6 +112,7 @@ class JournalReader:
         if stem in self._offsets:
             self._offsets[stem] = 0
             self.complete.discard(stem)
+            self._settled = -1
 
     def shrunk(self) -> list[str]:
         """Return the stems of journals that are shorter than what was read of them, so are not the same any more."""
@@ -122,22 +125,35 @@ class JournalReader:
         The journal ``but`` is not looked at. One that cannot be read, or that shrinks, is left out; the others are
         read. Raises OSError where the folder cannot be listed, or this process has no handles or memory left.
         """
-        stems = self._list()
-        grown = []
-        for stem in stems:
-            if stem in self.complete or stem in self.unreadable or stem == but:
+        grown, gone = self.look(but)
+        return list(self.read(grown)), gone
+
+    def look(self, but: str = "") -> tuple[dict[str, int], list[str]]:
+        """Return how many new records there are at most, by the stem of their journal, and the stems that are gone."""
+        gone = self._leave_out_gone() if self._list() else []
+        grown = {}
+        for stem in self._to_look_at():
+            if stem == but:
                 continue
             offset = self._offsets.setdefault(stem, 0)
             try:
                 found = self._folder.status(stem + self._suffix)
-                if found is None or found.st_size < offset + self._size:
-                    continue
+            except OSError as error:
+                self._skip(stem, error)
+                continue
+            if found is not None and found.st_size >= offset + self._size:
+                grown[stem] = (found.st_size - offset) // self._size
+        return grown, gone
+
+    def read(self, grown: Iterable[str]) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+        """Give the new valid records of journals, one by one: all at once they may be a gigabyte."""
+        for stem in grown:
+            offset = self._offsets[stem]
+            try:
                 data = self._folder.read(stem + self._suffix, offset)
             except (FileNotFoundError, IntegrityError):  # it is removed, or shrinks, while it is read
                 continue
             except OSError as error:
-                if error.errno in _OURS:
-                    raise
                 self._skip(stem, error)
                 continue
             records = np.frombuffer(data, self._dtype, len(data) // self._size)
@@ -145,16 +161,33 @@ class JournalReader:
             if len(good):
                 # bad records after the last good one may be on their way (a network folder): look again next time
                 self._offsets[stem] = offset + (int(good[-1]) + 1) * self._size
-                grown.append((stem, records[good] if len(good) < len(records) else records))
-        gone = sorted(self._offsets.keys() - set(stems))
+                yield stem, records[good] if len(good) < len(records) else records
+
+    def _leave_out_gone(self) -> list[str]:
+        """Forget the journals that are no longer there; return their stems."""
+        gone = sorted(self._offsets.keys() - set(self._stems))
         for stem in gone:
             del self._offsets[stem]
             self.complete.discard(stem)
             self.unreadable.discard(stem)
-        return grown, gone
+        return gone
+
+    def _to_look_at(self) -> list[str]:
+        """Return the journals that may grow: of tens of thousands most will not."""
+        settled = len(self.complete) + len(self.unreadable)
+        if settled != self._settled:
+            left_out = self.complete | self.unreadable
+            self._growing = [stem for stem in self._stems if stem not in left_out]
+            self._settled = settled
+        return self._growing
 
     def _skip(self, stem: str, error: OSError) -> None:
-        """Leave out a journal of another user's for good; one that cannot be read otherwise is tried again."""
+        """Leave out a journal of another user's for good; one that cannot be read otherwise is tried again.
+
+        Raises the error if no journal is to blame for it.
+        """
+        if error.errno in _OURS:
+            raise error
         first = not self.unreadable and not self._warned
         if isinstance(error, PermissionError):
             self.unreadable.add(stem)
@@ -168,8 +201,8 @@ class JournalReader:
         if first:
             LOG.warning(f"%s%s in %s {why}", stem, self._suffix, self._folder.path, error)
 
-    def _list(self) -> list[str]:
-        """Return the journals that there are.
+    def _list(self) -> bool:
+        """List the journals that there are; return whether that was done.
 
         A folder that has not changed is not listed again, because it may hold thousands.
         """
@@ -178,8 +211,9 @@ class JournalReader:
         if stamp != self._stamp or now > self._until:
             lasting = is_settled(stamp[1])
             self._stems = [name[:16] for name in self._folder.names() if is_journal(name, self._suffix)]
-            self._stamp, self._until = stamp, now + (_RELY if lasting else 0)
-        return self._stems
+            self._stamp, self._until, self._settled = stamp, now + (_RELY if lasting else 0), -1
+            return True
+        return False
 
 
 class JournalWriter:

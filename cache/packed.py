@@ -151,7 +151,7 @@ class PackedStore(FolderStore):
         """Take in what other processes have published, buried and removed."""
         try:
             buried, _ = self._tombs.poll()
-            grown, gone = self._entries.poll()
+            grown, gone = self._entries.look()
         except FileNotFoundError:
             return  # a read-only cache that is not there yet
         for name, records in buried:
@@ -159,10 +159,8 @@ class PackedStore(FolderStore):
                 self._tombs.complete.add(name)
         for token in gone:
             self._forget(token)
-        self._slots.places.reserve(sum(len(records) for _, records in grown))
-        for token, records in grown:
-            if self._slots.learn(token, records):
-                self._entries.complete.add(token)
+        self._slots.places.reserve(sum(grown.values()))
+        self._entries.complete.update(self._slots.learn(self._entries.read(grown)))
 
     def _forget(self, token: str) -> None:
         """Drop a segment that is no longer there, and stop writing to it."""

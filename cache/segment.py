@@ -19,15 +19,19 @@ from .integrity import checksum, payload, read_only
 from .npyformat import nbytes, parse
 
 DATA = 4096
-SMALLEST, LARGEST = 16 << 20, 256 << 20
+SMALLEST, LARGEST, HUGE = 16 << 20, 256 << 20, 1 << 30
 SLOT_BITS = 16
 MOST_SLOTS = 1 << SLOT_BITS
 
 
 def capacity(entry_bytes: int, number: int, largest: int) -> int:
-    """Return the slots of a writer's ``number``-th segment of a shape: 16 MiB, doubled each time up to ``largest``."""
-    budget = min(SMALLEST << min(number, 8), LARGEST, largest)
-    return max(1, min(MOST_SLOTS, budget // max(1, entry_bytes)))
+    """Return the slots of a writer's ``number``-th segment of a shape.
+
+    16 MiB, doubled each time up to 256 MiB; from the 16th on 512 MiB, and from the 32nd on 1 GiB, so that ten
+    terabytes are about ten thousand segments. Never above ``largest`` bytes.
+    """
+    size = min(SMALLEST << min(number, 8), LARGEST) << min(number // 16, 2)
+    return max(1, min(MOST_SLOTS, min(size, HUGE, largest) // max(1, entry_bytes)))
 
 
 class Replaced(FileNotFoundError):

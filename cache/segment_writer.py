@@ -13,7 +13,7 @@ from .integrity import payload
 from .journal import JournalReader
 from .lock import ProcessLock, exclusive
 from .npyformat import header
-from .segment import DATA, LARGEST, Segment, capacity
+from .segment import DATA, HUGE, Segment, capacity
 from .segment_journal import dead_record, entry_record, header_record, sealed_record, segment_files
 from .slots import SlotIndex
 
@@ -120,7 +120,7 @@ class SegmentWriter:
         """Make a segment for entries like ``array``, within the budget."""
         kind = (array.dtype.str, array.shape)
         number = self._made.get(kind, 0)
-        slots = capacity(array.nbytes, number, self._budget // 16 if self._budget else LARGEST)
+        slots = capacity(array.nbytes, number, self._budget // 16 if self._budget else HUGE)
         size = DATA + slots * array.nbytes
         token = secrets.token_hex(8)
         if self._budget is None:

@@ -7,16 +7,19 @@ it at once. Both are kept in flat tables (:mod:`.flat`).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from .files import Folder
-from .flat import Places, Slots, Sums
+from .flat import Longs, Places, Slots, Sums
 from .segment import SLOT_BITS, Segment
 from .segment_journal import DEAD, ENTRY, SEALED
 
 SLOT_MASK = (1 << SLOT_BITS) - 1
+Records = np.ndarray[Any, Any]
+_AT_ONCE = 1 << 20  # entries
 
 
 class SlotIndex:
@@ -74,22 +77,57 @@ class SlotIndex:
         places = [] if first is None else [first, *self._copies.get(digest, [])]
         return [(self.segments[place >> SLOT_BITS], place & SLOT_MASK) for place in places]
 
-    def learn(self, token: str, records: np.ndarray[Any, Any]) -> bool:
-        """Take in new records of a segment's journal; return whether it is complete now."""
+    def learn(self, grown: Iterable[tuple[str, Records]]) -> list[str]:
+        """Take in new records of the journals of segments (their tokens); return those that are complete now.
+
+        A cache may have tens of thousands of segments, so the index takes many of them at a time.
+        """
+        complete: list[str] = []
+        waiting: list[tuple[Records, Longs]] = []  # keys and places
+        count = 0
+        try:
+            for token, records in grown:
+                new, ended = self._new(token, records)
+                if ended:
+                    complete.append(token)
+                waiting.append((new["key"], new["slot"].astype(np.int64) | self.numbers[token] << SLOT_BITS))
+                count += len(new)
+                if count > _AT_ONCE:
+                    self._enter(waiting)
+                    count = 0
+        finally:  # if one cannot be read, the others are there
+            self._enter(waiting)
+        return complete
+
+    def _new(self, token: str, records: Records) -> tuple[Records, bool]:
+        """Note the checksums of a segment's new entries; return their records, and whether its journal is complete."""
         segment = self.segment(token)
-        own = records["token"] == int(token, 16)
-        entries = records[own & (records["kind"] == ENTRY)]
-        entries = entries[entries["slot"] <= SLOT_MASK]
-        entries = entries[np.sort(np.unique(entries["slot"], return_index=True)[1])]  # of a slot the first counts
-        dead = np.array(sorted(self._dead.get(token, ())), np.uint64)
-        entries = entries[~(np.isin(entries["slot"], dead) | segment.sums.has(entries["slot"]))]
-        segment.sums.add(entries["slot"], entries["sum"])
-        self._live[token] = self.live(token) + len(entries)
-        places = entries["slot"].astype(np.int64) | self.numbers[token] << SLOT_BITS
-        keys = np.ascontiguousarray(entries["key"]).view(np.uint64).reshape(-1, 2)
+        records = records[records["token"] == int(token, 16)]
+        kinds = records["kind"]
+        new, ended = records[kinds == ENTRY], bool((kinds == SEALED).any())
+        slots, dead = new["slot"], self._dead.get(token)
+        if not len(new):
+            return new, ended
+        if not (slots[:-1] < slots[1:]).all() or slots[-1] > SLOT_MASK:
+            new = new[slots <= SLOT_MASK]
+            new = new[np.sort(np.unique(new["slot"], return_index=True)[1])]  # of a slot the first counts
+        if dead:
+            new = new[~np.isin(new["slot"], np.array(sorted(dead), np.uint64))]
+        if len(segment.sums):
+            new = new[~segment.sums.has(new["slot"])]
+        segment.sums.add(new["slot"], new["sum"])
+        self._live[token] = self.live(token) + len(new)
+        return new, ended
+
+    def _enter(self, waiting: list[tuple[Records, Longs]]) -> None:
+        """Take in what waits: keys and places of entries."""
+        if not waiting:
+            return
+        keys = np.concatenate([keys for keys, _ in waiting]).view(np.uint64).reshape(-1, 2)
+        places = np.concatenate([places for _, places in waiting])
+        waiting.clear()
         for row in np.flatnonzero(self.places.add(keys, places)).tolist():
             self._copies.setdefault(keys[row].tobytes(), []).append(int(places[row]))
-        return bool(np.any(own & (records["kind"] == SEALED)))
 
     def bury(self, records: np.ndarray[Any, Any]) -> bool:
         """Take in new records of a journal of dead slots; return whether it is complete now."""

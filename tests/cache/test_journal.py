@@ -300,3 +300,23 @@ def test_the_power_fails_while_journals_are_merged(ten: Path, tmp_path: Path, mo
     for turn in range(100):
         replay([*before, *power_cut(merge, rng)], tmp_path / "lost" / str(turn))
         assert set(numbers(tmp_path / "lost" / str(turn) / "made")) <= {20, 21}, "missing, never wrong"
+
+
+def test_journals_that_are_complete_are_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of tens of thousands, at each miss."""
+    for number in range(5):
+        (tmp_path / f"{number:016x}.src").write_bytes(seal(bytes(56)))
+    os.utime(tmp_path, (1, 1))
+    reader = JournalReader(Folder(tmp_path), ".src", DTYPE)
+    grown, _ = reader.poll()
+    reader.complete |= {stem for stem, _ in grown[:4]}
+    asked: list[str] = []
+    usual = Folder.status
+    monkeypatch.setattr(Folder, "status", lambda self, name: asked.append(name) or usual(self, name))
+    assert reader.poll() == reader.poll() == ([], [])
+    last = f"{grown[4][0]}.src"
+    assert asked == [".", last] * 2
+    reader.restart(grown[0][0])
+    assert [stem for stem, _ in reader.poll()[0]] == [grown[0][0]]
+    (tmp_path / f"{grown[1][0]}.src").unlink()
+    assert reader.poll()[1] == [grown[1][0]]

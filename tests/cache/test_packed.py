@@ -76,6 +76,8 @@ def test_get_is_a_view_of_one_map(store: Store) -> None:
 def test_capacity_doubles() -> None:
     mib = 1 << 20
     assert [capacity(mib, number, 1 << 40) for number in range(7)] == [16, 32, 64, 128, 256, 256, 256]
+    assert [capacity(mib, number, 1 << 40) for number in (15, 16, 31, 32, 999)] == [256, 512, 512, 1024, 1024]
+    assert capacity(mib, 99, 100 * mib) == 100
     assert capacity(300 * mib, 0, 1 << 40) == 1
     assert capacity(0, 0, 1 << 40) == capacity(1, 0, 1 << 40) == 65536
 
