@@ -31,7 +31,8 @@ def told(said: list[tuple[str, int, int]], token: str) -> np.ndarray:
 
 
 def known(index: SlotIndex) -> object:
-    segments = {token: {slot: index.segment(token).sums[slot] for slot in index.segment(token).sums} for token in TOKENS}
+    sums = {token: index.segment(token).sums for token in TOKENS}
+    segments = {token: {slot: held[slot] for slot in held} for token, held in sums.items()}
     by_key = {digest: {place & slots.SLOT_MASK for place in index._copies.get(digest, [])} for digest in index.places}
     return segments, by_key, dict(index.places.items()), {token: index.live(token) for token in TOKENS}
 
