@@ -81,9 +81,12 @@ def in_a_process(task: str, *arguments: object) -> dict[str, float]:
 def tables(folder: Path, rows: int) -> None:
     """Write `rows.parquet` and `rows.csv`: four images a patient, in a folder of its own."""
     schema = pa.schema({name: pa.string() for name in ("path", "label", "split", "group")})
-    with pq.ParquetWriter(folder / "rows.parquet", schema) as parquet, pa.csv.CSVWriter(
-        folder / "rows.csv", schema, write_options=pa.csv.WriteOptions(quoting_style="needed")
-    ) as text:
+    with (
+        pq.ParquetWriter(folder / "rows.parquet", schema) as parquet,
+        pa.csv.CSVWriter(
+            folder / "rows.csv", schema, write_options=pa.csv.WriteOptions(quoting_style="needed")
+        ) as text,
+    ):
         for first in range(0, rows, 16 * AT_ONCE):
             numbers = np.arange(first, min(rows, first + 16 * AT_ONCE))
             table = pa.table([_column(name, numbers) for name in schema.names], schema)
