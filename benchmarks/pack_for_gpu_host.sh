@@ -19,7 +19,7 @@ platforms=()
 for n in _2_35 _2_34 _2_31 _2_28 _2_27 _2_24 _2_17 2014; do platforms+=(--platform "manylinux${n}_x86_64"); done
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 tree=$work/dali-pipes wheels=$out/wheels/cuda$cuda-python$python
-mkdir -p "$tree/wheels" "$wheels"
+mkdir -p "$tree" "$wheels" "$work/wheels"
 
 # The project as committed, with its passes in C where they can be built here.
 git -C "$root" archive HEAD | tar -x -C "$tree"
@@ -35,20 +35,20 @@ print("\n".join(each for each in project["dependencies"] if not each.startswith(
 PY
 python3 -m pip download -q --only-binary=:all: --python-version "$python" --implementation cp "${platforms[@]}" --dest "$wheels" \
   -r "$work/wanted" "nvidia-dali-cuda${cuda}0>=2" pytest pytest-timeout hypothesis
-find "$wheels" -name '*.whl' ! -name 'numpy-*' -exec cp -l {} "$tree/wheels" \; 2> /dev/null \
-  || find "$wheels" -name '*.whl' ! -name 'numpy-*' -exec cp {} "$tree/wheels" \;
+find "$wheels" -name '*.whl' ! -name 'numpy-*' -exec ln -s {} "$work/wheels" \;
 
 rm -rf "$out/parts"
 mkdir "$out/parts"
-tar -C "$work" -c dali-pipes | split -b "${part}m" -d -a 3 - "$out/parts/pack.tar."
+# Wheels first, and nothing of the time of packing: after a change of the project only the last part differs.
+tar -C "$work" -ch --sort=name --mtime=@0 --owner=0 --group=0 wheels dali-pipes | split -b "${part}m" -d -a 3 - "$out/parts/pack.tar."
 cat > "$out/parts/unpack.sh" <<'SH2'
 # Checks the parts, and unpacks them and their wheels below the current folder; needs no network.
 set -e
 here=$(cd "$(dirname "$0")" && pwd)
 (cd "$here" && sha256sum --quiet -c SHA256SUMS) || { echo "bring the parts named above once more" >&2; exit 1; }
 cat "$here"/pack.tar.* | tar -x
-python3 -m pip install -q --no-index --no-deps --no-warn-script-location --target dali-pipes/site dali-pipes/wheels/*.whl
-rm -r dali-pipes/wheels
+python3 -m pip install -q --no-index --no-deps --no-warn-script-location --target dali-pipes/site wheels/*.whl
+rm -r wheels
 SH2
 (cd "$out/parts" && sha256sum pack.tar.* > SHA256SUMS)
 du -m "$out"/parts/pack.tar.*

@@ -121,29 +121,29 @@ def test_recovery_after_an_error(parity: str, bad: bytes | None, tmp_path: Path)
         assert found == [expected] * 3
 
 
+@pytest.mark.parametrize(("mode", "broken"), [("none", "base_images"), ("memory", "launch_finish")])
 def test_a_kernel_that_fails_leaves_a_backend_that_works(
-    manifest: dp.Manifest, monkeypatch: pytest.MonkeyPatch
+    mode: str, broken: str, manifest: dp.Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In DALI's Python function and in the ring: one batch's error, and the next batches are right."""
     from dali_pipes.arithmetic import kernels
 
     recipe = dp.Recipe((24, 33), **RECIPES["float"])
-    for mode, broken in (("none", "base_images"), ("memory", "launch_finish")):
-        options: dict[str, Any] = {"batch_size": 4, "cache_mode": mode}
-        expected = reference(manifest, recipe, **options)
-        with dp.Loader(manifest, recipe, backend=NAME, **options) as loader:
+    options: dict[str, Any] = {"batch_size": 4, "cache_mode": mode}
+    expected = reference(manifest, recipe, **options)
+    with dp.Loader(manifest, recipe, backend=NAME, **options) as loader:
+        assert fingerprint(loader) == expected
+        with monkeypatch.context() as patch:
+            patch.setattr(kernels, broken, lambda *_, **__: 1 / 0)
+            loader.set_epoch(0)
+            if mode == "memory":
+                with pytest.raises(dp.BackendError, match="did not get to the GPU"):
+                    list(loader)
+            else:
+                assert fingerprint(loader) == expected, "decoded outside of DALI"
+        for _ in range(3):
+            loader.set_epoch(0)
             assert fingerprint(loader) == expected
-            with monkeypatch.context() as patch:
-                patch.setattr(kernels, broken, lambda *_, **__: 1 / 0)
-                loader.set_epoch(0)
-                if mode == "memory":
-                    with pytest.raises(dp.BackendError, match="did not get to the GPU"):
-                        list(loader)
-                else:
-                    assert fingerprint(loader) == expected, "decoded outside of DALI"
-            for _ in range(3):
-                loader.set_epoch(0)
-                assert fingerprint(loader) == expected
 
 
 def test_another_gpu(manifest: dp.Manifest) -> None:
