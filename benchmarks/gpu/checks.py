@@ -21,7 +21,10 @@ MODES = ("none", "memory", "disk", "npy", "tensor-disk", "tensor-memmap", "pinne
 
 
 def compile(context: Context) -> dict[str, Any]:
-    """The kernels through nvcc and through NVRTC as CuPy calls it, for every architecture; needs no GPU."""
+    """The kernels through nvcc and through NVRTC as CuPy calls it, for every architecture; needs no GPU.
+
+    On a GPU also through CuPy itself, for that GPU.
+    """
     sys.path.insert(0, str(ARITHMETIC))
     from nvrtc import ARCHITECTURES, Nvrtc, libraries, options_of_cupy
 
@@ -49,9 +52,14 @@ def compile(context: Context) -> dict[str, Any]:
             except RuntimeError as error:
                 found[name] = str(error)[:500]
                 wrong.append(name)
+    if context.gpu:
+        found["CuPy"] = kernels.problem() or "ok"
+        wrong += ["CuPy"] * (found["CuPy"] != "ok")
     if wrong:
         raise StepFailed(f"the kernels do not compile: {', '.join(wrong)}", found)
-    return found or {"nothing": "neither nvcc nor an NVRTC is installed"}
+    if not found:
+        context.need_gpu(nothing="neither nvcc nor an NVRTC is installed")
+    return found
 
 
 def tests(context: Context) -> dict[str, Any]:

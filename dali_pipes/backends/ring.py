@@ -23,6 +23,7 @@ from dali_pipes.arithmetic.packing import flip_bits, pack_finish
 from dali_pipes.arithmetic.plan import Plan
 from dali_pipes.backends.base import Named
 from dali_pipes.backends.device import Bytes, Device, Mark, Memory, Pixels
+from dali_pipes.backends.shelf import Shelf
 from dali_pipes.draws import Draws
 from dali_pipes.errors import BackendError
 from dali_pipes.finish.finish import Changes, Finish
@@ -58,7 +59,7 @@ class Ring:
         device: where.
         threads: CPU threads that copy what is not page-locked.
         slots: batches that may be under way at once.
-        keep_bytes: memory of the device in which base images may stay for good.
+        keep_bytes: memory of the device in which base images may stay for good; less where the device has less.
     """
 
     def __init__(self, recipe: Recipe, device: Device, *, threads: int, slots: int = 3, keep_bytes: int = 0) -> None:
@@ -72,9 +73,9 @@ class Ring:
         self._slots = [_Slot() for _ in range(slots)]
         self._turn = 0
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="dali-pipes-stage")
-        self._spare = keep_bytes
-        self._kept: dict[int, Memory] = {}
-        self.keeps = keep_bytes >= self._size
+        self._shelf = Shelf(device, self._stride, keep_bytes)
+        self._kept: dict[int, int] = {}  # address on the device by sample
+        self.keeps = keep_bytes >= self._stride
         self._constants = None
         if recipe.normalisation is not None:
             self._constants = normalisation(*recipe.normalisation, recipe.full_scale)
@@ -117,6 +118,7 @@ class Ring:
         """Wait for what is under way, and free everything."""
         self.wait()
         self._slots, self._kept = [], {}
+        self._shelf.clear()
         self._threads.shutdown(wait=True)
 
     def _check(self, items: list[Named]) -> None:
@@ -135,16 +137,15 @@ class Ring:
         """Queue the copies of what the device lacks; return the address of each item there."""
         staging = self._grown(slot, len(items))
         found: dict[int, int] = {}  # by the image's identity: views of one sample are one image
-        staying: dict[int, Memory] = {}
+        staying: dict[int, int] = {}
         staged: list[tuple[int, Future[Pixels]]] = []
         try:
             for place, (sample, image) in enumerate((item.sample, item.image) for item in items):
                 if image is None or sample in self._kept or id(image) in found:
                     continue
                 address = staging.address + place * self._stride
-                if sample >= 0 and sample not in staying and self._spare >= self._size * (len(staying) + 1):
-                    staying[sample] = self._device.memory(self._size)
-                    address = staying[sample].address
+                if sample >= 0 and sample not in staying and (place_to_stay := self._shelf.take()) is not None:
+                    address = staying[sample] = place_to_stay
                 found[id(image)] = address
                 if self._device.is_locked(image):
                     self._device.copy(address, image)
@@ -152,14 +153,14 @@ class Ring:
                     staged.append((address, self._threads.submit(self._staged, self._host(slot), place, image)))
             for address, copied in staged:
                 self._device.copy(address, copied.result())
+        except BaseException:
+            self._shelf.give_back(staying.values())
+            raise
         finally:
             for _, copied in staged:  # no thread writes to a slot that another batch may have
                 copied.exception()
         self._kept |= staying  # not before their copies are queued
-        self._spare -= self._size * len(staying)
-        return [
-            self._kept[item.sample].address if item.sample in self._kept else found[id(item.image)] for item in items
-        ]
+        return [self._kept[item.sample] if item.sample in self._kept else found[id(item.image)] for item in items]
 
     def _grown(self, slot: _Slot, count: int) -> Memory:
         """Return a slot's memory on the device, with room for `count` images and their numbers."""

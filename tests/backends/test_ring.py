@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dali_pipes as dp
-from dali_pipes.backends import Named, dali_check
+from dali_pipes.backends import Named, dali_check, shelf
 from dali_pipes.backends.ring import Ring
 from dali_pipes.draws import draw
 from dali_pipes.errors import BackendError, ParityError
@@ -161,7 +161,7 @@ def test_what_stays_on_the_gpu_is_not_copied_again(compiled: ctypes.CDLL, room: 
     recipe, gpu = recipe_of("float"), FakeGpu(compiled)
     images = images_of(recipe, 10)
     size = images[0].nbytes
-    ring = Ring(recipe, gpu, threads=1, keep_bytes=room * size)
+    ring = Ring(recipe, gpu, threads=1, keep_bytes=room * 256)  # a place is a whole number of 256 bytes
     assert ring.keeps is (room > 0)
     found, copied = [], 0
     for batch in batches:
@@ -173,6 +173,50 @@ def test_what_stays_on_the_gpu_is_not_copied_again(compiled: ctypes.CDLL, room: 
     for batch, out in zip(batches, found):
         assert out.numpy().tobytes() == expected(recipe, [images[i] for i in batch], batch).tobytes()
     assert sum(entry == ("copy", size) for entry in gpu.log) == copied
+    ring.close()
+
+
+def test_what_stays_lies_in_large_blocks_within_the_budget(
+    compiled: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An allocator rounds each block up: many images share one. No block goes beyond the budget."""
+    monkeypatch.setattr(shelf, "_BLOCK", 4 * 256 + 1)
+    recipe, gpu = recipe_of("float"), FakeGpu(compiled)
+    ring = Ring(recipe, gpu, threads=1, keep_bytes=7 * 256 - 1)
+    images = images_of(recipe, 10)
+    for i, image in enumerate(images):
+        ring.run([Named(i, image)], drawn(recipe, [i]))
+    blocks = [size for name, size, *_ in gpu.log if name == "memory"]
+    slots = 3 * [256, 256 + 4 * 256]  # an image, and its numbers
+    assert sorted(blocks) == sorted([*slots, 4 * 256, 2 * 256])
+    assert sum(ring.holds(i) for i in range(10)) == 6
+    ring.close()
+
+
+def test_a_device_without_room_ends_the_keeping_and_nothing_else(
+    compiled: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(shelf, "_BLOCK", 2 * 256)
+    recipe, gpu = recipe_of("float"), FakeGpu(compiled)
+    ring = Ring(recipe, gpu, threads=1, slots=1, keep_bytes=100 * 256)
+    images = images_of(recipe, 6)
+    genuine = gpu.memory
+
+    def full(size: int) -> Any:
+        if sum(name == "memory" and size == 512 for name, size, *_ in gpu.log) == 1 and size == 512:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return genuine(size)
+
+    monkeypatch.setattr(gpu, "memory", full)
+    for _ in range(2):
+        found = [ring.run([Named(i, None if ring.holds(i) else images[i])], drawn(recipe, [i])) for i in range(6)]
+        gpu.advance()
+        for i, out in enumerate(found):
+            assert out.numpy().tobytes() == expected(recipe, [images[i]], [i]).tobytes()
+    assert [ring.holds(i) for i in range(6)] == [True] * 2 + [False] * 4
+    assert [record.message for record in caplog.records] == [
+        "no more base images stay in GPU memory: CUDA out of memory"
+    ]
     ring.close()
 
 

@@ -86,7 +86,7 @@ def test_epochs_are_those_of_torch(gpu: FakeGpu, manifest: dp.Manifest, mode: st
     size = 3 * 9 * 12
     expected = reference(manifest, 3, **options)
     copies = []
-    with dp.Loader(manifest, RECIPE, backend="dali-gpu", gpu_bytes=kept * size, **options) as batches:
+    with dp.Loader(manifest, RECIPE, backend="dali-gpu", gpu_bytes=kept * 512, **options) as batches:
         for epoch, those in enumerate(expected):
             before = gpu.log.count(("copy", size))
             found = list(run(batches, epoch))
