@@ -21,7 +21,7 @@ ALLOWED = {
     "files": {"errors", "cache"},
     "draws": {"errors", "spelling"},
     "decode": {"errors", "compiled", "rec601"},
-    "arithmetic": {"errors", "rec601"},
+    "arithmetic": {"errors", "compiled", "rec601"},
     "manifest": {"errors", "privacy", "files", "decode"},
     "served": {"recipe", "serving"},
     "recipe": {"errors", "names", "spelling", "decode", "draws", "served"},

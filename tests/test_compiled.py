@@ -19,6 +19,9 @@ from hypothesis import strategies as st
 import dali_pipes as dp
 from dali_pipes import compiled
 from dali_pipes.arithmetic import copy_into, normalisation, normalise_into
+from dali_pipes.arithmetic.affine import FRACTION, warp
+from dali_pipes.arithmetic.colour import colour_maps, mix, recolour
+from dali_pipes.compiled import vary
 from dali_pipes.decode.histogram import COUNTED_FROM, counts_of, look_up
 from dali_pipes.draws import draw
 from dali_pipes.finish.finish import Finish
@@ -37,7 +40,7 @@ def passes(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     extension = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["ext-modules"][0]
     target = tmp_path_factory.mktemp("passes") / "passes.so"
     options = [*extension["extra-compile-args"], "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
-    command = [compiler, *options, str(ROOT / extension["sources"][0]), "-o", str(target)]
+    command = [compiler, *options, *(str(ROOT / source) for source in extension["sources"]), "-o", str(target)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return ctypes.CDLL(str(target))
@@ -125,7 +128,15 @@ def test_decoding_takes_them(passes: ctypes.CDLL, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("parts", [{}, {"depth": 16, "window": None}, {"channels": 1}], ids=str)
 @pytest.mark.parametrize("normalised", [False, True])
-@pytest.mark.parametrize("augment", [None, dp.Augment(0.5, 0.5), dp.Augment(0.5, 0.5, 30, brightness=0.3)])
+@pytest.mark.parametrize(
+    "augment",
+    [
+        None,
+        dp.Augment(0.5, 0.5),
+        dp.Augment(0.5, 0.5, 30, brightness=0.3),
+        dp.Augment(0.5, 0.5, 30, quarter_turns=0.1, brightness=0.3, gamma=0.2),
+    ],
+)
 def test_batches_are_the_same_with_and_without(
     passes: ctypes.CDLL, parts: dict[str, Any], normalised: bool, augment: dp.Augment | None, monkeypatch: Any
 ) -> None:
@@ -139,11 +150,11 @@ def test_batches_are_the_same_with_and_without(
         monkeypatch.setattr(compiled, "_load", lambda library=library: library)
         out = np.zeros((9, *finish.shape), np.float32 if normalised else kind)
         with pytest.MonkeyPatch.context() as patch:
-            slow = mock.Mock(side_effect=finish.write)
-            patch.setattr(finish, "write", slow)
+            slow = mock.Mock(side_effect=finish._place)
+            patch.setattr(finish, "_place", slow)
             finish.write_all(out, images, changes, [0, 2, 3, 5, 8])
         found.append(out.tobytes())
-        assert slow.called == (library is None or changes.varies)
+        assert slow.called == (library is None)
     assert found[0] == found[1]
 
 
@@ -163,3 +174,55 @@ def test_what_they_do_not_take() -> None:
 @pytest.mark.usefixtures("without")
 def test_they_can_be_switched_off() -> None:
     assert compiled.library() is None
+
+
+MAPS = st.tuples(*[st.integers(-(3 << FRACTION), 3 << FRACTION)] * 2, st.integers(-(40 << FRACTION), 90 << FRACTION))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1),
+    KINDS,
+    st.tuples(st.integers(1, 4), st.integers(1, 60), st.integers(1, 60)),
+    st.tuples(st.integers(1, 20), st.integers(1, 40) | st.integers(250, 530)),
+    st.tuples(MAPS, MAPS) | st.just(((1 << FRACTION, 0, 0), (0, 1 << FRACTION, 0))),
+    st.integers(0, 3),
+)
+def test_warps(
+    passes: ctypes.CDLL, seed: int, kind: Any, size: Any, goal: tuple[int, int], by: Any, doublings: int
+) -> None:
+    """Inside, at edges and outside of pictures of any size, to results of any size, down to one pixel."""
+    image = pictures(seed, kind, size, 1)[0]
+    coefficients = np.array(by, np.int64).reshape(6)
+    found = []
+    for library in (passes, None):
+        with mock.patch.object(compiled, "_load", lambda library=library: library):
+            found += [warp(each, coefficients, goal, doublings) for each in (image, np.asfortranarray(image))]
+    for each in found[:-1]:
+        assert each.dtype == kind
+        np.testing.assert_array_equal(each, found[-1])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2**32 - 1), KINDS, SIZES, st.integers(0, 6))
+def test_recolours(passes: ctypes.CDLL, seed: int, kind: Any, size: tuple[int, int, int], wild: int) -> None:
+    """Also with the largest factors, whose sums are the longest."""
+    rng = np.random.default_rng(seed)
+    image = pictures(seed, kind, size, 1)[0]
+    factors = rng.uniform(0, 10, 3) if wild > 3 else rng.uniform(0.5, 1.5, 3)
+    hue = rng.uniform(-180, 180)
+    full_scale = int(np.iinfo(kind).max)
+    by = colour_maps(size[0], full_scale, *(np.array([value]) for value in (*factors, hue)))[0]
+    with mock.patch.object(compiled, "_load", return_value=passes):
+        found = recolour(image[:, ::-1], by)
+    wanted = np.empty_like(image)
+    mix(image[:, ::-1], by, wanted)
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_an_older_build_is_passed_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "_load", object)
+    assert vary.passes() is None
+    image = pictures(0, np.uint8, (3, 5, 6), 1)[0]
+    still = np.array([1 << FRACTION, 0, 0, 0, 1 << FRACTION, 0], np.int64)
+    np.testing.assert_array_equal(warp(image, still), image)

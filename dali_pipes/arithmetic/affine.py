@@ -39,6 +39,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dali_pipes.compiled.vary import MOST_PLANES, passes, warp_picture
 from dali_pipes.errors import ConfigError
 
 Pixels = npt.NDArray[Any]
@@ -187,6 +188,11 @@ def warp(image: Pixels, coefficients: Longs, size: tuple[int, int] | None = None
     _check_sides(*goal)
     fine = size and (size[0] << doublings, size[1] << doublings)
     _check_coefficients(coefficients, fine)
+    compiled = passes()
+    if compiled is not None and channels <= MOST_PLANES:
+        out = np.empty((channels, *goal), image.dtype)
+        warp_picture(compiled, image, coefficients, doublings, out)
+        return out
     together = 3 if image.dtype == np.uint8 and channels > 1 else 1
     frames = [_framed(image[c : c + together]) for c in range(0, channels, together)]
     out = np.empty((channels, *goal), image.dtype)

@@ -6,9 +6,11 @@
 | `normalise_pictures` | `arithmetic.normalise_into` |
 | `count_codes` | `decode.histogram.counts_of` |
 | `look_up_codes` | `decode.histogram.look_up` |
+| `vary.warp_picture` | what `arithmetic.affine.warp` does without it |
+| `vary.mix_picture` | `arithmetic.colour.mix` |
 
-`passes.c` is built with the package if there is a C compiler, and loaded when it is first asked for. Without it, or
-with DALI_PIPES_COMPILED=0, the twins do the work.
+`passes.c` and `vary.c` are built with the package if there is a C compiler, and loaded when they are first asked for.
+Without it, or with DALI_PIPES_COMPILED=0, the twins do the work.
 """
 
 from __future__ import annotations

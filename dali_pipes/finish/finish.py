@@ -11,6 +11,7 @@ sample by sample.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -97,25 +98,37 @@ class Finish:
         return Changes(draws.hflip, draws.vflip, warps, colours)
 
     def write_all(self, out: Pixels, images: Sequence[Pixels], changes: Changes, part: Sequence[int]) -> None:
-        """Write some samples of a batch: in one compiled pass where nothing but flips varies and the pass was built.
+        """Write some samples of a batch: by the compiled passes, where they were built and there is one for the recipe.
 
         Args:
             out: `dtype`[N, C, H, W]. images: all base images of the batch. changes: the batch's.
             part: numbers of the samples.
         """
         compiled = library()
-        chosen = [images[i] for i in part]
-        if (
-            compiled is None
-            or changes.varies
-            or (self._constants is not None and self._recipe.emulate != "dali-cpu")
-            or not takes(out, chosen)
-        ):
+        if compiled is None or (self._constants is not None and self._recipe.emulate != "dali-cpu"):
             for i in part:
                 self.write(out[i], images[i], changes, i)
-            return
-        flips = (changes.hflip[part] + 2 * changes.vflip[part]).astype(np.uint8)
-        if self._constants is None:
+        elif changes.varies:  # one after another, while each is near
+            for i in part:
+                image, *flips = self._varied(images[i], changes, i)
+                self._copy(compiled, out, [i], [image], np.array([flips[0] + 2 * flips[1]], np.uint8))
+        else:
+            flags = (changes.hflip[part] + 2 * changes.vflip[part]).astype(np.uint8)
+            self._copy(compiled, out, part, [images[i] for i in part], flags)
+
+    def _copy(
+        self,
+        compiled: ctypes.CDLL,
+        out: Pixels,
+        part: Sequence[int],
+        chosen: Sequence[Pixels],
+        flips: npt.NDArray[np.uint8],
+    ) -> None:
+        """Write pictures to some places of a batch, flipped and normalised."""
+        if not takes(out, chosen):
+            for i, image, flip in zip(part, chosen, flips.tolist()):
+                self._place(out[i], image, bool(flip & 1), bool(flip & 2))
+        elif self._constants is None:
             copy_pictures(compiled, out, part, chosen, flips)
         else:
             normalise_pictures(compiled, out, part, chosen, flips, *self._constants)
@@ -128,6 +141,10 @@ class Finish:
             image: its base image, uint8 or uint16 of `base_shape`; may be read-only.
             changes: the batch's.
         """
+        self._place(out, *self._varied(image, changes, i))
+
+    def _varied(self, image: Pixels, changes: Changes, i: int) -> tuple[Pixels, bool, bool]:
+        """Return what varies done to base image `i`, and the flips that are left to do."""
         hflip, vflip = bool(changes.hflip[i]), bool(changes.vflip[i])
         if changes.plan is not None:
             image, hflip, vflip = varied(image, changes.plan[i], self.shape[1:], self._recipe.interpolation)
@@ -136,6 +153,10 @@ class Finish:
             hflip = vflip = False
         if changes.warp is not None or changes.colour is not None:
             image = self.vary(image, *(None if each is None else each[i] for each in (changes.warp, changes.colour)))
+        return image, hflip, vflip
+
+    def _place(self, out: Pixels, image: Pixels, hflip: bool, vflip: bool) -> None:
+        """Write a picture to its place in a batch, flipped and normalised."""
         if self._constants is None:
             copy_into(out, image, hflip, vflip)
         elif self._recipe.emulate == "dali-cpu":
