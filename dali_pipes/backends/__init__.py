@@ -3,11 +3,23 @@
 None of them imports another, and all give the same bits where the recipe's parity is "exact".
 """
 
-from dali_pipes.backends.base import Backend, Keeper, Named
+from dali_pipes.backends.base import Backend, Keeper, Named, Overlapping
 from dali_pipes.backends.graphs import decodes
 from dali_pipes.backends.locking import lock_pages
 from dali_pipes.backends.pool import Pool
 from dali_pipes.backends.select import create, missing, resolve
 from dali_pipes.names import BACKENDS
 
-__all__ = ["BACKENDS", "Backend", "Keeper", "Named", "Pool", "create", "decodes", "lock_pages", "missing", "resolve"]
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "Keeper",
+    "Named",
+    "Overlapping",
+    "Pool",
+    "create",
+    "decodes",
+    "lock_pages",
+    "missing",
+    "resolve",
+]

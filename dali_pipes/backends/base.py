@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -38,6 +38,31 @@ class Keeper(Protocol):
 
     def holds(self, sample: int) -> bool:
         """Whether a sample's base image is kept, from now on until `Backend.close`."""
+        ...
+
+
+@runtime_checkable
+class Overlapping(Protocol):
+    """A backend that may be given a batch before the one before it is complete.
+
+    Attributes:
+        at_once: how many batches may be in work; 1 where `Backend.run` has to answer for each.
+    """
+
+    at_once: int
+
+    def begin(self, items: Sequence[npt.NDArray[Any] | Encoded | Named], draws: Draws) -> Callable[[], torch.Tensor]:
+        """Begin a batch; return what waits for it.
+
+        What was begun first is waited for first, all of it, by the thread that began it. `run` is called only while
+        nothing is in work. Where waiting raises, batches begun later may be lost; waiting for those then raises too.
+
+        Args:
+            items, draws: as for `Backend.run`.
+
+        Raises:
+            BackendError: as `Backend.run`; so does waiting.
+        """
         ...
 
 

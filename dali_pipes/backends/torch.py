@@ -1,15 +1,15 @@
 """The reference backend: plain PyTorch on the CPU, on any machine.
 
 A batch is split among threads, each of which writes its samples straight into the batch's buffer: one pass over memory.
+While they write, the next batch may be begun, so that none of them waits for the last one of a batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 
@@ -22,6 +22,11 @@ from dali_pipes.fetch.fetcher import Encoded
 from dali_pipes.finish.finish import Changes, Finish
 from dali_pipes.recipe import Recipe
 
+WORTH_A_THREAD = 1 << 22
+"""Bytes of output, where nothing but flips and normalisation is done: fewer are written by one thread sooner than a
+second one could begin.
+"""
+
 
 class TorchBackend:
     """Finishes base images with PyTorch; see `Backend`.
@@ -33,6 +38,7 @@ class TorchBackend:
 
     name = "torch"
     takes_encoded = False
+    at_once = 2
 
     def __init__(self, recipe: Recipe, *, threads: int) -> None:
         self._finish = Finish(recipe)
@@ -43,15 +49,25 @@ class TorchBackend:
 
     def run(self, items: Sequence[npt.NDArray[Any] | Encoded | Named], draws: Draws) -> torch.Tensor:
         """See `Backend.run`."""
+        return self.begin(items, draws)()
+
+    def begin(self, items: Sequence[npt.NDArray[Any] | Encoded | Named], draws: Draws) -> Callable[[], torch.Tensor]:
+        """See `Overlapping.begin`."""
         batch = self._layout.take(self._buffers, len(items))
         changes = self._finish.changes(draws)
         out: Any = batch.numpy() if self._layout.plain else batch  # a tensor's items cost more than a small copy
-        parts = np.array_split(np.arange(len(items)), min(self._share, len(items)))
-        for done in [self._threads.submit(self._write, out, items, changes, part.tolist()) for part in parts]:
-            done.result()
-        return batch
+        worth = len(items) if changes.varies else -(-batch.nbytes // WORTH_A_THREAD)
+        parts = _divided(len(items), min(self._share, worth))
+        writing = [self._threads.submit(self._write, out, items, changes, part) for part in parts]
 
-    def _write(self, out: Any, items: Sequence[Any], changes: Changes, part: list[int]) -> None:
+        def wait() -> torch.Tensor:
+            for done in writing:
+                done.result()
+            return batch
+
+        return wait
+
+    def _write(self, out: Any, items: Sequence[Any], changes: Changes, part: Sequence[int]) -> None:
         for i in part:
             image = items[i]
             if isinstance(image, (Encoded, Named)) or image.shape != self._finish.base_shape:
@@ -73,3 +89,9 @@ class TorchBackend:
     def close(self) -> None:
         """See `Backend.close`."""
         self._threads.shutdown(wait=True)
+
+
+def _divided(count: int, parts: int) -> list[range]:
+    """Return the numbers below `count` in so many ranges, as alike in length as can be; none is empty."""
+    parts = max(1, min(parts, count))
+    return [range(count * i // parts, count * (i + 1) // parts) for i in range(parts)]

@@ -8,13 +8,14 @@ tensors anywhere inside the others (in lists and dictionaries, too) move with th
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch.utils import _pytree
 
+from dali_pipes.fetch.made import Digests
 from dali_pipes.loader import display
 
 
@@ -57,8 +58,9 @@ class Batch:
             [N, K, C, H, W] then. Without `Loader(matrix=True)` it is computed when it is first read, and no key before
             that; None where the sizes of sources are not known (recipes without crops, base size and masks).
         digest: N times 32 bytes that change whenever a sample's pixels may: the first 16 name the content of its
-            source file, the others the frame, the recipe and the draws that took effect. An attribute only, not one of
-            the mapping's keys. If you change the image yourself, they do not name it any more.
+            source file, the others the frame, the recipe and the draws that took effect. Computed when first read. An
+            attribute only, not one of the mapping's keys. If you change the image yourself, they do not name it any
+            more.
         target: the manifest's targets, by name: float32[N], NaN where a sample lacks one.
         mask: uint8[N, H, W], class numbers, where the manifest has a column `mask`: moved as the image is, by nearest
             neighbours. With K views [N, K, H, W].
@@ -72,7 +74,7 @@ class Batch:
     id: list[str]
     valid: torch.Tensor | None = None
     matrix: torch.Tensor | None = _Matrix()  # type: ignore[assignment]
-    digest: list[bytes] | None = None
+    digest: Sequence[bytes] | None = None
     target: dict[str, torch.Tensor] | None = None
     mask: torch.Tensor | None = None
     present: torch.Tensor | None = None
@@ -191,18 +193,19 @@ class Batch:
         return f"Batch(image={kind}{list(self.image.shape)} on {self.image.device}, label={self.label.tolist()})"
 
 
-Context = tuple[tuple[str, ...], tuple[str, ...], tuple[bytes, ...] | None]
+Context = tuple[tuple[str, ...], tuple[str, ...], Digests | tuple[bytes, ...] | None]
 """Names of the fields that hold tensors; `id` and `digest`, which hold none."""
 
 
 def _flatten(batch: Batch) -> tuple[list[Any], Context]:
     there = {name: value for name, value in batch.items() if name != "id"}
-    return list(there.values()), (tuple(there), tuple(batch.id), None if batch.digest is None else tuple(batch.digest))
+    digest = batch.digest if batch.digest is None or isinstance(batch.digest, Digests) else tuple(batch.digest)
+    return list(there.values()), (tuple(there), tuple(batch.id), digest)
 
 
 def _unflatten(values: Any, context: Context) -> Batch:
     names, ids, digest = context
-    return Batch(**dict(zip(names, values)), id=list(ids), digest=None if digest is None else list(digest))
+    return Batch(**dict(zip(names, values)), id=list(ids), digest=list(digest) if isinstance(digest, tuple) else digest)
 
 
 def _flatten_with_keys(batch: Batch) -> tuple[list[tuple[Any, Any]], Context]:

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import logging
-import math
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from dali_pipes.backends import Backend, Keeper, Named
+from dali_pipes.backends import Backend, Keeper, Named, Overlapping
 from dali_pipes.draws import Draws, draw
-from dali_pipes.errors import BackendError, DecodeError
+from dali_pipes.errors import BackendError
 from dali_pipes.fetch.fetcher import Deep, Encoded, Failure, Fetcher, Item, Pixels, ready
-from dali_pipes.fetch.made import digests
+from dali_pipes.fetch.made import Digests
 from dali_pipes.fetch.masks import Masks
-from dali_pipes.fetch.notices import Notices
 from dali_pipes.fetch.study_fetch import Study, for_outputs, images_in, outputs_of
 from dali_pipes.fetch.substitute import stand_in
 from dali_pipes.finish.plans import Plans
 from dali_pipes.loader.batch import Batch
+from dali_pipes.loader.losses import Losses
 from dali_pipes.loader.prefetch import lookahead
 from dali_pipes.manifest.manifest import Manifest
 from dali_pipes.manifest.studies import Studies
@@ -34,8 +35,8 @@ from dali_pipes.recipe import Recipe
 log = logging.getLogger(__name__)
 
 Samples = npt.NDArray[np.int64]
-Good = list[tuple[int, Pixels | Encoded | Named | Study | Deep, bool]]
-"""(sample, item, whether it is no repetition): what a batch will hold."""
+Begun = Callable[[], Batch | None]
+"""Waits for a batch that was begun, and returns it; None where all of its samples were skipped."""
 
 ON_ERROR = ("raise", "skip", "substitute")
 """What may happen to a sample that cannot be decoded."""
@@ -44,48 +45,12 @@ SUBSTITUTE_TRIES = 32
 """How many samples in a row "substitute" tries before it gives up."""
 
 
-class Losses:
-    """Counts the samples of an epoch that could not be decoded, and ends the epoch where they are too many.
+class Good(NamedTuple):
+    """What a batch will hold: int64[N] samples, an item of each, and bool[N], whether it is no repetition."""
 
-    Args:
-        notices: where the first of them are named.
-        allowed: how many there may be; a float is a share of `size`; None for any number.
-        size: samples of the epoch on this rank.
-    """
-
-    def __init__(self, notices: Notices | None = None, allowed: float | None = None, size: int = 0) -> None:
-        self.last: Failure | None = None
-        self._places: set[int] = set()
-        self._notices = notices or Notices()
-        self._limit = math.floor(allowed * size + 1e-9) if isinstance(allowed, float) else allowed
-
-    def note(self, place: int, failure: Failure, what_then: str) -> None:
-        """Count the sample at a place of the order, once.
-
-        Raises:
-            DecodeError: there are more than the limit allows.
-        """
-        self._places.add(place)
-        self.last = failure
-        self._notices.lost(failure.error, what_then)
-        if self._limit is not None and len(self._places) > self._limit:
-            raise DecodeError(
-                f"{len(self._places)} samples of this epoch could not be decoded, and max_failures allows "
-                f"{self._limit}; the last: {failure.error}. failures() names all of them. Mend the files or the "
-                "manifest's root, or allow more."
-            )
-
-    def check(self, manifest: Manifest) -> None:
-        """Say why an epoch gave nothing, if samples were lost.
-
-        Raises:
-            DecodeError: at least one was.
-        """
-        if self.last is not None:
-            raise DecodeError(
-                f"none of the {len(self._places)} samples of this epoch could be decoded; the last: {self.last.error}. "
-                f"Is the manifest's root right ({manifest.place})?"
-            )
+    samples: Samples
+    items: list[Pixels | Encoded | Named | Study | Deep]
+    first: npt.NDArray[np.bool_]
 
 
 def take_over(batch: Batch, made: torch.cuda.Event | None) -> Batch:
@@ -137,14 +102,33 @@ class Epoch:
     def batches(self, plan: list[Samples], ahead: int) -> Iterator[Batch | None]:
         """Yield a batch for each of the plan, None where all of its samples were skipped.
 
+        A backend that can computes a batch while the next one is put together, as long as the images of that one are
+        here. Batches and errors come in the order of the plan.
+
         Args:
             plan: places in `order` of each batch; those from N on stand for repetitions, from the start again.
             ahead: batches requested before the one in work, early enough that the workers never run dry between two.
         """
         requests = ((places, self._request(places), self._request_masks(places)) for places in plan)
-        for places, requested, masks in lookahead(requests, ahead):
-            items = [item if isinstance(item, Named) else ready(item) for item in requested]
-            yield self.batch(places, items, masks)
+        begun: deque[Begun] = deque()
+        most = 1 if self._overlapping is None else self._overlapping.at_once
+        try:
+            for places, requested, masks in lookahead(requests, ahead):
+                if not all(item.done() for item in requested if isinstance(item, Future)):
+                    yield from _finished(begun)  # what is complete does not wait for files
+                try:
+                    items = [item if isinstance(item, Named) else ready(item) for item in requested]
+                    begun.append(self.begin(places, items, masks))
+                except Exception:
+                    yield from _finished(begun)
+                    raise
+                if len(begun) >= most:
+                    yield begun.popleft()()
+            yield from _finished(begun)
+        finally:
+            for finish in begun:  # the backend is left with nothing in work
+                with contextlib.suppress(Exception):
+                    finish()
 
     def _request(self, places: Samples) -> list[Item | Named | Future[Item]]:
         samples, keeper = self._samples(places).tolist(), self._keeper
@@ -155,9 +139,13 @@ class Epoch:
     def _request_masks(self, places: Samples) -> list[Item | Future[Item]]:
         return [] if self.masks is None else [self.masks.request(sample) for sample in self._samples(places).tolist()]
 
-    @property
+    @cached_property
     def _keeper(self) -> Keeper | None:
         return self.backend if isinstance(self.backend, Keeper) and self.backend.keeps else None
+
+    @cached_property
+    def _overlapping(self) -> Overlapping | None:
+        return self.backend if isinstance(self.backend, Overlapping) and self.backend.at_once > 1 else None
 
     def _samples(self, places: Samples) -> Samples:
         return self.order[places % max(1, len(self.order))]
@@ -165,7 +153,13 @@ class Epoch:
     def batch(
         self, places: Samples, items: Sequence[Item | Named], requested: Sequence[Item | Future[Item]] = ()
     ) -> Batch | None:
-        """Return the batch of samples that are here, or None where all were skipped.
+        """Return the batch of samples that are here, or None where all were skipped; arguments as for `begin`."""
+        return self.begin(places, items, requested)()
+
+    def begin(
+        self, places: Samples, items: Sequence[Item | Named], requested: Sequence[Item | Future[Item]] = ()
+    ) -> Begun:
+        """Begin the batch of samples that are here; return what waits for it.
 
         Args:
             places: their places in `order`; the samples after them may substitute for them.
@@ -173,59 +167,87 @@ class Epoch:
             requested: their masks, where `masks` gives any.
         """
         held: dict[int, Pixels] = {}
-        items = self._with_masks(places, items, requested, held)
+        return self._begin(places, self._with_masks(places, items, requested, held), held)
+
+    def _begin(self, places: Samples, items: Sequence[Item | Named], held: dict[int, Pixels]) -> Begun:
         good = self._settle(places, items)
-        try:
-            image, draws = self._run(good)
-        except BackendError as error:
-            if not any(isinstance(item, Encoded) for _, item, _ in good):
-                raise
-            # A JPEG that the backend could not take: decode these samples here, each under the policy for bad samples.
-            log.info("a batch is decoded again outside of the backend, which could not: %s", error)
-            again = [self._decoded(place, item) for place, item in zip(places.tolist(), items)]
-            good = self._settle(places, again)
-            image, draws = self._run(good)
-        if image is None or draws is None:
-            return None
-        index = np.array([sample for sample, _, _ in good], np.int64)
-        label = torch.from_numpy(self.manifest.labels[index])
-        valid = torch.tensor([first for _, _, first in good])
-        names = [self.manifest.ids[i] for i in index.tolist()]
-        digest = self._digest(index, draws)
-        target = {name: torch.from_numpy(values[index]) for name, values in self.manifest.targets.items()} or None
-        mask = self._mask(index, held, draws)
-        present = torch.from_numpy(self.manifest.present[index]) if isinstance(self.manifest, Studies) else None
-        where = functools.partial(_matrix, self.recipe, draws, (len(index), *self._outputs))
-        matrix = where() if self.matrix else None
-        batch = Batch(image, label, torch.from_numpy(index), names, valid, matrix, digest, target, mask, present)
-        there: Batch = tree_map_only(torch.Tensor, self._beside, batch)  # all of its tensors on one device
-        return there if self.matrix or draws.source is None else there.locating(where)
+        if not len(good.samples):
+            return lambda: None
+        draws = self._draws(good.samples)
+        batch = self._around(good, held, draws)
+        wait = self._start(good, draws)
 
-    def _digest(self, samples: Samples, draws: Draws) -> list[bytes]:
-        made = self.fetcher.made(samples)
-        return digests(made, self.recipe, self.backend.name, draws)
+        def finish() -> Batch | None:
+            try:
+                image = wait()
+            except BackendError as error:
+                if not any(isinstance(item, Encoded) for item in good.items):
+                    raise
+                # A JPEG that the backend could not take: decode these samples here, each under the policy for bad ones.
+                log.info("a batch is decoded again outside of the backend, which could not: %s", error)
+                again = [self._decoded(place, item) for place, item in zip(places.tolist(), items)]
+                return self._begin(places, again, held)()
+            return batch(self._stacked(image, len(good.samples)))
 
-    def _beside(self, values: torch.Tensor) -> torch.Tensor:
-        return values if values.is_cuda else self.backend.beside(values)
+        return finish
 
-    def _run(self, good: Good) -> tuple[torch.Tensor | None, Draws | None]:
-        if not good:
-            return None, None
-        samples = np.array([sample for sample, _, _ in good], np.int64)
-        items: list[tuple[int, Any]] = [
+    def _around(self, good: Good, held: dict[int, Pixels], draws: Draws) -> Callable[[torch.Tensor], Batch]:
+        """Return what makes the batch of an image, with all that belongs to it."""
+        index, manifest = good.samples, self.manifest
+        made: npt.NDArray[np.uint8] = self.fetcher.made(index)
+        where = partial(_matrix, self.recipe, draws, (len(index), *self._outputs))
+        make = partial(
+            Batch,
+            label=torch.from_numpy(manifest.labels[index]),
+            index=torch.from_numpy(index),
+            id=manifest.ids.some(index),
+            valid=torch.from_numpy(good.first),
+            matrix=where() if self.matrix else None,
+            digest=Digests(made, self.recipe, self.backend.name, draws),
+            target={name: torch.from_numpy(values[index]) for name, values in manifest.targets.items()} or None,
+            mask=self._mask(index, held, draws),
+            present=torch.from_numpy(manifest.present[index]) if isinstance(manifest, Studies) else None,
+        )
+        if self.matrix or draws.source is None:
+            return lambda image: self._beside(make(image))
+        return lambda image: self._beside(make(image)).locating(where)
+
+    def _beside(self, batch: Batch) -> Batch:
+        """Return the batch with all of its tensors on one device."""
+        if batch.image.device.type == "cpu":
+            return batch
+        there: Batch = tree_map_only(torch.Tensor, lambda t: t if t.is_cuda else self.backend.beside(t), batch)
+        return there
+
+    def _start(self, good: Good, draws: Draws) -> Callable[[], torch.Tensor]:
+        """Begin the image of a batch; return what waits for it."""
+        items = self._images(good, draws)
+        if self._overlapping is not None:
+            return self._overlapping.begin(items, draws)
+        return lambda: self.backend.run(items, draws)
+
+    def _images(self, good: Good, draws: Draws) -> list[Any]:
+        """Return a base image for each output, view by view."""
+        if self._as_they_come:
+            return good.items
+        pairs: list[tuple[int, Any]] = [
             (-1 if isinstance(every, Study) else sample, item)
-            for sample, every, _ in good
+            for sample, every in zip(good.samples.tolist(), good.items)
             for item in images_in(every) * self.recipe.views
         ]
-        draws = self._draws(samples)
         if self.recipe.jitters:
             moves = (draws.window_center.tolist(), draws.window_width.tolist())
-            items = [(-1, image) for image in self.fetcher.side_by_side(_windowed, [item for _, item in items], *moves)]
-        if self._keeper is not None:
-            items = [(sample, Named(sample, item) if isinstance(item, np.ndarray) else item) for sample, item in items]
-        return self._stacked(self.backend.run([item for _, item in items], draws), len(good)), draws
+            pairs = [(-1, image) for image in self.fetcher.side_by_side(_windowed, [item for _, item in pairs], *moves)]
+        if self._keeper is None:
+            return [item for _, item in pairs]
+        return [Named(sample, item) if isinstance(item, np.ndarray) else item for sample, item in pairs]
 
-    @functools.cached_property
+    @cached_property
+    def _as_they_come(self) -> bool:
+        """Whether the fetcher's items are what the backend takes."""
+        return not self._outputs and not self.recipe.jitters and self._keeper is None
+
+    @cached_property
     def _outputs(self) -> tuple[int, ...]:
         return outputs_of(self.manifest, self.recipe)
 
@@ -280,10 +302,13 @@ class Epoch:
 
     def _settle(self, places: Samples, items: Sequence[Item | Named]) -> Good:
         """Return what the batch will hold, after the policy for samples that cannot be decoded."""
-        good: Good = []
-        for place, sample, item in zip(places.tolist(), self._samples(places).tolist(), items):
+        samples, first = self._samples(places), places < len(self.order)
+        if not any(isinstance(item, Failure) for item in items):
+            return Good(samples, list(items), first)  # type: ignore[arg-type]
+        good: list[tuple[int, Any, bool]] = []
+        for place, sample, item, once in zip(places.tolist(), samples.tolist(), items, first.tolist()):
             if not isinstance(item, Failure):
-                good.append((sample, item, place < len(self.order)))
+                good.append((sample, item, once))
             elif self.on_error == "raise":
                 raise item.error
             elif self.on_error == "substitute":
@@ -292,7 +317,14 @@ class Epoch:
                 good.append((*stand_in(self._whole, item, self._samples(following).tolist()), False))
             else:
                 self.losses.note(place, item, "it is left out")
-        return good
+        taken, images, firsts = zip(*good) if good else ((), (), ())
+        return Good(np.array(taken, np.int64), list(images), np.array(firsts, np.bool_))
+
+
+def _finished(begun: deque[Begun]) -> Iterator[Batch | None]:
+    """Yield the batches that were begun, in their order; nothing is left of them."""
+    while begun:
+        yield begun.popleft()()
 
 
 def _matrix(recipe: Recipe, draws: Draws, shape: tuple[int, ...]) -> torch.Tensor:

@@ -28,7 +28,8 @@ from dali_pipes.loader.accounts import Accounts
 from dali_pipes.loader.arguments import check_cache, check_callable, check_sources, failures_allowed, whole
 from dali_pipes.loader.batch import Batch
 from dali_pipes.loader.closing import close_all
-from dali_pipes.loader.epoch import ON_ERROR, Epoch, Losses, take_over
+from dali_pipes.loader.epoch import ON_ERROR, Epoch, take_over
+from dali_pipes.loader.losses import Losses
 from dali_pipes.loader.order import Order, Ordering
 from dali_pipes.loader.prefetch import Prefetch, lookahead
 from dali_pipes.loader.progress import shown

@@ -65,6 +65,11 @@ class TextColumn(Sequence[str]):
     def __repr__(self) -> str:
         return f"TextColumn({len(self)} strings, {self.nbytes} bytes)"
 
+    def some(self, indices: npt.NDArray[np.int64]) -> list[str]:
+        """Return the values at `indices` (int64[M], from 0), in that order: for few of many."""
+        block, bounds = self._block, zip(self._offsets[indices].tolist(), self._offsets[indices + 1].tolist())
+        return [block[start:end].decode("utf-8", "surrogateescape") for start, end in bounds]
+
     def take(self, indices: npt.NDArray[np.int64]) -> TextColumn:
         """Return the values at `indices` (int64[M]), in that order."""
         starts = self._offsets[indices]

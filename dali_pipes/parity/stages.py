@@ -30,7 +30,8 @@ from dali_pipes.cores import workers_of
 from dali_pipes.errors import ConfigError
 from dali_pipes.fetch.fetcher import Encoded, Fetcher, ready
 from dali_pipes.loader import sampling
-from dali_pipes.loader.epoch import Epoch, Losses, take_over
+from dali_pipes.loader.epoch import Epoch, take_over
+from dali_pipes.loader.losses import Losses
 from dali_pipes.loader.prefetch import lookahead
 from dali_pipes.manifest.manifest import Manifest
 from dali_pipes.parity.fingerprint import as_array

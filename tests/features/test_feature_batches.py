@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,8 @@ from PIL import Image
 from torch import nn
 
 import dali_pipes as dp
+from dali_pipes.fetch import made
+from dali_pipes.fetch.made import digests
 
 COUNT = 8
 
@@ -157,3 +160,34 @@ def test_a_batch_keeps_its_digest_on_its_way_and_needs_ids_without_one(archive: 
     with pytest.raises(dp.ConfigError, match="give cache_ids="):
         cached(mine)
     assert torch.equal(cached(mine, cache_ids=batch.id), cached(mine.image, cache_ids=batch.id))
+
+
+def test_digests_are_computed_when_somebody_reads_them(
+    archive: Path, cached: dp.CachedModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = dp.Manifest.from_csv(archive / "list.csv", root=archive)
+    calls: list[int] = []
+
+    def counted(*arguments: Any) -> list[bytes]:
+        calls.append(1)
+        return digests(*arguments)
+
+    monkeypatch.setattr(made, "digests", counted)
+    with dp.Loader(manifest, RECIPE, batch_size=COUNT, backend="torch") as loader:
+        batch = next(iter(loader))
+    copied = torch.utils._pytree.tree_map(lambda leaf: leaf, batch.to("cpu"))
+    assert calls == []
+    assert len(batch.digest) == COUNT
+    assert calls == []
+    values = list(batch.digest)
+    assert calls == [1]
+    assert copied.digest == batch.digest == values
+    assert copied.digest == tuple(values)
+    assert batch.digest != values[::-1]
+    assert batch.digest[-1] == values[-1]
+    assert batch.digest[:2] == values[:2]
+    assert hash(batch.digest) == hash(tuple(values))
+    assert calls == [1], "of a batch and all its copies once"
+    plain = copy.deepcopy(batch)
+    assert type(plain.digest) is list
+    assert plain.digest == values
