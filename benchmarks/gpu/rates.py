@@ -66,6 +66,9 @@ def loader_rate(context: Context, count: int, side: int, floats: bool, **options
     manifest = context.small_jpegs(count)
     recipe = dp.Recipe(side, **(IMAGENET if floats else {}), augment=dp.Augment(0.5))
     options |= {"cache_mode": "pinned", "cache_dir": context.work / "pinned", "shuffle": True}
+    with dp.Loader(manifest, recipe, batch_size=BATCH, backend="torch", **{**options, "gpu_bytes": 0}) as filling:
+        for _ in filling.warm():  # a segment that still grows is not page-locked
+            pass
     with dp.Loader(manifest, recipe, batch_size=BATCH, backend=context.backend, **options) as loader:
 
         def epoch(number: int) -> Iterator[Any]:

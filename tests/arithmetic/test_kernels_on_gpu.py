@@ -56,6 +56,7 @@ def test_resize_batch_on_a_gpu(cupy: Any, fit: Fit, dtype: str | None) -> None:
 def test_finish_batch_on_a_gpu(cupy: Any, depth: int, dense: bool) -> None:
     base = np.stack([np.ascontiguousarray(noise(i, 130, 97, 3, depth).transpose(2, 0, 1)) for i in range(7)])
     device = cupy.asarray(base) if dense else [cupy.asarray(p) for p in base]
+    cupy.cuda.Device().synchronize()  # the copies are in another stream than the launches
     hflip, vflip = np.arange(7) % 2 == 1, np.arange(7) % 3 == 1
     constants = normalisation([0.4, 0.5, 0.6], [0.2, 0.3, 0.25], (1 << depth) - 1)
     for dtype, kind in ((None, f"u{depth}"), ("float32", "f32"), ("float16", "f16")):

@@ -32,7 +32,6 @@ NAMES = {
         *("deviceSynchronize", "pointerGetAttributes"),
     ),
 }
-DEVICE = torch.device("cuda", 0)
 _DIRTY = 0xA5
 _plain_empty = torch.empty
 
@@ -47,7 +46,7 @@ class Stream:
 
     cuda: FakeCuda
     cuda_stream: int
-    device: torch.device = DEVICE
+    device: torch.device
     queue: list[Callable[[], object]] = field(default_factory=list)
     done: int = 0
 
@@ -95,7 +94,7 @@ class Tensor(torch.Tensor):
     """A CUDA tensor. Its operations run in the stream that is current, after what is queued there, and no other."""
 
     cuda: FakeCuda
-    device = DEVICE  # type: ignore[assignment]
+    device = torch.device("cuda", 0)  # type: ignore[assignment]
     is_cuda = True  # type: ignore[assignment]
 
     LATE = ("data_ptr", "size", "dim", "numel", "element_size", "is_contiguous", "is_floating_point", "untyped_storage")
@@ -125,7 +124,9 @@ class Array(np.ndarray):
 
     @property
     def device(self) -> Any:  # type: ignore[override]
-        return _Device(0)
+        return self.cuda.device_of(self.cuda.number)
+
+    cuda: FakeCuda
 
     @property
     def data(self) -> Any:  # type: ignore[override]
@@ -133,18 +134,20 @@ class Array(np.ndarray):
 
 
 class _Device:
-    """`cupy.cuda.Device`."""
+    """A device to enter. CuPy's `Device` looks for its special methods in the class."""
 
-    def __init__(self, number: int | None = None) -> None:
-        assert number in (None, 0)
-        self.id = 0
+    def __init__(self, number: int, enter: Callable[[], object], leave: Callable[..., object]) -> None:
+        self.id, self._enter, self._leave = number, enter, leave
 
-    def __enter__(self) -> None: ...
-    def __exit__(self, *error: object) -> None: ...
+    def __enter__(self) -> None:
+        self._enter()
+
+    def __exit__(self, *error: object) -> None:
+        self._leave(None, None, None)
 
 
 class FakeCuda:
-    """One device. library: the kernels, compiled for the CPU.
+    """One device: `number`, of two; nobody may touch the other. library: the kernels, compiled for the CPU.
 
     Attributes:
         live: address and size of each block of device memory.
@@ -153,8 +156,8 @@ class FakeCuda:
         launched, copied: names of kernels, and sizes of copies, in the order in which they were queued.
     """
 
-    def __init__(self, library: ctypes.CDLL) -> None:
-        self.library, self.lock = library, threading.RLock()
+    def __init__(self, library: ctypes.CDLL, number: int = 0) -> None:
+        self.library, self.lock, self.number = library, threading.RLock(), number
         self.streams: dict[int, Stream] = {}
         self.default = self.stream()
         self.live: dict[int, int] = {}
@@ -167,7 +170,7 @@ class FakeCuda:
         self.thread = threading.local()
 
     def stream(self, device: Any = None, priority: int = 0) -> Stream:
-        made = Stream(self, 0x1000 + len(self.streams))
+        made = Stream(self, 0x1000 + len(self.streams), torch.device("cuda", self.number))
         self.streams[made.cuda_stream] = made
         return made
 
@@ -181,6 +184,22 @@ class FakeCuda:
     def cupys(self) -> Stream:
         """CuPy's: it shares none with PyTorch."""
         return self.streams[getattr(self.thread, "cupy", self.default.cuda_stream)]
+
+    @property
+    def device(self) -> int:
+        """The device that is current in the calling thread."""
+        return int(getattr(self.thread, "device", 0))
+
+    def device_of(self, number: int | None = None) -> Any:
+        """`cupy.cuda.Device`."""
+        inside = self.entered("device", number)
+        enter, leave = inside.__enter__, inside.__exit__
+        return _Device(self.device if number is None else number, enter, leave)
+
+    def touched(self) -> None:
+        """Something needs the context of the device that is current."""
+        if self.device != self.number:
+            raise CUDARuntimeError(f"GPU {self.device} is touched, which belongs to another")
 
     @contextmanager
     def entered(self, name: str, value: Any) -> Iterator[None]:
@@ -220,6 +239,7 @@ class FakeCuda:
 
     def page_locked(self, size: int) -> np.ndarray:
         """uint8[size] of main memory; once nothing holds it, its next owner overwrites it at once."""
+        self.touched()
         real = np.full(max(1, size), _DIRTY, np.uint8)
         held = (ctypes.c_ubyte * max(1, size)).from_buffer(real)
         self.locked[real.ctypes.data] = max(1, size)
@@ -257,6 +277,7 @@ class FakeCuda:
 
     def register(self, address: int, size: int, flags: int) -> None:
         """hostRegister."""
+        self.touched()
         if flags not in (0, 8) or size <= 0 or address % 4096 or self.is_locked(address):
             raise CUDARuntimeError("cudaErrorInvalidValue")
         self.locked[address] = size
@@ -271,6 +292,7 @@ class FakeCuda:
         run = getattr(self.library, f"run_{name}")
 
         def launch(grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
+            self.touched()
             given = [_passed(argument) for argument in arguments]
             self.launched.append(name)
             self.cupys.add(lambda: run((ctypes.c_uint * 5)(*grid, *block), *given))
@@ -279,7 +301,8 @@ class FakeCuda:
 
     def install(self, patch: pytest.MonkeyPatch) -> None:
         """Put it in place of CuPy and of what PyTorch has for CUDA."""
-        Tensor.cuda = self
+        Tensor.cuda = Array.cuda = self
+        Tensor.device = torch.device("cuda", self.number)  # type: ignore[assignment]
         modules = {"cupy": _cupy(self), "cupy.cuda": None, "cupy.cuda.runtime": None}
         modules["cupy.cuda"] = modules["cupy"].cuda
         modules["cupy.cuda.runtime"] = modules["cupy"].cuda.runtime
@@ -339,8 +362,8 @@ def _torch(cuda: FakeCuda) -> dict[str, Any]:
     return {
         "is_available": lambda: True,
         "device_count": lambda: 1,
-        "current_device": lambda: 0,
-        "device": lambda given: cuda.entered("device", given),
+        "current_device": lambda: cuda.device,
+        "device": lambda given: cuda.entered("device", getattr(given, "index", given)),
         "Stream": cuda.stream,
         "stream": lambda given: cuda.entered("torch", given),
         "current_stream": lambda device=None: cuda.current,
@@ -388,7 +411,7 @@ def _cupy(cuda: FakeCuda) -> Any:
     cupy.asarray, cupy.zeros, cupy.empty = asarray, zeros, cuda.array
     cupy.RawModule = lambda code, options, backend: SimpleNamespace(get_function=cuda.kernel)
     cupy.cuda = ModuleType("cupy.cuda")
-    cupy.cuda.Device, cupy.cuda.ExternalStream = _Device, ExternalStream
+    cupy.cuda.Device, cupy.cuda.ExternalStream = cuda.device_of, ExternalStream
     cupy.cuda.get_current_stream = lambda: SimpleNamespace(synchronize=cuda.cupys.advance)
     runtime = cupy.cuda.runtime = ModuleType("cupy.cuda.runtime")
     runtime.CUDARuntimeError, runtime.memcpyHostToDevice = CUDARuntimeError, 1

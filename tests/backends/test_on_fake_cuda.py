@@ -22,6 +22,7 @@ from fake_cuda import FakeCuda
 import dali_pipes as dp
 from dali_pipes.arithmetic import kernels
 from dali_pipes.backends import dali_check
+from dali_pipes.parity.fingerprint import fingerprint
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,9 +33,9 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> dp.Manifest:
 
 
 @pytest.fixture
-def cuda(compiled: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
+def cuda(compiled: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[FakeCuda]:
     """In place of CUDA; what remembers the machine forgets it before and after."""
-    made = FakeCuda(compiled)
+    made = FakeCuda(compiled, getattr(request, "param", 0))
     made.install(monkeypatch)
     remembered = (kernels._module, dali_check.check_ring)
     for each in remembered:
@@ -72,6 +73,23 @@ def test_a_kernel_that_fails_leaves_a_backend_that_works(
     cuda: FakeCuda, archive: dp.Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_gpu.test_a_kernel_that_fails_leaves_a_backend_that_works("memory", "launch_finish", archive, monkeypatch)
+
+
+@pytest.mark.parametrize("cuda", [1], indirect=True)
+@pytest.mark.parametrize("gpu_bytes", [0, 2**30])
+def test_nothing_touches_another_gpu(gpu_bytes: int, cuda: FakeCuda, archive: dp.Manifest, tmp_path: Path) -> None:
+    """Whatever is current where the loader is iterated over: its thread, its copies and kernels have their own GPU."""
+    recipe = dp.Recipe((24, 33), **on_gpu.RECIPES["crops"])
+    options: dict[str, Any] = {"batch_size": 5, "cache_mode": "pinned", "cache_dir": tmp_path}
+    expected = on_gpu.reference(archive, recipe, **options)
+    with torch.cuda.device(1):
+        loader = dp.Loader(archive, recipe, backend="dali-gpu", gpu_bytes=gpu_bytes, **options)
+    with loader:
+        batches = list(loader)
+    assert {tensor.device.index for batch in batches for tensor in batch} == {1}
+    assert fingerprint(batches) == expected
+    assert cuda.launched
+    assert cuda.hosts
 
 
 def test_auto_takes_the_gpu(cuda: FakeCuda) -> None:
