@@ -26,6 +26,7 @@ import logging
 import os
 import secrets
 import struct
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -52,7 +53,6 @@ RECORD = np.dtype(
         ("check", "<u8"),
     ]
 )
-_EMPTY = np.zeros(0, RECORD)
 _MOST_RECENT = 100_000  # records kept in a table before they are sorted into the array
 
 
@@ -68,6 +68,14 @@ class FileState(NamedTuple):
     def of(cls, status: os.stat_result) -> FileState:
         """Return the state that ``os.stat`` or ``os.fstat`` tells."""
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+class _Sorted(NamedTuple):
+    """All records but the recent ones: ``ordered`` are the first words of their paths, sorted; ``order`` their rows."""
+
+    records: np.ndarray[Any, Any]
+    order: np.ndarray[Any, Any]
+    ordered: np.ndarray[Any, Any]
 
 
 class SourceIndex:
@@ -92,7 +100,7 @@ class SourceIndex:
         self._read_only = read_only
         self._lock = ProcessLock()
         self._recent: dict[bytes, np.void] = {}  # path digest -> record
-        self._records, self._order, self._sorted = _EMPTY, np.zeros(0, np.intp), np.zeros(0, "<u8")
+        self._all = _Sorted(np.zeros(0, RECORD), np.zeros(0, np.intp), np.zeros(0, "<u8"))
         self._folder: Folder | None = None
         self.errors = 0
         if directory is None:
@@ -128,22 +136,27 @@ class SourceIndex:
         wanted = self._state_digest(digest, state)
         found = self._find(digest, wanted)
         if found is None and self._folder is not None:
-            with self._lock:
-                try:
-                    news = self._refresh()
-                except (OSError, IntegrityError) as error:
-                    self._failed(error)
-                    news = False
-            found = self._find(digest, wanted) if news else None
-        if found is None:
-            return None
-        return self._content(found), bytes(found["tag"]).rstrip(b"\0").decode("ascii", "replace")
+            found = self._find(digest, wanted) if self._news() else None
+        return None if found is None else self._told(found.tobytes())
+
+    def lookup_many(self, paths: Sequence[str], states: Sequence[FileState | None]) -> list[tuple[bytes, str] | None]:
+        """Return for each file what ``lookup`` returns; all are searched for together.
+
+        A state of None stands for any: what is remembered of the path, where that is one content.
+        """
+        digests = [self.path_digest(path) for path in paths]
+        wanted = [None if state is None else self._state_digest(at, state) for at, state in zip(digests, states)]
+        found = self._find_many(digests, wanted)
+        lacking = [at for at, each in enumerate(found) if each is None]
+        if lacking and self._folder is not None and self._news():
+            again = self._find_many([digests[at] for at in lacking], [wanted[at] for at in lacking])
+            for at, each in zip(lacking, again):
+                found[at] = each
+        return found
 
     def contents(self, path: str | os.PathLike[str]) -> set[bytes]:
         """Return the content digest of every state of this file that is remembered."""
-        digest = self.path_digest(path)
-        rows = [row for row in (*self._rows(digest), self._recent.get(digest)) if row is not None]
-        return {self._content(row) for row in rows if self._is_ours(row)}
+        return {content for content, _ in self._known(self.path_digest(path))}
 
     def record(self, path: str | os.PathLike[str], state: FileState, content: bytes, tag: str = "") -> bool:
         """Remember what a file held.
@@ -163,6 +176,9 @@ class SourceIndex:
         record = seal_signed(body, self._secret)
         with self._lock:
             self._recent[digest] = np.frombuffer(record, RECORD)[0]
+            if len(self._recent) >= _MOST_RECENT:
+                self._sort([np.array(list(self._recent.values()), RECORD)])
+                self._recent = {}
             if self._folder is None:
                 return True
             if self._read_only:
@@ -175,7 +191,7 @@ class SourceIndex:
         return True
 
     def __len__(self) -> int:
-        return len(self._records) + len(self._recent)
+        return len(self._all.records) + len(self._recent)
 
     def close(self) -> None:
         """Give the folder's handles back."""
@@ -192,8 +208,38 @@ class SourceIndex:
         pad = blake2b(place, digest_size=16, key=self._secret, person=b"dali-pipes hide").digest()
         return (int.from_bytes(content, "little") ^ int.from_bytes(pad, "little")).to_bytes(16, "little")
 
-    def _content(self, row: np.void) -> bytes:
-        return self._hide(row.tobytes()[:32], bytes(row["content"]))
+    def _told(self, record: bytes) -> tuple[bytes, str]:
+        """Return content digest and tag of a record."""
+        return self._hide(record[:32], record[32:48]), record[48 : 48 + TAG_BYTES].rstrip(b"\0").decode(
+            "ascii", "replace"
+        )
+
+    def _known(self, digest: bytes) -> set[tuple[bytes, str]]:
+        """Return content digest and tag of every state of a path."""
+        rows = [row for row in (*self._rows(digest), self._recent.get(digest)) if row is not None]
+        return {self._told(row.tobytes()) for row in rows if self._is_ours(row)}
+
+    def _find_many(self, digests: list[bytes], states: list[bytes | None]) -> list[tuple[bytes, str] | None]:
+        """Return content digest and tag of paths in certain states, or in any where that is None."""
+        low = np.frombuffer(b"".join(digests), "<u8")[::2]
+        records, order, ordered = self._all
+        first = np.searchsorted(ordered, low)
+        several = (np.searchsorted(ordered, low, "right") - first).tolist()
+        size = RECORD.itemsize
+        rows = records[order[np.minimum(first, len(order) - 1)]].tobytes() if len(order) else b""
+        found: list[tuple[bytes, str] | None] = []
+        for at, (digest, state) in enumerate(zip(digests, states)):
+            record = rows[at * size : (at + 1) * size]
+            if several[at] == 1 and digest not in self._recent and record[:16] == digest:  # as most often
+                good = (state is None or record[16:32] == state) and is_signed(record, self._secret)
+                found.append(self._told(record) if good else None)
+            elif state is None:
+                known = self._known(digest)
+                found.append(known.pop() if len(known) == 1 else None)
+            else:
+                row = self._find(digest, state) if several[at] or digest in self._recent else None
+                found.append(None if row is None else self._told(row.tobytes()))
+        return found
 
     def _find(self, digest: bytes, state: bytes) -> np.void | None:
         row = self._recent.get(digest)
@@ -211,14 +257,24 @@ class SourceIndex:
     def _rows(self, digest: bytes) -> list[np.void]:
         """Return the records of a path, the newest first."""
         low, high = np.frombuffer(digest, "<u8")
-        at = int(np.searchsorted(self._sorted, low))
+        records, order, ordered = self._all
+        at = int(np.searchsorted(ordered, low))
         rows = []
-        while at < len(self._sorted) and self._sorted[at] == low:
-            row = self._records[self._order[at]]
+        while at < len(ordered) and ordered[at] == low:
+            row = records[order[at]]
             if row["path"][1] == high:
                 rows.append(row)
             at += 1
         return rows[::-1]
+
+    def _news(self) -> bool:
+        """Do as ``_refresh`` does; what cannot be read is no news."""
+        with self._lock:
+            try:
+                return self._refresh()
+            except (OSError, IntegrityError) as error:
+                self._failed(error)
+                return False
 
     def _refresh(self) -> bool:
         """Take in what has been added to the journals; return whether there was anything."""
@@ -231,15 +287,19 @@ class SourceIndex:
         fresh = [records for _, records in grown]
         if not fresh:
             return False
-        if len(self._records) and sum(map(len, fresh)) + len(self._recent) < _MOST_RECENT:
+        if len(self._all.records) and sum(map(len, fresh)) + len(self._recent) < _MOST_RECENT:
             for records in fresh:  # a few at a time: not worth sorting everything again
                 self._recent.update(zip((row.tobytes() for row in records["path"]), records))
             return True
-        records = np.concatenate([self._records, *fresh])
+        self._sort(fresh)
+        return True
+
+    def _sort(self, fresh: Sequence[np.ndarray[Any, Any]]) -> None:
+        """Take records into the sorted arrays; readers keep the old ones until the new ones are complete."""
+        records = np.concatenate([self._all.records, *fresh])
         first = records["path"][:, 0]
         order = np.argsort(first, kind="stable")
-        self._records, self._order, self._sorted = records, order, first[order]
-        return True
+        self._all = _Sorted(records, order, first[order])
 
     def _failed(self, error: Exception) -> None:
         self.errors += 1

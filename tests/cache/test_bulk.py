@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dali_pipes.cache import DISK_MODES, EntryError, Key, StoreIOError, open_store
-from dali_pipes.cache.bulk import Rows, get_rows, put_rows
+from dali_pipes.cache.bulk import Rows, get_rows, get_views, put_rows
 from dali_pipes.cache.files import Folder
+from dali_pipes.cache.segment import DATA
 
 SHAPES = [(), (3,), (2, 0), (5,)]
 
@@ -191,3 +192,57 @@ def test_a_write_that_fails_publishes_nothing_wrong(tmp_path: Path, monkeypatch:
 def test_rows_that_cannot_be_kept_are_refused(tmp_path: Path) -> None:
     with open_store("pinned", tmp_path) as store, pytest.raises(EntryError):
         put_rows(store, [digest(0)], np.array([["text"]]))
+
+
+@pytest.mark.parametrize("verify", ["first", "always", "never"])
+@pytest.mark.parametrize("mode", DISK_MODES)
+def test_views_are_what_get_gives(mode: str, verify: Any, tmp_path: Path) -> None:
+    with open_store(mode, tmp_path) as store:
+        for number in range(0, 60, 2):
+            store.put(Key(digest(number)), value(number))
+    wanted = [digest(number) for number in (*range(60), 4, 4)]
+    with open_store(mode, tmp_path, verify=verify) as store, open_store(mode, tmp_path, verify=verify) as twin:
+        for _ in range(2):
+            found = {at: view for at, view in enumerate(get_views(store, wanted)) if view is not None}
+            want = one_by_one(twin, wanted)
+            assert found.keys() == want.keys()
+            for at, view in found.items():
+                assert (view.dtype, view.shape) == (want[at].dtype, want[at].shape)
+                assert not view.flags.writeable
+                assert np.array_equal(view, want[at])
+        assert store.hits == twin.hits
+
+
+def test_views_of_damaged_and_lost_entries_are_left_to_get(tmp_path: Path) -> None:
+    keys = [digest(number) for number in range(0, 40, 4)]
+    with open_store("pinned", tmp_path) as store:
+        for number in range(0, 40, 4):
+            store.put(Key(digest(number)), np.full(50, number, np.int16))
+    path = next(path for path in (tmp_path / "pinned").iterdir() if path.suffix == ".npy")
+    whole = bytearray(path.read_bytes())
+    whole[DATA + 3 * 100 + 7] ^= 1  # in the fourth slot
+    with open_store("pinned", tmp_path) as store:
+        path.write_bytes(whole)
+        found = get_views(store, keys)
+        assert [at for at, view in enumerate(found) if view is None] == [3]
+        assert store.get(Key(keys[3])) is None
+        assert store.corrupt == 1
+        assert [at for at, view in enumerate(get_views(store, keys)) if view is None] == [3]
+    with open_store("pinned", tmp_path) as store:
+        path.unlink()
+        assert get_views(store, keys) == [None] * 10
+        assert [store.get(Key(key)) for key in keys] == [None] * 10
+
+
+def test_views_of_a_segment_in_whose_place_another_lies(tmp_path: Path) -> None:
+    with open_store("pinned", tmp_path) as store:
+        store.put(Key(digest(0)), np.zeros(50, np.int16))
+        store.put(Key(digest(1)), np.ones(50, np.int16))
+    with open_store("pinned", tmp_path) as store:
+        assert get_views(store, [digest(0)])[0] is not None
+        path = next(path for path in (tmp_path / "pinned").iterdir() if path.suffix == ".npy")
+        copy = path.read_bytes()
+        path.unlink()
+        path.write_bytes(copy)
+        assert get_views(store, [digest(1)]) == [None]
+        assert np.array_equal(store.get(Key(digest(1))), np.ones(50, np.int16))

@@ -19,6 +19,7 @@ from dali_pipes.cache import (
     SecretError,
     SourceIndex,
     StoreConfigError,
+    sources,
     upkeep,
 )
 from dali_pipes.cache.files import Folder
@@ -277,7 +278,7 @@ def test_a_hundred_thousand_records(tmp_path: Path) -> None:
     made = index(None)
     for number in range(100_000):
         made.record(f"{number}", state(number), number.to_bytes(16, "little"))
-    sealed = b"".join(row.tobytes() for row in made._recent.values())
+    sealed = made._all.records.tobytes() + b"".join(row.tobytes() for row in made._recent.values())
     assert valid(np.frombuffer(sealed, RECORD)).all()
     (tmp_path / "sources").mkdir()
     (tmp_path / "sources" / f"{'0' * 16}.seen").write_bytes(sealed)
@@ -301,3 +302,45 @@ def test_an_index_does_not_read_what_it_wrote_itself(tmp_path: Path, monkeypatch
     if not child:
         os._exit(0 if one.lookup("2", state(2)) and one.lookup("absent", state(1)) is None else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_many_at_once_are_what_one_by_one_gives(tmp_path: Path, loaded: bool) -> None:
+    """Files in several states, some never seen, in the sorted arrays (loaded) or in the table of recent ones."""
+    one = index(tmp_path)
+    names = [f"/{number}.dcm" for number in range(30)]
+    for number, name in enumerate(names):
+        for turn in range(1 + number % 3):
+            if number % 5:
+                assert one.record(name, state(number, OLD + turn), bytes([number, turn]) * 8, f"tag{turn}")
+    one = index(tmp_path) if loaded else one
+    states = [None if number % 7 == 0 else state(number, OLD + number % 3) for number in range(30)]
+    found = one.lookup_many(names, states)
+    for number, (name, wanted) in enumerate(zip(names, states)):
+        if wanted is not None:
+            assert found[number] == one.lookup(name, wanted)
+            assert (found[number] is None) == (number % 5 == 0)
+        elif number % 5 == 0 or (number % 3 and loaded):  # never seen, or in several states
+            assert found[number] is None
+        else:
+            assert found[number] == (bytes([number, number % 3]) * 8, f"tag{number % 3}")
+    assert one.lookup_many([], []) == []
+    assert one.lookup_many(names[:1], [state(99)]) == [None]
+
+
+def test_many_at_once_see_what_others_record(tmp_path: Path) -> None:
+    one, other = index(tmp_path), index(tmp_path)
+    assert one.record("/a", state(5), bytes(16), "x")
+    assert other.lookup_many(["/a", "/b"], [state(5), state(5)]) == [(bytes(16), "x"), None]
+    assert other.lookup_many(["/a", "/b"], [None, None]) == [(bytes(16), "x"), None]
+
+
+def test_many_records_of_ones_own_are_kept_as_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "_MOST_RECENT", 8)
+    one = index(tmp_path)
+    for number in range(20):
+        one.record(f"/{number}", state(number), bytes([number]) * 16, "x")
+    assert len(one) == 20
+    assert len(one._recent) < 8
+    for number in range(20):
+        assert one.lookup(f"/{number}", state(number)) == (bytes([number]) * 16, "x")
