@@ -14,6 +14,7 @@ import contextlib
 import functools
 import os
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -22,6 +23,7 @@ from .files import Folder
 
 SECRET_VARIABLE = "DALI_PIPES_CACHE_SECRET"
 _SECRET_NAME = "cache-secret"
+_PERSON = b"dali-pipes key 1"
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,25 @@ class Key:
         Raises EntryError for a part that is not str, int or bytes (bool is refused).
         """
         text = b"".join([_written(name, parts[name]) for name in sorted(parts)])
-        return cls(blake2b(text, digest_size=16, key=fold(secret), person=b"dali-pipes key 1").digest())
+        return cls(blake2b(text, digest_size=16, key=fold(secret), person=_PERSON).digest())
+
+    @classmethod
+    def over(cls, varying: str, secret: bytes = b"", /, **parts: str | int | bytes) -> Callable[[bytes], bytes]:
+        """Return a function from the bytes of one part to the digest of the key that it makes with the others.
+
+        >>> Key.over("source", frame=0)(b"..") == Key.of(source=b"..", frame=0).digest
+        True
+        """
+        before = b"".join([_written(name, parts[name]) for name in sorted(parts) if name < varying])
+        after = b"".join([_written(name, parts[name]) for name in sorted(parts) if name > varying])
+        begun = blake2b(before, digest_size=16, key=fold(secret), person=_PERSON)
+
+        def digest(value: bytes) -> bytes:
+            hasher = begun.copy()
+            hasher.update(_write(varying, value) + after)
+            return hasher.digest()
+
+        return digest
 
 
 def _written(name: str, part: object) -> bytes:

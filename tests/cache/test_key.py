@@ -113,3 +113,11 @@ def test_what_is_remembered_of_parts_keeps_their_types_apart() -> None:
     for bad in (True, 1.0, [1], {"a": 1}, None):
         with pytest.raises(EntryError, match=f"part 'part' of a key is a {type(bad).__name__}"):
             Key.of(part=bad)  # type: ignore[arg-type]
+
+
+@given(parts, st.lists(st.binary(max_size=40), max_size=3), st.binary(max_size=70))
+def test_keys_over_one_part_are_the_keys_of_all_parts(others: dict, values: list[bytes], secret: bytes) -> None:
+    others.pop("name", None)
+    digest = Key.over("name", secret, **others)
+    for value in values:
+        assert digest(value) == Key.of(secret, name=value, **others).digest
