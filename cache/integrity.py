@@ -9,7 +9,7 @@ XXH3).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from typing import Any
 
@@ -62,7 +62,7 @@ def checksum(
     digest: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], chunks: Iterable[Any], secret: bytes | None = None
 ) -> bytes:
     """16 bytes over key, dtype, shape and payload (given as consecutive buffers); keyed if ``secret`` is given."""
-    head = digest + f"{dtype.str}{shape}".encode()
+    head = digest + _kind(dtype, shape)
     hasher: Any
     if secret is None:
         hasher = xxhash.xxh3_128(seed=xxhash.xxh3_64_intdigest(head))
@@ -72,3 +72,21 @@ def checksum(
     for chunk in chunks:
         hasher.update(chunk)
     return bytes(hasher.digest())
+
+
+def checksums(
+    dtype: np.dtype[Any], shape: tuple[int, ...], secret: bytes | None = None
+) -> Callable[[bytes, memoryview], bytes]:
+    """Return what makes of a key and a payload in one piece their ``checksum``: quicker for many of one kind."""
+    kind = _kind(dtype, shape)
+
+    def total(digest: bytes, payload: memoryview) -> bytes:
+        if secret is not None:
+            return checksum(digest, dtype, shape, [payload], secret)
+        return xxhash.xxh3_128_digest(payload, seed=xxhash.xxh3_64_intdigest(digest + kind))
+
+    return total
+
+
+def _kind(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    return f"{dtype.str}{shape}".encode()

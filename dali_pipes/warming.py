@@ -44,7 +44,7 @@ class Job:
         cache_mode: a mode that persists.
         num_workers: CPU threads and decoding processes of each process; all cores by default.
         on_error: "skip" counts files that cannot be decoded; "raise" ends with the first.
-        cache_options, decode_options, sandbox: as of `Loader`.
+        cache_options, decode_options, sandbox, trust_sources: as of `Loader`.
     """
 
     cache_dir: str
@@ -54,6 +54,7 @@ class Job:
     cache_options: dict[str, Any] | None = None
     decode_options: dict[str, Any] | None = None
     sandbox: bool = False
+    trust_sources: bool = False
 
     def loader(self, manifest: Manifest, recipe: Recipe) -> Loader:
         """Open a loader that fills the cache; it needs no DALI."""
@@ -69,6 +70,7 @@ class Job:
             cache_options=self.cache_options,
             decode_options=self.decode_options,
             sandbox=self.sandbox,
+            trust_sources=self.trust_sources,
         )
 
 
@@ -121,7 +123,8 @@ def warm(
         address: of a Ray cluster; by default the one that this process is connected to, else one on this machine.
         chunk: about how many samples a Ray task takes; the frames of a file stay together.
         progress: called with the number of samples done since the last call.
-        options: fields of `Job`: `cache_mode`, `num_workers`, `on_error`, `cache_options`, `decode_options`, `sandbox`.
+        options: fields of `Job`: `cache_mode`, `num_workers`, `on_error`, `cache_options`, `decode_options`, `sandbox`,
+            `trust_sources`.
 
     Raises:
         ConfigError: an argument that cannot work. cache.CacheError: the cache cannot be opened.

@@ -32,6 +32,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "WORLD_SIZE, where they are set)",
     )
     parser.add_argument("--missing", action="store_true", help="decode nothing: list what the cache lacks; 1 if any")
+    parser.add_argument(
+        "--trust-sources", action="store_true", help="do not look whether files that the cache knows were replaced"
+    )
     parser.add_argument("--engine", default="local", choices=("local", "ray"), help="(default: local)")
     parser.add_argument("--address", help="of a Ray cluster (default: RAY_ADDRESS, else this machine)")
     parser.add_argument("--chunk", type=common.at_least(1), default=2000, help="samples a Ray task (default: 2000)")
@@ -54,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
         "cache_mode": args.cache_mode,
         "num_workers": args.num_workers,
         "on_error": args.on_error,
+        "trust_sources": args.trust_sources,
     }
     return _list_missing(args, manifest, recipe, options) if args.missing else _warm(args, manifest, recipe, options)
 

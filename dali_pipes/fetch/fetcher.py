@@ -13,10 +13,8 @@ import contextlib
 import json
 import threading
 import time
-import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,59 +26,34 @@ from dali_pipes.decode import (
     DecodePolicy,
     DecoderPool,
     Kind,
-    Window,
     apply_window,
     check_jpeg,
     decode,
     identify,
 )
-from dali_pipes.errors import DaliPipesError, DaliPipesWarning, UnsteadyError
+from dali_pipes.errors import DaliPipesError, UnsteadyError
 from dali_pipes.fetch.admission import Admission
 from dali_pipes.fetch.bases import base_of
 from dali_pipes.fetch.bookkeeping import Bookkeeping, Failure
 from dali_pipes.fetch.extents import Extents
-from dali_pipes.fetch.keys import key_parts
+from dali_pipes.fetch.item import Deep, Encoded, Item, Later, OneOf, Pixels, Requested, here, ready
+from dali_pipes.fetch.keys import Families, Parts, key_parts, with_secret
+from dali_pipes.fetch.known import ATTRIBUTES_KEPT, Known
+from dali_pipes.fetch.lookup import Lookup, Named
 from dali_pipes.fetch.notices import Notices
 from dali_pipes.files.remote import IN_FLIGHT, RemoteFiles, RemoteSource
 from dali_pipes.files.source_file import SourceFile
 from dali_pipes.manifest.manifest import Manifest
 from dali_pipes.recipe import Recipe
 
-Pixels = npt.NDArray[Any]
-"""A base image: uint8 or uint16 [C, H, W], C-contiguous, read-only."""
-
 READ_TRIES = 3
 """How often a file that changes while it is read is begun anew."""
 
-ATTRIBUTES_KEPT = 1000
-"""Characters of a sample's attributes that are kept in memory. VOI look-up tables make them a hundred times as long:
-such are read from the cache each time, so that a large data set does not fill the memory.
-"""
+CHUNK, FEW = 32, 2
+"""Samples that one thread looks up together; where their folder is slow."""
 
-
-@dataclass(frozen=True)
-class Encoded:
-    """A JPEG left for the backend to decode: uint8[bytes]."""
-
-    data: npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Deep:
-    """A base image whose window its sample's draws move: uint16 [C, H, W], and what `apply_window` needs, as JSON."""
-
-    image: Pixels
-    attributes: str
-    window: Window
-
-    def windowed(self, center: float, width: float) -> Pixels:
-        """Return uint8 [C, H, W], with `Draws.window_center` and `Draws.window_width` of one output."""
-        return apply_window(self.image, json.loads(self.attributes), self.window, (center, width))
-
-
-__all__ = ["Deep", "Encoded", "Failure", "Fetcher", "Item", "Pixels", "key_parts", "ready", "with_secret"]
-
-Item = Pixels | Encoded | Failure | Deep
+__all__ = ["ATTRIBUTES_KEPT", "Deep", "Encoded", "Failure", "Fetcher", "Item", "Later", "Pixels", "Requested"]
+__all__ += ["here", "key_parts", "ready", "with_secret"]
 
 Source = SourceFile | RemoteSource
 """A source file, here or behind a URL."""
@@ -100,6 +73,7 @@ class Fetcher:
         extents: keep the size of each source too, for `extents`; always where the recipe has a base of its own, or
             needs them.
         notices: takes what the user must be told; whoever takes the images says it.
+        trust: take source files that the cache knows for unchanged, without looking at them.
     """
 
     def __init__(
@@ -114,6 +88,7 @@ class Fetcher:
         policy: DecodePolicy | None = None,
         extents: bool = False,
         notices: Notices | None = None,
+        trust: bool = False,
     ) -> None:
         self.notices = notices or Notices()
         self._manifest = manifest
@@ -132,21 +107,25 @@ class Fetcher:
         self._ledger = cache.PartsLedger(directory, **shared, alive=self._store.contains) if directory else None
         self._extents = None
         if extents or recipe.needs_source or recipe.base_size is not None:
-            self._extents = Extents(len(manifest), self._store, self._secret, self._ledger, self._policy)
+            self._extents = Extents(len(manifest), self._store, self._ledger, self._policy)
         self._flight = cache.SingleFlight(self._store)
         size = recipe.channels * recipe.base[0] * recipe.base[1] * recipe.depth // 8
         notes = ATTRIBUTES_KEPT if recipe.depth == 16 else 0
         self._kept = Admission(len(manifest), self._store, self._flight, size, notes, self.notices)
-        self._keys: dict[int, cache.Key] = {}
+        self._families = Families(self._secret, self._parts)
+        self._known = Known(len(manifest), recipe.depth == 16)
         self._made = np.zeros((len(manifest), 32), np.uint8)  # pages of it exist when they are written
-        self._attributes: dict[int, str] = {}
         self._refused: set[int] = set()
-        self._sound: set[bytes] = set()
+        self._sound = np.zeros(len(manifest) if self._encoded else 0, np.bool_)
         self._remote = RemoteFiles(manifest.root) if isinstance(manifest.root, str) else None
         threads = workers if self._remote is None else max(workers, IN_FLIGHT)
         self.ahead = 2 * threads
         """How many samples are to be requested ahead, so that nobody waits."""
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="dali-pipes-fetch")
+        beside = (self._families, self._known, self._made, self._extents, recipe.depth == 16, trust)
+        self._lookup = Lookup(self._place, manifest.frames, self._store, self._sources, *beside)
+        self._together = self._cached and self._store.direct and (trust or self._remote is None)
+        self._looking = ThreadPoolExecutor(workers, thread_name_prefix="dali-pipes-look")
         self._decoding = threading.BoundedSemaphore(workers)  # threads that wait for a server take no processor
         self._children = DecoderPool(workers, self._policy.limits)
         self._books = Bookkeeping(manifest.describe, self.notices)
@@ -160,25 +139,65 @@ class Fetcher:
         lost = self._books.lost(sample)
         if lost is not None:
             return lost
-        key = self._keys.get(sample)
+        key = self._known.key(sample)
         if key is not None and self._store.direct:
-            image = self._store.get(key)
+            image = self._store.get(cache.Key(key))
             if image is not None:
                 self._books.count(hits=1)
                 return image if self._recipe.depth == 8 else self._threads.submit(self._fetch, sample, image)
         return self._threads.submit(self._fetch, sample)
 
+    def requests(self, samples: Sequence[int]) -> list[Requested]:
+        """Return what `request` returns for each sample.
+
+        Those that were not asked for before are looked up together, a chunk in each of a few threads.
+        """
+        if not self._together:
+            return [self.request(sample) for sample in samples]
+        fresh = [at for at, sample in enumerate(samples) if self._known.key(sample) is None]
+        found: list[Requested | None] = [None] * len(samples)
+        size = CHUNK if self._lookup.quick else FEW
+        for chunk in (fresh[first : first + size] for first in range(0, len(fresh), size)):
+            every = self._looking.submit(self._look, [samples[at] for at in chunk])
+            for place, at in enumerate(chunk):
+                found[at] = OneOf(every, place)
+        return [self.request(sample) if item is None else item for item, sample in zip(found, samples)]
+
+    def _look(self, samples: list[int]) -> list[Item | Future[Item]]:
+        """Return the items that the cache holds, and futures of the others."""
+        images: list[Pixels | None] = [None] * len(samples)
+        with contextlib.suppress(cache.CacheError, MemoryError):  # as whoever fetches them one by one will find
+            images = self._lookup.find(samples)
+        found: list[Item | Future[Item]] = []
+        hits = 0
+        for sample, image in zip(samples, images):
+            lost = self._books.lost(sample)
+            hits += lost is None and image is not None
+            if lost is not None:
+                found.append(lost)
+            elif image is not None and self._recipe.depth == 8:
+                self._books.had(sample)
+                found.append(image)
+            else:
+                found.append(self._threads.submit(self._fetch, sample, image))
+        self._books.count(hits=hits)
+        return found
+
     def is_cached(self, sample: int) -> bool:
         """Whether the store holds the base image of a sample; False too where its file cannot be read."""
-        try:
-            with self._source(sample) as source:
-                content, kind = self._identify(source)
-        except (DaliPipesError, OSError):
-            return False
-        frame = int(self._manifest.frames[sample])
-        parts = self._parts(content, kind, frame)
-        needed = [parts, {**parts, "attributes": 1}] if self._recipe.depth == 16 else [parts]
-        return all(self._store.contains(cache.Key.of(self._secret, **each)) for each in needed)
+        (named,) = self._lookup.names([sample])
+        if named is None:
+            try:
+                with self._source(sample) as source:
+                    content, kind = self._identify(source)
+            except (DaliPipesError, OSError):
+                return False
+            named = Named(content, self._families.of(kind, int(self._manifest.frames[sample])))
+        content, family = named
+        needed = [family.image(content)]
+        if self._recipe.depth == 16:
+            needed.append(family.note(content))
+        return all(self._store.contains(cache.Key(each)) for each in needed)
 
     def made(self, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         """Return uint8[N, 32], what names the base image of each sample that was fetched.
@@ -224,7 +243,8 @@ class Fetcher:
         self._flight.close()  # first: threads that wait for another's image would keep theirs waiting
         if self._remote is not None:
             self._remote.close()
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        for threads in (self._looking, self._threads):
+            threads.shutdown(wait=True, cancel_futures=True)
         self._children.close()
         self._sources.close()
         if self._ledger is not None:
@@ -232,7 +252,7 @@ class Fetcher:
 
     def _fetch(self, sample: int, cached: Pixels | None = None) -> Item:
         try:
-            item = self._load(sample) if cached is None else self._windowed(cached, self._attributes[sample])
+            item = self._load(sample) if cached is None else self._windowed(cached, self._known.attributes(sample))
         except cache.CacheError:  # the cache is strict: no sample is to blame
             raise
         except Exception as error:
@@ -262,28 +282,36 @@ class Fetcher:
             return RemoteSource(self._remote, self._manifest.paths[sample], counted)
         return SourceFile(*self._manifest.locate(sample), counted)
 
+    def _place(self, sample: int) -> str:
+        if self._remote is not None:
+            return self._remote.place(self._manifest.paths[sample])
+        return self._manifest.locate(sample)[1]
+
     def _load_from(self, source: Source, sample: int) -> Item:
         frame = int(self._manifest.frames[sample])
         content, kind = self._identify(source)
-        parts = self._parts(content, kind, frame)
+        family = self._families.of(kind, frame)
         as_it_is = self._encoded and kind.dali and frame == 0 and sample not in self._refused
         by_dali = self._recipe.dali_base_image and kind.dali and not self._cached
         # Whose arithmetic makes the base image; the bits are the same under exact parity.
         made_by = 2 * as_it_is + by_dali if self._recipe.parity == "fast" else 0
-        self._made[sample] = np.frombuffer(content + cache.Key.of(b"", **parts, made_by=made_by).digest, np.uint8)
+        made_of = np.frombuffer(content + family.made(content, made_by), np.uint8)
+        same = np.array_equal(self._made[sample], made_of)
+        self._made[sample] = made_of
         if as_it_is:
             encoded = source.read()
-            if content not in self._sound:  # once a run: DALI makes gray areas of damage, and knows no limits
+            if not (same and self._sound[sample]):  # once a run: DALI makes gray areas of damage, and knows no limits
                 check_jpeg(encoded, self._policy)
-                self._sound.add(content)
+                self._sound[sample] = True
             if self._extents is not None:
                 self._extents.read(sample, encoded, kind)
             source.check()
             self._books.count(decoded=1, misses=1)
             return Encoded(np.frombuffer(encoded, np.uint8))
-        key = cache.Key.of(self._secret, **parts)
+        key, parts = cache.Key(family.image(content)), family.parts(content)
         deep = self._recipe.depth == 16
-        note = cache.Key.of(self._secret, **parts, attributes=1) if deep else key
+        note = cache.Key(family.note(content)) if deep else key
+        size = None if self._extents is None else cache.Key(family.extent(content))
         made: list[str] = []
 
         def compute() -> Pixels:
@@ -297,8 +325,8 @@ class Fetcher:
                 made.append(json.dumps(decoded.attributes))
                 if self._kept.takes(sample):  # before the image that needs them
                     self._store.put(note, np.frombuffer(made[0].encode(), np.uint8))
-            if self._extents is not None and self._policy.reduce is None:  # else it is smaller than its source
-                self._extents.keep(sample, decoded.pixels.shape[:2], parts)
+            if self._extents is not None and size is not None and self._policy.reduce is None:  # else it is smaller
+                self._extents.keep(sample, decoded.pixels.shape[:2], size, parts)
             if self._ledger is not None:
                 self._ledger.note(key, parts)
                 if made:
@@ -312,13 +340,10 @@ class Fetcher:
                 image, computed = compute(), True
             else:
                 made.append(attributes.tobytes().decode())
-        if self._extents is not None:
-            self._extents.find(sample, source.read, kind, parts)
+        if self._extents is not None and size is not None:
+            self._extents.find(sample, source.read, kind, size, parts)
         self._books.count(**{"misses" if computed else "hits": 1})
-        if not made or len(made[-1]) <= ATTRIBUTES_KEPT:
-            if made:
-                self._attributes[sample] = made[-1]
-            self._keys[sample] = key
+        self._known.keep(sample, key.digest, made[-1] if made else None)
         return image if self._recipe.depth == 8 else self._windowed(image, made[-1])
 
     def _windowed(self, image: Pixels, attributes: str) -> Pixels | Deep:
@@ -328,7 +353,7 @@ class Fetcher:
             return Deep(image, attributes, self._recipe.window)
         return apply_window(image, json.loads(attributes), self._recipe.window)
 
-    def _parts(self, content: bytes, kind: Kind, frame: int) -> dict[str, str | int | bytes]:
+    def _parts(self, content: bytes, kind: Kind, frame: int) -> Parts:
         return key_parts(self._recipe, self._policy, content, kind, frame)
 
     def _identify(self, source: Source) -> tuple[bytes, Kind]:
@@ -364,28 +389,3 @@ class Fetcher:
     def _base_image(self, decoded: Decoded, kind: Kind) -> Pixels:
         by_dali = self._recipe.dali_base_image and kind.dali and not self._cached
         return base_of(decoded.pixels, self._recipe, by_dali)  # a cache holds portable base images only
-
-
-def ready(request: Item | Future[Item]) -> Item:
-    """Return what was requested; waits for it."""
-    return request.result() if isinstance(request, Future) else request
-
-
-def with_secret(store: cache.Store) -> tuple[cache.Store, bytes]:
-    """Return the store, and the secret that hides the names in its folder (empty if it has none).
-
-    If the secret can be neither read nor made, a store that keeps nothing takes its place, with a warning, because a
-    name without a secret would tell of a file. Raises SecretError instead if the store is strict, and always where the
-    names in its folder were made with another secret.
-    """
-    if not store.directory:
-        return store, b""
-    try:
-        secret = cache.default_secret()
-    except cache.SecretError as error:
-        if store.options.strict:
-            raise
-        warnings.warn(f"going on without the cache in {store.directory}: {error}", DaliPipesWarning, stacklevel=3)
-        return cache.open_store("none"), b""
-    store.agree(secret)
-    return store, secret

@@ -56,7 +56,7 @@ class Masks:
         store: the images' own.
         workers: how many masks are decoded at once.
         policy: how files are read.
-        sandbox: decode every mask in a child process, as `Fetcher` does.
+        sandbox, trust: as of `Fetcher`.
 
     Raises:
         ConfigError: a frame that is no number.
@@ -71,6 +71,7 @@ class Masks:
         workers: int,
         policy: DecodePolicy,
         sandbox: bool = False,
+        trust: bool = False,
     ) -> None:
         paths = manifest.columns[MASK]
         self._there = np.diff(paths.offsets) > 0
@@ -87,6 +88,7 @@ class Masks:
             workers=workers,
             policy=replace(policy, channels=1, depth=8, window=None, reduce=None),
             sandbox=sandbox,
+            trust=trust,
             extents=True,
         )
         self._failures: dict[int, DaliPipesError] = {}
@@ -99,6 +101,12 @@ class Masks:
     def is_cached(self, sample: int) -> bool:
         """Whether the store holds a sample's base mask, or there is none to be held."""
         return not self._there[sample] or self._fetcher.is_cached(sample)
+
+    def requests(self, samples: Sequence[int]) -> list[Any]:
+        """Return what `request` returns for each sample."""
+        there = [sample for sample in samples if self._there[sample]]
+        found = iter(self._fetcher.requests(there))
+        return [next(found) if self._there[sample] else self._blank for sample in samples]
 
     def checked(self, sample: int, requested: Any, images: Any) -> Pixels | Failure:
         """Return a sample's base mask once it is here, or why it cannot be had.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +13,7 @@ import numpy.typing as npt
 from dali_pipes import cache
 from dali_pipes.draws import Draws, repeated
 from dali_pipes.errors import ConfigError, DaliPipesError
-from dali_pipes.fetch.fetcher import Deep, Encoded, Failure, Fetcher, Item, Pixels, ready
+from dali_pipes.fetch.fetcher import Deep, Encoded, Failure, Fetcher, Later, Pixels, Requested, here, ready
 from dali_pipes.fetch.masks import Masks
 from dali_pipes.manifest.manifest import Manifest
 from dali_pipes.manifest.rows import MASK
@@ -27,6 +26,21 @@ class Study:
     """The base images of one study, uint8 or uint16 [C, H, W] each, all 0 where there is none."""
 
     images: tuple[Pixels | Deep, ...]
+
+
+class _Together(Later):
+    """A study, once all of its images are here."""
+
+    __slots__ = ("make", "requests")
+
+    def __init__(self, make: Callable[[dict[int, Requested]], Study | Failure], requests: dict[int, Requested]) -> None:
+        self.make, self.requests = make, requests
+
+    def result(self) -> Study | Failure:
+        return self.make(self.requests)
+
+    def done(self) -> bool:
+        return all(here(request) for request in self.requests.values())
 
 
 class StudyFetcher:
@@ -48,36 +62,27 @@ class StudyFetcher:
         self._nowhere = np.array(recipe.base, np.int64)
         self.notices, self.ahead = self._fetcher.notices, self._fetcher.ahead
 
-    def request(self, sample: int) -> Study | Failure | Future[Any]:
-        """Return the study's images, or a future of them."""
-        places = self._members[sample].tolist()
-        requests = {place: self._fetcher.request(image) for place, image in enumerate(places) if image >= 0}
-        waiting = [request for request in requests.values() if isinstance(request, Future)]
-        if not waiting:
-            return self._together(requests)
-        done: Future[Any] = Future()
-        remaining, lock = [len(waiting)], threading.Lock()
+    def request(self, sample: int) -> Study | Failure | Later:
+        """Return the study's images, or what waits for them."""
+        return self.requests([sample])[0]
 
-        def one_more(_: Future[Item]) -> None:
-            with lock:
-                remaining[0] -= 1
-                last = not remaining[0]
-            if last and done.set_running_or_notify_cancel():
-                try:
-                    done.set_result(self._together(requests))
-                except BaseException as error:
-                    done.set_exception(error)
-
-        for request in waiting:
-            request.add_done_callback(one_more)
-        return done
+    def requests(self, samples: Sequence[int]) -> list[Study | Failure | Later]:
+        """Return what `request` returns for each study; their images are looked up together."""
+        places = [self._members[sample].tolist() for sample in samples]
+        asked = iter(self._fetcher.requests([image for members in places for image in members if image >= 0]))
+        found: list[Study | Failure | Later] = []
+        for members in places:
+            requests = {place: next(asked) for place, image in enumerate(members) if image >= 0}
+            waits = any(isinstance(request, (Future, Later)) for request in requests.values())
+            found.append(_Together(self._together, requests) if waits else self._together(requests))
+        return found
 
     def decoded(self, sample: int) -> Study | Failure:
         """Return the study's images; waits for them."""
         found: Study | Failure = ready(self.request(sample))  # type: ignore[arg-type, assignment]
         return found
 
-    def _together(self, requests: dict[int, Item | Future[Item]]) -> Study | Failure:
+    def _together(self, requests: dict[int, Requested]) -> Study | Failure:
         images: list[Pixels | Deep] = [self._blank] * self._members.shape[1]
         for place, request in requests.items():
             item = ready(request)
@@ -136,6 +141,12 @@ class StudyMasks(Masks):
     def request(self, sample: int) -> Any:
         """Return what `Masks.request` does for each image of the study, by its place."""
         return {place: super(StudyMasks, self).request(image) for place, image in self._images(sample)}
+
+    def requests(self, samples: Sequence[int]) -> list[Any]:
+        """Return what `request` returns for each study; their masks are looked up together."""
+        places = [self._images(sample) for sample in samples]
+        asked = iter(super().requests([image for images in places for _, image in images]))
+        return [{place: next(asked) for place, _ in images} for images in places]
 
     def is_cached(self, sample: int) -> bool:
         """Whether the store holds all of the study's base masks."""

@@ -74,7 +74,7 @@ class RemoteSource:
     def __init__(self, files: RemoteFiles, relative: str, counted: Callable[[int], None]) -> None:
         if ".." in relative.split("/"):
             raise ManifestError("its path may not leave the root ('..')")
-        self.path = f"{files.root}/{relative}"
+        self.path = files.place(relative)
         self._files, self._relative, self._counted = files, relative, counted
         self._stamp = files.stat(relative)
         self.state = self._stamp.state
@@ -127,6 +127,10 @@ class RemoteFiles:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.root,)
+
+    def place(self, relative: str) -> str:
+        """Return the URL of a file."""
+        return f"{self.root}/{relative}"
 
     def close(self) -> None:
         """End all waiting: requests under way end, none is tried again."""

@@ -11,7 +11,6 @@ import operator
 import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any
@@ -25,7 +24,7 @@ from dali_pipes.backends.layout import Layout
 from dali_pipes.cores import default_workers
 from dali_pipes.draws import Augment, Draws, draw, seeded
 from dali_pipes.errors import ConfigError, ManifestError
-from dali_pipes.fetch.fetcher import Deep, Encoded, Failure, Fetcher, Item, Pixels, ready
+from dali_pipes.fetch.fetcher import Deep, Encoded, Failure, Fetcher, Pixels, Requested, ready
 from dali_pipes.fetch.masks import Masks
 from dali_pipes.fetch.study_fetch import Study, fetcher_of, for_outputs, has_masks, images_in, masks_of, outputs_of
 from dali_pipes.fetch.substitute import stand_in
@@ -49,7 +48,6 @@ IMAGENET = {3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), 1: ((0.449,), (0.
 Row = Mapping[str, Any]
 Fetchers = tuple[Fetcher, Masks | None]
 """Of images (of studies: `StudyFetcher`), and of masks."""
-Requested = Item | Future[Item]
 Output = tuple[torch.Tensor, int, dict[str, Any]]
 
 
@@ -82,6 +80,7 @@ class ImageDataset(Dataset[Output]):
         transform: called with every sample's tensor; what it returns takes the tensor's place. PyTorch's random numbers
             in it are a function of seed, epoch and sample, whatever the number of workers.
         root: folder that rows' paths are relative to; by default the folder that all of them have in common.
+        trust_sources: as of `Loader`.
         cache_options: further arguments of `cache.open_store`.
 
     Raises:
@@ -99,6 +98,7 @@ class ImageDataset(Dataset[Output]):
         seed: int = 0,
         transform: Callable[[torch.Tensor], Any] | None = None,
         root: str | os.PathLike[str] | None = None,
+        trust_sources: bool = False,
         cache_options: dict[str, Any] | None = None,
     ) -> None:
         if on_error not in ON_ERROR:
@@ -117,6 +117,7 @@ class ImageDataset(Dataset[Output]):
         self._on_error, self._seed, self._transform = on_error, seed, transform
         self._finish, self._layout = Finish(recipe), Layout(recipe)
         self._outputs = outputs_of(self.manifest, recipe)
+        self._trust = bool(trust_sources)
         self._clock = EpochClock()
         self._store = open_for_workers(cache_mode, cache_dir, cache_options)
         self._begin()
@@ -180,8 +181,8 @@ class ImageDataset(Dataset[Output]):
         """Return the items at `indices`; outside of a worker they are decoded side by side."""
         samples = [range(len(self))[index] for index in indices]
         (fetcher, masks), epoch = self._mine(), self._clock.now()
-        requests = [fetcher.request(sample) for sample in samples]
-        wanted = [None if masks is None else masks.request(sample) for sample in samples]
+        requests = fetcher.requests(samples)
+        wanted = [None] * len(samples) if masks is None else masks.requests(samples)
         items = [self._output(epoch, *each) for each in zip(samples, requests, wanted)]
         fetcher.notices.say(stacklevel=2)
         return items
@@ -243,8 +244,8 @@ class ImageDataset(Dataset[Output]):
             # A worker is one of many already: it gets one thread.
             workers = 1 if get_worker_info() is not None else default_workers()
             given = (self.manifest, self.recipe, self._store)
-            images = fetcher_of(*given, workers=workers, extents=has_masks(self.manifest))
-            mine = images, masks_of(*given, workers=workers, policy=self.recipe.decode_policy)
+            images = fetcher_of(*given, workers=workers, extents=has_masks(self.manifest), trust=self._trust)
+            mine = images, masks_of(*given, workers=workers, policy=self.recipe.decode_policy, trust=self._trust)
             found = self._fetchers.setdefault(process, mine)
             if found is not mine:  # another thread was first
                 _end(mine)

@@ -6,7 +6,6 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from dali_pipes.backends import Backend, Keeper, Named, Overlapping
 from dali_pipes.draws import Draws, draw
 from dali_pipes.errors import BackendError
-from dali_pipes.fetch.fetcher import Deep, Encoded, Failure, Fetcher, Item, Pixels, ready
+from dali_pipes.fetch.fetcher import Deep, Encoded, Failure, Fetcher, Item, Pixels, Requested, here, ready
 from dali_pipes.fetch.made import Digests
 from dali_pipes.fetch.masks import Masks
 from dali_pipes.fetch.study_fetch import Study, for_outputs, images_in, outputs_of
@@ -114,7 +113,7 @@ class Epoch:
         most = 1 if self._overlapping is None else self._overlapping.at_once
         try:
             for places, requested, masks in lookahead(requests, ahead):
-                if not all(item.done() for item in requested if isinstance(item, Future)):
+                if not all(isinstance(item, Named) or here(item) for item in requested):
                     yield from _finished(begun)  # what is complete does not wait for files
                 try:
                     items = [item if isinstance(item, Named) else ready(item) for item in requested]
@@ -130,14 +129,17 @@ class Epoch:
                 with contextlib.suppress(Exception):
                     finish()
 
-    def _request(self, places: Samples) -> list[Item | Named | Future[Item]]:
+    def _request(self, places: Samples) -> list[Named | Requested]:
         samples, keeper = self._samples(places).tolist(), self._keeper
-        if keeper is None:
-            return [self.fetcher.request(sample) for sample in samples]
-        return [Named(sample, None) if keeper.holds(sample) else self.fetcher.request(sample) for sample in samples]
+        wanted = samples if keeper is None else [sample for sample in samples if not keeper.holds(sample)]
+        found = self.fetcher.requests(wanted)
+        if len(wanted) == len(samples):
+            return [*found]
+        there = dict(zip(wanted, found))
+        return [there[sample] if sample in there else Named(sample, None) for sample in samples]
 
-    def _request_masks(self, places: Samples) -> list[Item | Future[Item]]:
-        return [] if self.masks is None else [self.masks.request(sample) for sample in self._samples(places).tolist()]
+    def _request_masks(self, places: Samples) -> list[Requested]:
+        return [] if self.masks is None else self.masks.requests(self._samples(places).tolist())
 
     @cached_property
     def _keeper(self) -> Keeper | None:
@@ -151,14 +153,12 @@ class Epoch:
         return self.order[places % max(1, len(self.order))]
 
     def batch(
-        self, places: Samples, items: Sequence[Item | Named], requested: Sequence[Item | Future[Item]] = ()
+        self, places: Samples, items: Sequence[Item | Named], requested: Sequence[Requested] = ()
     ) -> Batch | None:
         """Return the batch of samples that are here, or None where all were skipped; arguments as for `begin`."""
         return self.begin(places, items, requested)()
 
-    def begin(
-        self, places: Samples, items: Sequence[Item | Named], requested: Sequence[Item | Future[Item]] = ()
-    ) -> Begun:
+    def begin(self, places: Samples, items: Sequence[Item | Named], requested: Sequence[Requested] = ()) -> Begun:
         """Begin the batch of samples that are here; return what waits for it.
 
         Args:
@@ -263,7 +263,7 @@ class Epoch:
         self,
         places: Samples,
         items: Sequence[Item | Named],
-        requested: Sequence[Item | Future[Item]],
+        requested: Sequence[Requested],
         held: dict[int, Pixels],
     ) -> Sequence[Item | Named]:
         """Return the items, or why their masks cannot be had; add the base masks of the others to `held`."""

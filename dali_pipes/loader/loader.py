@@ -31,13 +31,16 @@ from dali_pipes.loader.closing import close_all
 from dali_pipes.loader.epoch import ON_ERROR, Epoch, take_over
 from dali_pipes.loader.losses import Losses
 from dali_pipes.loader.order import Order, Ordering
-from dali_pipes.loader.prefetch import Prefetch, lookahead
+from dali_pipes.loader.prefetch import Prefetch, chunked, lookahead
 from dali_pipes.loader.progress import shown
 from dali_pipes.loader.ranks import place_of
 from dali_pipes.loader.standing import Standing, Turn
 from dali_pipes.manifest.manifest import Manifest
 from dali_pipes.recipe import Recipe
 from dali_pipes.spelling import NotPickled
+
+WARMED = 32
+"""Samples that `Loader.warm` looks up together."""
 
 
 class Loader(NotPickled):
@@ -80,6 +83,8 @@ class Loader(NotPickled):
         prefetch: finished batches that may wait for the loop.
         progress: show on stderr how far an epoch is and how long the rest takes.
         sandbox: decode every file in a child process with limits of time and memory, for files from strangers.
+        trust_sources: take source files that the cache knows for unchanged, without looking at them: quicker where a
+            look takes long (network folders, buckets). A file that was replaced since is not noticed then.
         gpu_bytes: memory of the GPU in which base images may stay, so that later epochs copy nothing; for "dali-gpu"
             and exact parity. What does not fit is copied anew.
         cache_options: further arguments of `cache.open_store` (budgets, `verify`, `read_only`...).
@@ -117,6 +122,7 @@ class Loader(NotPickled):
         prefetch: int = 2,
         progress: bool = False,
         sandbox: bool = False,
+        trust_sources: bool = False,
         gpu_bytes: int = 0,
         cache_options: dict[str, Any] | None = None,
         decode_options: dict[str, Any] | None = None,
@@ -167,8 +173,10 @@ class Loader(NotPickled):
             policy=policy,
             extents=self._matrix or has_masks(manifest),
             notices=self._notices,
+            trust=bool(trust_sources),
         )
-        self._masks = masks_of(manifest, recipe, self._store, workers=self._workers, policy=policy, sandbox=sandbox)
+        shared = {"workers": self._workers, "policy": policy, "sandbox": sandbox, "trust": bool(trust_sources)}
+        self._masks = masks_of(manifest, recipe, self._store, **shared)
         self._accounts = Accounts(self._fetcher.counts)
         self._backends = backends.Pool(
             self.backend,
@@ -313,7 +321,7 @@ class Loader(NotPickled):
         """
         chosen = range(len(self.manifest)) if samples is None else samples
         losses = Losses(self._notices, self._max_failures, len(self.manifest))
-        requests = ((sample, self._fetcher.request(sample)) for sample in chosen)
+        requests = (each for part in chunked(chosen, WARMED) for each in zip(part, self._fetcher.requests(part)))
         for sample, request in lookahead(requests, 2 * self._fetcher.ahead):
             item = ready(request)
             if self._masks is not None and not isinstance(item, Failure):

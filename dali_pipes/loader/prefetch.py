@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import queue
 import threading
 import time
@@ -22,6 +23,13 @@ def lookahead(items: Iterable[T], ahead: int) -> Iterator[T]:
         if len(waiting) > ahead:
             yield waiting.popleft()
     yield from waiting
+
+
+def chunked(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """`items` in lists of `size`; the last may be shorter."""
+    rest = iter(items)
+    while chunk := list(itertools.islice(rest, size)):
+        yield chunk
 
 
 @dataclass(frozen=True)
