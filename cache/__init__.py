@@ -21,6 +21,7 @@ from .modes import MODES as MODES
 from .modes import PERSISTENT_MODES as PERSISTENT_MODES
 
 if TYPE_CHECKING:
+    from . import transfer as transfer
     from . import upkeep as upkeep
     from .base import Store as Store
     from .errors import CacheError as CacheError
@@ -52,14 +53,17 @@ _HOMES = {
 }
 """The modules of the public names."""
 
+_MODULES = ("transfer", "upkeep")
+"""Modules whose functions are public."""
+
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = sorted([*_HOME_OF, "DISK_MODES", "MODES", "PERSISTENT_MODES", "upkeep"])  # noqa: PLE0605
+__all__ = sorted([*_HOME_OF, "DISK_MODES", "MODES", "PERSISTENT_MODES", *_MODULES])  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> _Any:
-    if name == "upkeep":
-        return _importlib.import_module(f"{__name__}.upkeep")
+    if name in _MODULES:
+        return _importlib.import_module(f"{__name__}.{name}")
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(_importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)

@@ -52,12 +52,12 @@ def agree(root: Folder, secret: bytes) -> None:
         if found is None:
             foreign = signed_with(root, secret) is False
             if not foreign and not root.read_only:
-                found = _sign(root, mine)
+                found = sign(root, mine)
     if foreign or found not in (None, mine):
         raise disagreement(root.path, found, mine)
 
 
-def _sign(root: Folder, mine: str) -> str | None:
+def sign(root: Folder, mine: str) -> str | None:
     """Put a fingerprint into the tag; return the one that is there then, which another process may have put."""
     tag(root)
     with exclusive(root):

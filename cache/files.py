@@ -275,10 +275,10 @@ class Folder(Leases):
             return False
         return True
 
-    def link(self, name: str, new: str) -> None:
-        """Give a file a second name. Raises FileExistsError if that is taken."""
-        fd = self.handle()
-        os.link(name, new, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
+    def link(self, name: str, new: str, source: Folder | None = None) -> None:
+        """Give a file, of ``source`` or of this folder, a second name. Raises FileExistsError if that is taken."""
+        with (source or self)._parent(name) as (old, base), self._parent(new, make=True) as (parent, target):
+            os.link(base, target, src_dir_fd=old, dst_dir_fd=parent, follow_symlinks=False)
 
     def delete(self, name: str) -> bool:
         """Remove a name (mapped readers keep their pages); return False if it was gone."""

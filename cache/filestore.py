@@ -21,7 +21,7 @@ import xxhash
 from .base import Array
 from .budget import QUARANTINE, Budget, charge, entry_stem
 from .errors import IntegrityError
-from .files import chunks, fill
+from .files import Folder, chunks, fill
 from .folderstore import FolderStore
 from .integrity import payload, read_only, storable
 from .journal import RECORD
@@ -154,13 +154,26 @@ class FileStore(FolderStore):
 
     def _has(self, key: Key, content: bytes) -> bool:
         """Whether the entry is there with this content."""
+        return self.content(key) == content
+
+    def content(self, key: Key) -> bytes | None:
+        """Return 8 bytes that are equal for equal arrays; None if there is no entry that can be read."""
         try:
             with self._folder.open(self.stem(key) + self.suffix) as fd:
                 size = os.fstat(fd).st_size - RECORD
                 data = b"".join(map(bytes, chunks(fd, size, RECORD))) if size >= 0 else b""
-            return Trailer.parse(data, key.digest, size).content == content
+            return Trailer.parse(data, key.digest, size).content
         except (FileNotFoundError, PermissionError, IntegrityError):  # another user's is replaced
-            return False
+            return None
+
+    @property
+    def folder(self) -> Folder:
+        """The folder of the entries."""
+        return self._folder
+
+    def files_of(self, key: Key) -> list[str]:
+        """Return the names of an entry's files in the folder; the last makes the entry appear. Raises OSError."""
+        return [self.stem(key) + self.suffix]
 
     def _save(self, key: Key, array: Array, content: bytes) -> None:
         parts = self._encode(array)

@@ -1,4 +1,4 @@
-"""`dali-pipes cache`: what a cache folder holds, whether it is sound, and how to shrink, empty or understand it."""
+"""`dali-pipes cache`: what a cache folder holds, whether it is sound, how to shrink, empty, move or understand it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dali_pipes.cli import common
+from dali_pipes.cli import common, transfer
 from dali_pipes.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ def add(parser: argparse.ArgumentParser) -> None:
             )
             made.add_argument("--yes", action="store_true", help="really remove them")
 
+    transfer.add(command)
+
     made = command("explain", _explain, "say why a file would be found in the cache or not, part by part")
     made.add_argument("file", type=Path, help="a source file")
     _add_directory(made)
@@ -75,6 +77,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command of the command."""
+    if args.cache_command in transfer.COMMANDS:
+        return int(args.run_it(args))
     given = {path for path in (args.directory, args.cache_dir) if path is not None}
     if len(given) != 1:
         found = "none" if not given else " and ".join(sorted(map(str, given)))

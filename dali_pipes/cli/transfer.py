@@ -1,0 +1,111 @@
+"""`dali-pipes cache import` and `export`: one cache made of several, and a cache moved to another machine."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dali_pipes.cli import common
+from dali_pipes.errors import ConfigError
+
+COMMANDS = ("import", "export")
+"""Those of `dali-pipes cache` that this module adds; they name more than one folder."""
+
+
+def add(command: Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]) -> None:
+    """Add the commands, each made by `command(name, run, summary)`."""
+    made = command("import", _import, "add what other caches hold to a cache, each entry checked")
+    _add_folders(made, "DIR PART", "the cache, and those that are added to it")
+    made.add_argument("--secret-file", type=Path, help="the bytes that were given as secret=, here and in the parts")
+    _add_copy(made)
+
+    made = command("export", _export, "write a sound copy of a cache, to be moved elsewhere")
+    _add_folders(made, "DIR OUT", "the cache, and the folder of the copy")
+    made.add_argument("--secret-file", type=Path, help="the bytes that were given as secret=, for keyed checksums")
+    made.add_argument(
+        "--new-secret-file", type=Path, help="key the checksums of the copy with these bytes; an empty file: with none"
+    )
+    _add_copy(made)
+
+
+def _add_folders(parser: argparse.ArgumentParser, names: str, what: str) -> None:
+    first, second = names.split()
+    parser.add_argument("folders", type=Path, nargs="+", metavar=first, help=f"{names}: {what}")
+    parser.add_argument("--cache-dir", type=Path, metavar="DIR", help=f"the cache by name; only {second} by place then")
+
+
+def _add_copy(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--copy", action="store_true", help="copy files that could be linked")
+
+
+def folders_of(args: argparse.Namespace, most: int | None) -> tuple[Path, list[Path]]:
+    """Return the cache's folder and the other folders that were named.
+
+    Raises:
+        ConfigError: none, or more than `most`.
+    """
+    folders: list[Path] = ([args.cache_dir] if args.cache_dir is not None else []) + args.folders
+    cache, *others = folders
+    if not others or (most is not None and len(others) > most):
+        wanted = "one folder" if most == 1 else "at least one folder"
+        raise ConfigError(
+            f"cache {args.cache_command}: give the cache, as DIR or as --cache-dir DIR, and {wanted} beside it; "
+            f"found {len(others)}."
+        )
+    return cache, others
+
+
+def secret_in(file: Path | None) -> bytes | None:
+    """Return the secret in a file; None without a file, or of an empty one."""
+    return None if file is None else file.read_bytes() or None
+
+
+def _import(args: argparse.Namespace) -> int:
+    from dali_pipes.cache import transfer
+
+    directory, parts = folders_of(args, None)
+    secret = secret_in(args.secret_file)
+    with common.progress_bar(0, "importing") as bar:
+        found = transfer.import_parts(
+            directory, parts, secret=secret, part_secret=secret, link=not args.copy, progress=follow(bar)
+        )
+    return _tell(args, found)
+
+
+def _export(args: argparse.Namespace) -> int:
+    from dali_pipes.cache import transfer
+
+    directory, (out,) = folders_of(args, 1)
+    secret = secret_in(args.secret_file)
+    new = secret if args.new_secret_file is None else secret_in(args.new_secret_file)
+    with common.progress_bar(0, "exporting") as bar:
+        found = transfer.export(directory, out, secret=secret, out_secret=new, link=not args.copy, progress=follow(bar))
+    return _tell(args, found)
+
+
+def follow(bar: Any) -> Callable[[int, int], None]:
+    """Return what moves a progress bar to (done, total)."""
+
+    def progress(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    return progress
+
+
+def _tell(args: argparse.Namespace, found: dict[str, Any]) -> int:
+    lines = [
+        f"{part['part']}: {part['imported']} entries are new ({part['linked']} by links), {part['present']} were "
+        f"there, {len(part['damaged'])} are damaged, {len(part['conflicts'])} differ from those that are there."
+        for part in found["parts"]
+    ]
+    lines += [f"damaged: {key}" for part in found["parts"] for key in part["damaged"]]
+    lines += [f"differs: {key}" for part in found["parts"] for key in part["conflicts"]]
+    lines.append(f"{found['sources']} source records and {found['notes']} notes on entries are new.")
+    bad = found["damaged"] or found["conflicts"]
+    if bad:
+        lines.append("What is damaged or differs was left out; it is decoded when it is next needed.")
+    common.show(args, found, "\n".join(lines))
+    return common.FAILED if bad else common.GOOD

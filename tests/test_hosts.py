@@ -1,0 +1,142 @@
+"""Hosts without a shared folder: each warms its shard into a cache of its own, and one of them imports all parts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from archives import coded, manifest_of
+from make_images import dicom
+
+import dali_pipes as dp
+from dali_pipes.cache import DISK_MODES
+from dali_pipes.cli import main
+from tests.settled import settle
+
+Command = Callable[..., tuple[int, Any]]
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs `dali-pipes ... --json`; its exit code and document."""
+
+    def run(*arguments: Any) -> tuple[int, Any]:
+        code = main([*map(str, arguments), "--json"])
+        return code, json.loads(capsys.readouterr().out)
+
+    return run
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    """Twelve photos, and a DICOM file of five frames."""
+    files = {f"{i:02d}.jpg": coded(i) for i in range(12)}
+    files["frames.dcm"] = dicom(list(np.arange(5 * 6 * 7, dtype=np.uint8).reshape(5, 6, 7)))
+    root = Path(manifest_of(tmp_path / "archive", files).root)
+    lines = ["path,frame,label,group", *(f"{name},0,{i},p{i % 3}" for i, name in enumerate(list(files)[:12]))]
+    lines += [f"frames.dcm,{frame},12,p9" for frame in range(5)]
+    (root / "list.csv").write_text("\n".join(lines))
+    settle(root)
+    return root / "list.csv"
+
+
+def warm(command: Command, manifest: Path, directory: Path, mode: str, *more: Any) -> Any:
+    arguments = ("warm", manifest, "--cache-dir", directory, "--cache-mode", mode, "--img-size", 8, "--num-workers", 1)
+    code, found = command(*arguments, *more)
+    assert code == 0
+    return found
+
+
+def batches(manifest: Path, mode: str, directory: Path | None, **recipe: Any) -> tuple[list[bytes], dict[str, Any]]:
+    samples = dp.Manifest.from_csv(manifest)
+    options = {"cache_mode": mode, "cache_dir": directory} if directory else {}
+    with dp.Loader(samples, dp.Recipe(8, **recipe), batch_size=5, backend="torch", **options) as loader:
+        return [batch.image.numpy().tobytes() for batch in loader], loader.stats()
+
+
+@pytest.mark.parametrize("mode", [*DISK_MODES, "tiered"])
+def test_what_two_hosts_decoded_nobody_decodes_again(
+    command: Command, manifest: Path, tmp_path: Path, mode: str
+) -> None:
+    decoded = [warm(command, manifest, tmp_path / f"{n}", mode, "--shard", f"{n}/2")["decoded"] for n in range(2)]
+    assert sum(decoded) == 17
+    assert min(decoded) > 0
+    code, found = command("cache", "import", tmp_path / "whole", tmp_path / "0", tmp_path / "1")
+    assert (code, found["imported"], found["sources"], found["notes"]) == (0, 17, 13, 17)
+    for part in ("0", "1"):
+        shutil.rmtree(tmp_path / part)
+    got, stats = batches(manifest, mode, tmp_path / "whole")
+    assert (stats["decoded"], stats["bytes_read"], stats["hits"]) == (0, 0, 17), "no source file was even read"
+    assert got == batches(manifest, "none", None)[0]
+
+
+def test_what_depth_16_and_crops_keep_beside_images_travels_too(manifest: Path, tmp_path: Path) -> None:
+    from dali_pipes.cache import transfer
+
+    recipe = {"depth": 16, "base_size": 12, "augment": dp.Augment(crop=True)}
+    wanted, _ = batches(manifest, "pinned", tmp_path / "one", **recipe)
+    transfer.import_parts(tmp_path / "whole", [tmp_path / "one"])
+    got, stats = batches(manifest, "pinned", tmp_path / "whole", **recipe)
+    assert (got, stats["decoded"], stats["bytes_read"]) == (wanted, 0, 0)
+
+
+def test_import_twice_and_with_damage(command: Command, manifest: Path, tmp_path: Path) -> None:
+    for number in range(2):
+        warm(command, manifest, tmp_path / f"{number}", "npy", "--shard", f"{number}/2")
+    victim = sorted((tmp_path / "0" / "npy").rglob("*.npy"))[0]
+    victim.write_bytes(victim.read_bytes()[:-70] + bytes(70))
+    code, found = command("cache", "import", "--cache-dir", tmp_path / "whole", tmp_path / "0", tmp_path / "1")
+    assert (code, found["imported"], found["damaged"]) == (1, 16, 1)
+    assert found["parts"][0]["damaged"] == [victim.stem]
+    code, found = command("cache", "import", tmp_path / "whole", tmp_path / "1", "--copy")
+    assert (code, found["imported"], found["linked"]) == (0, 0, 0)
+    assert warm(command, manifest, tmp_path / "whole", "npy")["decoded"] == 1
+    assert command("cache", "import", tmp_path / "whole", tmp_path / "0")[1]["damaged"] == 1
+    assert warm(command, manifest, tmp_path / "whole", "npy")["decoded"] == 0
+
+
+def test_purge_of_a_group_finds_what_was_imported(command: Command, manifest: Path, tmp_path: Path) -> None:
+    warm(command, manifest, tmp_path / "part", "pinned")
+    command("cache", "import", tmp_path / "whole", tmp_path / "part")
+    code, found = command("cache", "purge", tmp_path / "whole", "--manifest", manifest, "--group", "p0", "--yes")
+    assert (code, found["entries"]) == (0, 4)
+    assert warm(command, manifest, tmp_path / "whole", "pinned")["decoded"] == 4
+
+
+def test_export_and_other_checksums(command: Command, manifest: Path, tmp_path: Path) -> None:
+    warm(command, manifest, tmp_path / "cache", "npy")
+    (tmp_path / "secret").write_bytes(b"k" * 32)
+    (tmp_path / "empty").write_bytes(b"")
+    code, found = command(
+        "cache", "export", tmp_path / "cache", tmp_path / "out", "--new-secret-file", tmp_path / "secret"
+    )
+    assert (code, found["imported"], found["linked"]) == (0, 17, 0)
+    assert command("cache", "verify", tmp_path / "out", "--secret-file", tmp_path / "secret")[0] == 0
+    assert command("cache", "verify", tmp_path / "out")[0] == 1
+    files = ("--secret-file", tmp_path / "secret", "--new-secret-file", tmp_path / "empty")
+    assert command("cache", "export", tmp_path / "out", tmp_path / "again", *files)[1]["imported"] == 17
+    assert batches(manifest, "npy", tmp_path / "again")[1]["decoded"] == 0
+    assert command("cache", "export", "--cache-dir", tmp_path / "cache", tmp_path / "linked")[1]["linked"] == 17
+
+
+def test_wrong_usage(command: Command, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    warm(command, manifest, tmp_path / "a", "npy")
+    for arguments in (
+        ("import", tmp_path / "a"),
+        ("export", tmp_path / "a"),
+        ("export", tmp_path / "a", tmp_path / "b", tmp_path / "c"),
+    ):
+        code, found = command("cache", *arguments)
+        assert (code, found["error"]) == (2, "ConfigError")
+        assert "give the cache, as DIR or as --cache-dir DIR, and" in found["message"]
+    assert command("cache", "import", tmp_path / "b", tmp_path)[1]["error"] == "StoreConfigError"
+    monkeypatch.setenv("DALI_PIPES_CACHE_SECRET", "of another host")
+    warm(command, manifest, tmp_path / "other", "npy")
+    code, found = command("cache", "import", tmp_path / "whole", tmp_path / "a", tmp_path / "other")
+    assert (code, found["error"]) == (2, "SecretError")
+    assert "re-key a copy" in found["message"]
