@@ -6,6 +6,7 @@ or set that it stands for. Threads that change one must take turns; ``Places.get
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 Longs = np.ndarray[Any, np.dtype[np.int64]]
 _SMALLEST = 64
+_WORDS = struct.Struct("=QQ").unpack
 
 
 class _State(NamedTuple):
@@ -28,7 +30,7 @@ class _State(NamedTuple):
 
     @classmethod
     def of(cls, table: Array, keys: Array, values: Array) -> _State:
-        return cls(table, keys, values, table.data, keys.reshape(-1).view(np.uint8).data, values.data)
+        return cls(table, keys, values, table.data, keys.reshape(-1).data, values.data)
 
 
 class Places:
@@ -63,9 +65,11 @@ class Places:
     def get(self, digest: bytes, default: Any = None) -> Any:
         """Return the value of a key, or ``default``."""
         state = self._state
-        at, table, keys = _start(digest, len(state.table)), state.table_view, state.keys_view
+        table, words = state.table_view, state.keys_view
+        low, high = _WORDS(digest)
+        at = (low ^ high) % len(table)
         while (number := table[at]) >= 0:
-            if keys[16 * number : 16 * number + 16] == digest:
+            if words[2 * number] == low and words[2 * number + 1] == high:
                 value = state.values_view[number]
                 return value if value >= 0 else default
             at = at + 1 if at + 1 < len(table) else 0
@@ -80,9 +84,11 @@ class Places:
 
     def __setitem__(self, digest: bytes, value: int) -> None:
         state = self._state
-        at, table = _start(digest, len(state.table)), state.table_view
+        table, words = state.table_view, state.keys_view
+        low, high = _WORDS(digest)
+        at = (low ^ high) % len(table)
         while (number := table[at]) >= 0:
-            if state.keys_view[16 * number : 16 * number + 16] == digest:
+            if words[2 * number] == low and words[2 * number + 1] == high:
                 self._live += state.values_view[number] < 0
                 state.values_view[number] = value
                 return
@@ -91,7 +97,7 @@ class Places:
             self._grow(1)
             self[digest] = value
             return
-        state.keys_view[16 * self._count : 16 * self._count + 16] = digest
+        words[2 * self._count], words[2 * self._count + 1] = low, high
         state.values_view[self._count] = value
         table[at] = self._count  # last: whoever finds it finds all of it
         self._count += 1
@@ -121,7 +127,7 @@ class Places:
         for number in np.flatnonzero((values >= low) & (values < high)).tolist():
             value = state.values_view[number]
             if value >= 0:
-                yield bytes(state.keys_view[16 * number : 16 * number + 16]), value
+                yield state.keys[number].tobytes(), value
 
     def reserve(self, more: int) -> None:
         """Make room for so many entries at once."""
@@ -170,14 +176,9 @@ class Places:
         self._state = state
 
 
-def _start(digest: bytes, size: int) -> int:
-    return int.from_bytes(digest, "little") % size
-
-
 def _starts(keys: Array, size: int) -> Longs:
-    by = np.uint64(size)  # below 2^31, so that nothing here exceeds 2^63
-    starts: Longs = ((keys[:, 1] % by * np.uint64((1 << 64) % size) + keys[:, 0] % by) % by).astype(np.int64)
-    return starts
+    """Return int64[n], where each key belongs in a table of so many places."""
+    return ((keys[:, 0] ^ keys[:, 1]) % np.uint64(size)).astype(np.int64)
 
 
 def _find(state: _State, keys: Array) -> Longs:
@@ -214,25 +215,23 @@ def _place(state: _State, first: int, count: int) -> Longs:
 
 
 class Sums:
-    """Slots and their 16-byte checksums."""
+    """Slots and their 16-byte checksums. There is one for each segment, so it is two plain blocks of bytes."""
+
+    __slots__ = ("_count", "_sums", "_there")
 
     def __init__(self) -> None:
         self._count = 0
-        self._set(np.zeros(0, "V16"), np.zeros(0, np.bool_))
-
-    def _set(self, sums: Array, there: Array) -> None:
-        self._sums, self._there = sums, there
-        self._sums_view, self._there_view = sums.view(np.uint8).data, there.data  # for single slots
+        self._sums, self._there = bytearray(), bytearray()
 
     def __len__(self) -> int:
         return self._count
 
     def __contains__(self, slot: int) -> bool:
-        there = self._there_view
-        return slot < len(there) and bool(there[slot])
+        there = self._there
+        return slot < len(there) and there[slot] == 1
 
     def __iter__(self) -> Iterator[int]:
-        return iter(np.flatnonzero(self._there).tolist())
+        return iter(np.flatnonzero(np.frombuffer(self._there, np.bool_)).tolist())
 
     def __getitem__(self, slot: int) -> bytes:
         found = self.get(slot)
@@ -242,29 +241,30 @@ class Sums:
 
     def get(self, slot: int) -> bytes | None:
         """Return the checksum of a slot, or None."""
-        return bytes(self._sums_view[16 * slot : 16 * slot + 16]) if slot in self else None
+        return bytes(self._sums[16 * slot : 16 * slot + 16]) if slot in self else None
 
     def __setitem__(self, slot: int, total: bytes) -> None:
         if slot >= len(self._there):
             self._grow(max(slot + 1, min(1 << 16, 2 * len(self._there))))
-        self._sums_view[16 * slot : 16 * slot + 16] = total
-        self._count += not self._there_view[slot]
-        self._there_view[slot] = True
+        self._sums[16 * slot : 16 * slot + 16] = total
+        self._count += not self._there[slot]
+        self._there[slot] = 1
 
     def pop(self, slot: int, default: bytes | None = None) -> bytes | None:
         """Remove a slot; return its checksum, or ``default``."""
         found = self.get(slot)
         if found is None:
             return default
-        self._there_view[slot] = False
+        self._there[slot] = 0
         self._count -= 1
         return found
 
     def has(self, slots: Array) -> Array:
         """Return bool[n], which of the slots are there."""
-        inside = slots < len(self._there)
+        there = np.frombuffer(self._there, np.bool_)
+        inside = slots < len(there)
         found = np.zeros(len(slots), np.bool_)
-        found[inside] = self._there[slots[inside].astype(np.int64)]
+        found[inside] = there[slots[inside].astype(np.int64)]
         return found
 
     def add(self, slots: Array, sums: Array) -> None:
@@ -275,14 +275,15 @@ class Sums:
         need = int(slots.max()) + 1
         if need > len(self._there):
             self._grow(need)
-        self._count += int((~self._there[slots]).sum())
-        self._sums[slots] = sums
-        self._there[slots] = True
+        there = np.frombuffer(self._there, np.bool_)
+        self._count += len(slots) - int(np.count_nonzero(there[slots]))
+        np.frombuffer(self._sums, "V16")[slots] = sums
+        there[slots] = True
 
     def _grow(self, size: int) -> None:
-        sums, there = np.zeros(size, "V16"), np.zeros(size, np.bool_)
-        sums[: len(self._sums)], there[: len(self._there)] = self._sums, self._there
-        self._set(sums, there)
+        """Take new memory: another thread may look at the old."""
+        more = size - len(self._there)
+        self._sums, self._there = self._sums + bytes(16 * more), self._there + bytes(more)
 
 
 class Slots:
