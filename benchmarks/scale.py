@@ -53,11 +53,17 @@ class Clock:
     @contextmanager
     def step(self, name: str, per: int = 0) -> Iterator[None]:
         """Note how long a step takes; with `per`, by how many bytes each of so many the process is larger after it."""
-        before, start = memory(), time.perf_counter()
+        before, start, busy = memory(), time.perf_counter(), time.process_time()
         yield
         self.figures[f"{name}, s"] = time.perf_counter() - start
+        self.figures[f"{name}, s of processor"] = time.process_time() - busy
         if per:
             self.figures[f"{name}, bytes each"] = (memory() - before) / per
+
+    def each(self, name: str, count: int) -> None:
+        """Give the times of a step as microseconds each of so many."""
+        for kind in ("", " of processor"):
+            self.figures[f"{name}, us{kind}"] = 1e6 * self.figures.pop(f"{name}, s{kind}") / count
 
 
 def memory(field: str = "RssAnon") -> int:
@@ -170,7 +176,8 @@ def fill(folder: Path, rows: int, entry: int, slots: int) -> dict[str, float]:
             values = np.zeros((len(numbers), entry // 8), np.int64)
             values[:, 0] = numbers
             put_rows(store, [digest(number) for number in numbers], values)
-    return clock.figures | {"put, us each": 1e6 * clock.figures["put, s"] / rows}
+    clock.each("put", rows)
+    return clock.figures
 
 
 def read_cache(folder: Path, rows: int, asked: int, more: bool) -> dict[str, float]:
@@ -187,12 +194,12 @@ def read_cache(folder: Path, rows: int, asked: int, more: bool) -> dict[str, flo
         for name in ("first get", "get"):
             with clock.step(name):
                 found = [store.get(key) for key in keys]
-            clock.figures[f"{name}, us"] = 1e6 * clock.figures.pop(f"{name}, s") / asked
+            clock.each(name, asked)
         if [int(array[0]) for array in found if array is not None] != chosen:
             raise RuntimeError("the cache gave something else than what was put")
         with clock.step("miss"):
             missing = [store.get(cache.Key(digest(rows + number))) for number in range(100)]
-        clock.figures["miss, us"] = 1e6 * clock.figures.pop("miss, s") / len(missing)
+        clock.each("miss", len(missing))
         if any(array is not None for array in missing):
             raise RuntimeError("the cache gave what was never put")
         with clock.step("refresh"):

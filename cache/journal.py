@@ -48,14 +48,19 @@ def seal(body: bytes) -> bytes:
 
 def valid(records: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return bool[n]: which of ``records`` (any dtype of whole 64-bit words, [n]) carry their own check."""
+    good: np.ndarray[Any, Any] = checks(records) == records.view("<u8").reshape(len(records), -1)[:, -1]
+    return good
+
+
+def checks(records: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return uint64[n], the check of each of ``records``, which ends it in a journal."""
     words = records.view("<u8").reshape(len(records), -1)
     check = np.full(len(words), _SEED, "<u8")
     for column in range(words.shape[1] - 1):
         check ^= words[:, column]
         check *= np.uint64(_PRIME)
         check ^= check >> np.uint64(32)
-    good: np.ndarray[Any, Any] = check == words[:, -1]
-    return good
+    return check
 
 
 def mac(key: bytes, body: bytes) -> bytes:
@@ -102,10 +107,10 @@ class JournalReader:
         self._offsets.setdefault(stem, 0)
         self._until = 0.0  # it must not be taken for gone where the folder's time does not tell of it
 
-    def wrote(self, stem: str) -> None:
-        """One record was appended by this process, which knows it: it is not read again."""
+    def wrote(self, stem: str, count: int = 1) -> None:
+        """Pass over records that this process has appended, because it knows them."""
         if self._offsets.get(stem):  # its header was read: what follows is in order
-            self._offsets[stem] += self._size
+            self._offsets[stem] += count * self._size
 
     def restart(self, stem: str) -> None:
         """Read a journal from its beginning next time, if it is still there."""

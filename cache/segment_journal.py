@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from .errors import IntegrityError
 from .files import Folder
-from .journal import is_journal, seal, valid
+from .journal import checks, is_journal, seal, valid
 from .owner import Owner, me
 
 HEADER, ENTRY, DEAD, SEALED = 1, 2, 3, 4  # kinds of records
@@ -33,6 +33,17 @@ def record(kind: int, digest: bytes, token: int, slot: int, total: bytes) -> byt
 def entry_record(token: str, slot: int, digest: bytes, total: bytes) -> bytes:
     """Return the record that publishes a slot."""
     return record(ENTRY, digest, int(token, 16), slot, total)
+
+
+def entry_records(
+    token: str, slots: Sequence[int], digests: Sequence[bytes], totals: Sequence[bytes]
+) -> np.ndarray[Any, Any]:
+    """Return the records that publish slots, as ``entry_record`` makes each of them."""
+    records = np.empty(len(slots), RECORD)
+    records["kind"], records["token"], records["slot"] = ENTRY, int(token, 16), slots
+    records["key"], records["sum"] = np.frombuffer(b"".join(digests), "V16"), np.frombuffer(b"".join(totals), "V16")
+    records["check"] = checks(records)
+    return records
 
 
 def dead_record(token: str, slot: int, digest: bytes) -> bytes:

@@ -14,9 +14,10 @@ from .journal import JournalReader
 from .lock import ProcessLock, exclusive
 from .npyformat import header
 from .segment import DATA, HUGE, Segment, capacity
-from .segment_journal import dead_record, entry_record, header_record, sealed_record, segment_files
+from .segment_journal import dead_record, entry_record, entry_records, header_record, sealed_record, segment_files
 from .slots import SlotIndex
 
+_MANY = 16  # entries, from which on arrays of records are quicker
 Kind = tuple[str, tuple[int, ...]]
 """dtype and shape of the entries of a segment."""
 
@@ -101,17 +102,24 @@ class SegmentWriter:
     ) -> None:
         if segment.token not in self._slots.numbers:
             raise FileNotFoundError(f"{segment.name} was forgotten while it was written to")
-        entries = list(zip(slots, digests, totals))
-        records = [entry_record(segment.token, slot, digest, total) for slot, digest, total in entries]
+        entries, many = list(zip(slots, digests, totals)), None
+        if len(entries) < _MANY:
+            text = b"".join(entry_record(segment.token, slot, digest, total) for slot, digest, total in entries)
+        else:
+            many = entry_records(segment.token, slots, digests[: len(slots)], totals[: len(slots)])
+            text = many.tobytes()
         try:
-            self._folder.append(segment.token + ".idx", b"".join(records))
+            self._folder.append(segment.token + ".idx", text)
         except OSError:
             if self._open.get(kind) is segment:
                 del self._open[kind]  # its journal may end in part of a record: nothing more is appended to it
             raise
-        for slot, digest, total in entries:
-            self._slots.publish(segment, slot, digest, total)
-            self._entries.wrote(segment.token)
+        if many is not None:
+            self._slots.learn([(segment.token, many)])
+        else:
+            for slot, digest, total in entries:
+                self._slots.publish(segment, slot, digest, total)
+        self._entries.wrote(segment.token, len(entries))
         segment.unpublished -= len(slots)
         if not segment.unpublished:
             self._seal(segment.token + ".idx")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dali_pipes.cache import slots
 from dali_pipes.cache.files import Folder
-from dali_pipes.cache.segment_journal import RECORD, entry_record, header_record, sealed_record
+from dali_pipes.cache.segment_journal import RECORD, entry_record, entry_records, header_record, sealed_record
 from dali_pipes.cache.slots import SlotIndex
 
 TOKENS = [f"{number:016x}" for number in (3, 1 << 40, 7)]
@@ -61,3 +61,11 @@ def test_a_journal_that_cannot_be_read_costs_no_entries_of_others(tmp_path: Path
     with pytest.raises(OSError, match="no handles left"):
         index.learn(grown())  # type: ignore[arg-type]
     assert list(index.places) == [bytes(15) + b"\1"]
+
+
+@given(count=st.integers(1, 5), token=st.sampled_from(TOKENS), first=st.integers(0, 65_000))
+def test_records_of_many_entries_are_those_of_each(count: int, token: str, first: int) -> None:
+    digests, totals = ([bytes([at + more] * 16) for at in range(count)] for more in (3, 99))
+    slots_of_them = range(first, first + count)
+    each = b"".join(map(entry_record, [token] * count, slots_of_them, digests, totals))
+    assert entry_records(token, slots_of_them, digests, totals).tobytes() == each
