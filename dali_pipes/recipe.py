@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 
 from dali_pipes.decode import DecodePolicy, PercentileWindow, Window, window_from_dict
-from dali_pipes.draws import Augment
+from dali_pipes.draws import NOTHING, Augment
 from dali_pipes.errors import ConfigError
 from dali_pipes.names import CHOICES
 from dali_pipes.served import Served
@@ -245,7 +245,7 @@ class Recipe(Served, Spelled):
         """32 hex digits that change if and only if output pixels can change."""
         plain = self.to_dict()
         plain.pop("memory_format", None)
-        if self.augment == Augment():  # nothing ever varies
+        if self.augment == NOTHING:  # nothing ever varies
             del plain["augment"]
         return _digest(plain)
 

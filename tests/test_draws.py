@@ -326,3 +326,37 @@ def test_presets() -> None:
 def test_one_crop_at_a_time() -> None:
     with pytest.raises(ConfigError, match="both say what a crop shows"):
         Augment(crop=True, resized_crop=(0.5, 1))
+
+
+@pytest.mark.parametrize(
+    "augment",
+    [
+        *(None, Augment(), Augment(horizontal_flip=0.5), Augment(rotation=3.0, probability={"rotation": 0.5})),
+        *(Augment(resized_crop=(0.2, 1.0), erasing=(0.1, 0.2)), Augment(crop=True, quarter_turns=0.5)),
+        *(Augment(scale=(2.0, 2.0)), Augment(blur=(0.5, 0.5), posterize=3), Augment(policy="trivial")),
+    ],
+    ids=repr,
+)
+def test_what_does_not_vary_is_shared_and_has_the_bytes_of_what_is_made_anew(
+    augment: Augment | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the sign of 0.0, which the digests of batches see."""
+    module = sys.modules["dali_pipes.draws.draw"]
+    samples, views = np.array([3, 1, 4, 1]), 2
+    shared = [draw(augment, 5, epoch, samples, views) for epoch in (0, 1, 0)]
+    monkeypatch.setattr(module, "_alike", lambda count, value, sign=1.0: np.full(count, value))
+    anew = [module._draw(augment or Augment(), 5, epoch, samples, views) for epoch in (0, 1, 0)]
+    for fast, slow in zip(shared, anew):
+        for each in dataclasses.fields(Draws):
+            left, right = getattr(fast, each.name), getattr(slow, each.name)
+            assert (left is None) == (right is None)
+            if left is not None:
+                assert left.dtype == right.dtype
+                assert left.tobytes() == right.tobytes(), each.name
+
+
+def test_what_is_shared_cannot_be_written() -> None:
+    drawn = draw(Augment(horizontal_flip=0.5), 0, 0, np.arange(4))
+    assert drawn.hflip.flags.writeable
+    with pytest.raises(ValueError, match="read-only"):
+        drawn.angle[0] = 1.0

@@ -3,9 +3,10 @@
 On a GPU a batch without JPEGs has nothing in it that DALI is needed for, and DALI would copy it once more: under exact
 parity it goes through `ring`. DALI keeps what is encoded.
 
-One batch is fed, run and taken at a time, by a thread that works ahead of the training loop; so each output is the
-answer to the inputs just fed, an error belongs to one batch, and nothing is left in a queue when an epoch ends early.
-The number of each sample travels through the graph and is compared at the end.
+Batches are fed, run and taken by one thread, which works ahead of the training loop. On the CPU the next one may be fed
+while one runs, unless JPEGs are decoded, of which a bad one sends its batch elsewhere; whatever was fed is taken, so
+that nothing is left in a queue when an epoch ends early. The number of each sample travels through the graph and is
+compared at the end.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -49,6 +51,7 @@ class DaliBackend:
         gpu_bytes: memory of the GPU in which base images may stay; none of it without the ring.
 
     Attributes:
+        at_once: see `Overlapping`.
         keeps: see `Keeper`.
         reads_in_place: whether it copies base images from where they lie, so that page-locking them pays.
     """
@@ -71,7 +74,8 @@ class DaliBackend:
         self.takes_encoded = decode and decodes(recipe)
         self._stream = torch.cuda.Stream(device_id) if device == "gpu" else None
         self._device_id = device_id or 0
-        self._graph = Graph(recipe, device, self.takes_encoded, batch_size, threads, device_id)
+        self.at_once = 1 if device == "gpu" or self.takes_encoded else 2
+        self._graph = Graph(recipe, device, self.takes_encoded, batch_size, threads, device_id, self.at_once)
         self._finish = Finish(recipe)
         self._layout = Layout(recipe)
         self._pipeline: Any = None
@@ -88,12 +92,21 @@ class DaliBackend:
 
     def run(self, items: Sequence[npt.NDArray[Any] | Encoded | Named], draws: Draws) -> torch.Tensor:
         """See `Backend.run`."""
-        if os.getpid() != self._process:
-            raise BackendError(f"{self.name}: a DALI pipeline cannot be used in a forked child; make the Loader there.")
+        self._check_process()
         with self.there():
             made = self._run(items, draws)
             with nullcontext() if self._stream is None else torch.cuda.stream(self._stream):
                 return self._layout.of(made)
+
+    def begin(self, items: Sequence[npt.NDArray[Any] | Encoded | Named], draws: Draws) -> Callable[[], torch.Tensor]:
+        """See `Overlapping.begin`; of warm batches on the CPU."""
+        self._check_process()
+        wait = self._begin([item.image if isinstance(item, Named) else item for item in items], draws)
+        return lambda: self._layout.of(wait())
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise BackendError(f"{self.name}: a DALI pipeline cannot be used in a forked child; make the Loader there.")
 
     def there(self) -> AbstractContextManager[object]:
         """Make the GPU the calling thread's own, so that whatever looks for a current device finds no other."""
@@ -104,7 +117,7 @@ class DaliBackend:
         if self._ring is not None and len(warm) == len(items):
             return self._through_ring(self._ring, warm, draws)
         given = [item.image if isinstance(item, Named) else item for item in items]
-        return self._through_dali(given, draws)
+        return self._begin(given, draws)()
 
     def _through_ring(self, ring: Ring, items: list[npt.NDArray[Any] | Named], draws: Draws) -> torch.Tensor:
         if not self._ring_checked:
@@ -117,21 +130,55 @@ class DaliBackend:
         except Exception as error:
             raise BackendError(f"{self.name}: a batch of {len(items)} did not get to the GPU: {error}") from error
 
-    def _through_dali(self, items: Sequence[npt.NDArray[Any] | Encoded | None], draws: Draws) -> torch.Tensor:
+    def _begin(self, items: Sequence[npt.NDArray[Any] | Encoded | None], draws: Draws) -> Callable[[], torch.Tensor]:
+        """Feed a batch and let DALI run it; return what waits for it."""
         inputs = self._inputs(items, draws)
         if self._pipeline is None:  # outside of the handler below: what is found is not a batch's failure
             recipe, graph = self._graph.recipe, self._graph
             self._check(lambda: dali_check.check(recipe.parity, graph.device, graph.device_id))
         try:
             if self._pipeline is None:
-                self._pipeline = self._graph.pipeline()
-                self._pipeline.build()
-            for name, values in inputs.items():
-                self._pipeline.feed_input(name, values, layout="CHW" if name == "image" else None)
-            return self._take(len(items))
+                self._pipeline = self._started(inputs)
+            _feed(self._pipeline, inputs)
+            self._pipeline.schedule_run()
         except Exception as error:
-            self._pipeline = None  # what was fed in part would meet the wrong batch: start clean
-            raise BackendError(f"{self.name}: DALI could not compute a batch of {len(items)}: {error}") from error
+            raise self._failed(len(items), error) from error
+        return partial(self._wait, self._pipeline, inputs, len(items))
+
+    def _wait(self, pipeline: Any, inputs: dict[str, Any], count: int) -> torch.Tensor:
+        """Return the batch that was fed first of those that were not taken yet.
+
+        Args:
+            pipeline: which it was fed to.
+            inputs: what it was fed, which DALI reads from where it lies until it has run.
+            count: its samples.
+        """
+        if pipeline is not self._pipeline:
+            raise BackendError(f"{self.name}: a batch of {count} is lost, because an earlier one failed.")
+        try:
+            return self._take(count)
+        except Exception as error:
+            raise self._failed(count, error) from error
+
+    def _failed(self, count: int, error: Exception) -> BackendError:
+        self._pipeline = None  # what was fed, or fed in part, would meet the wrong batch: start clean
+        return BackendError(f"{self.name}: DALI could not compute a batch of {count}: {error}")
+
+    def _started(self, inputs: dict[str, Any]) -> Any:
+        """Return a pipeline that is ready for the first batch.
+
+        A pipeline that takes several batches at once begins with as many: it is given the first sample, and what comes
+        of it is not looked at.
+        """
+        pipeline = self._graph.pipeline()
+        pipeline.build()
+        if self.at_once > 1:
+            for _ in range(self.at_once):
+                _feed(pipeline, {name: values[:1] for name, values in inputs.items()})
+            pipeline.schedule_run()
+            for _ in range(self.at_once):
+                pipeline.outputs()
+        return pipeline
 
     def _check(self, check: Callable[[], None]) -> None:
         """Run the guard against drift; also say in words if it fails to run at all."""
@@ -163,11 +210,11 @@ class DaliBackend:
 
     def _take(self, count: int) -> torch.Tensor:
         if self._stream is None:
-            batch, sample = self._pipeline.run()
+            batch, sample = self._pipeline.outputs()
             image = torch.utils.dlpack.from_dlpack(batch.as_tensor())
         else:
             with torch.cuda.stream(self._stream):
-                batch, sample = self._pipeline.run(self._stream.cuda_stream)
+                batch, sample = self._pipeline.outputs(self._stream.cuda_stream)
                 # A copy into memory of torch's allocator, which knows about streams.
                 image = torch.utils.dlpack.from_dlpack(batch.as_tensor()).clone()
             self._stream.synchronize()
@@ -202,6 +249,15 @@ class DaliBackend:
             # Its threads did not come along through the fork, and its destructor would wait for them for ever.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._pipeline))
         self._pipeline = None
+
+
+def _feed(pipeline: Any, inputs: dict[str, Any]) -> None:
+    """Feed one batch; images as DALI's own tensors, which it takes without looking at each anew."""
+    from nvidia.dali.tensors import TensorCPU
+
+    for name, values in inputs.items():
+        given = [TensorCPU(each, "CHW") for each in values] if name == "image" else values
+        pipeline.feed_input(name, given)
 
 
 def ring_of(recipe: Recipe, stream: torch.cuda.Stream, threads: int, gpu_bytes: int = 0) -> Ring | None:

@@ -64,6 +64,7 @@ class Graph:
         batch_size: largest batch.
         threads: DALI's CPU threads.
         device_id: CUDA device; None builds for the CPU alone (a GPU graph can then be checked, but not run).
+        at_once: how many batches may be in work.
     """
 
     recipe: Recipe
@@ -72,8 +73,9 @@ class Graph:
     batch_size: int
     threads: int
     device_id: int | None = None
+    at_once: int = 1
 
-    @property
+    @cached_property
     def inputs(self) -> tuple[str, ...]:
         """The names of what has to be fed."""
         found = ["image", "sample"]
@@ -114,9 +116,9 @@ class Graph:
             batch_size=self.batch_size,
             num_threads=self.threads,
             device_id=self.device_id,
-            prefetch_queue_depth=1,
+            prefetch_queue_depth=self.at_once,
             exec_dynamic=True,
-            enable_conditionals=True,
+            enable_conditionals=self.decode,  # AutoGraph takes a third of a second to read the graph's code
         )
         return define()
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from dali_pipes.arithmetic import base_image
 from dali_pipes.decode.luma import luma
-from dali_pipes.draws import Augment
+from dali_pipes.draws import NOTHING
 from dali_pipes.finish.finish import Finish
 from dali_pipes.recipe import Recipe
 
@@ -23,7 +23,7 @@ def varying(recipe: Recipe) -> tuple[str, ...]:
     """Return the fields of `Changes`, besides the flips, that the recipe uses: the further inputs of `vary`."""
     if recipe.planned:
         return ("plan",)
-    augment = recipe.augment or Augment()
+    augment = recipe.augment or NOTHING
     return ("warp",) * augment.warps + ("colour",) * augment.recolours
 
 

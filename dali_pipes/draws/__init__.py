@@ -5,8 +5,8 @@ augment     what varies, as data
 draw        the numbers of a batch
 """
 
-from dali_pipes.draws.augment import Augment
+from dali_pipes.draws.augment import NOTHING, Augment
 from dali_pipes.draws.draw import Draws, draw, repeated
 from dali_pipes.draws.numbers import random_bits, seeded, uniform
 
-__all__ = ["Augment", "Draws", "draw", "random_bits", "repeated", "seeded", "uniform"]
+__all__ = ["NOTHING", "Augment", "Draws", "draw", "random_bits", "repeated", "seeded", "uniform"]

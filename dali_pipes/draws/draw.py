@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -117,11 +119,11 @@ class _Numbers:
         """Return float64[N * K] in [0, 1)."""
         return (self.bits(name) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
-    # What does not vary is not drawn: most recipes vary little, and the warm path is short.
+    # What does not vary is not drawn, and made once: most recipes vary little, and the warm path is short.
     def flags(self, name: str, probability: float) -> Flags:
         """Return bool[N * K], true with that probability."""
         if not probability:
-            return np.zeros(self.count, np.bool_)
+            return _alike(self.count, False)
         return self.uniform(name) < probability
 
     def applied(self, operation: str) -> Flags | None:
@@ -132,7 +134,9 @@ class _Numbers:
     def between(self, name: str, low: float, high: float) -> Floats:
         """Return float64[N * K] from a range, or what changes nothing where the operation is not applied."""
         still = 1.0 if name in FACTORS else 0.0
-        drawn = np.full(self.count, low) if low == high else low + (high - low) * self.uniform(name)
+        drawn = (
+            _alike(self.count, low, math.copysign(1.0, low)) if low == high else low + (high - low) * self.uniform(name)
+        )
         if low == high == still or (applied := self.applied(OPERATION_OF.get(name, name))) is None:
             return drawn
         return np.where(applied, drawn, still)
@@ -148,11 +152,29 @@ def draw(augment: Augment | None, seed: int, epoch: int, samples: Longs, views: 
     With K views the result holds N * K, the views of a sample next to each other. The first view is drawn as without
     views.
     """
-    augment = augment or NOTHING
+    if augment is None or augment == NOTHING:
+        return _still(len(samples) * views)
+    return _draw(augment, seed, epoch, samples, views)
+
+
+@functools.lru_cache(maxsize=16)
+def _still(count: int) -> Draws:
+    """Return the draws that change nothing."""
+    return _draw(NOTHING, 0, 0, np.zeros(count, np.int64), 1)
+
+
+@functools.lru_cache(maxsize=128, typed=True)
+def _alike(count: int, value: Any, sign: float = 1.0) -> npt.NDArray[Any]:
+    """Return [count] of one value, read-only, because many draws share it; `sign` tells -0.0 from 0.0."""
+    made = np.full(count, value)
+    made.flags.writeable = False
+    return made
+
+
+def _draw(augment: Augment, seed: int, epoch: int, samples: Longs, views: int) -> Draws:
     numbers = _Numbers(augment, seed, epoch, samples, views)
     ranges: dict[str, Any] = {name: numbers.between(name, *ends) for name, ends in augment.ranges.items()}
-    zeros = np.zeros(numbers.count, np.int64)
-    turns, posterize = zeros, zeros
+    turns = posterize = _alike(numbers.count, 0)
     if augment.quarter_turns:
         turned = numbers.flags("whether quarter_turns", augment.quarter_turns)
         turns = np.where(turned, 1 + (numbers.uniform("quarter_turns") * 3).astype(np.int64), 0)

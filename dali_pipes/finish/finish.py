@@ -25,7 +25,7 @@ from dali_pipes.arithmetic.affine import matrices, quantise, warp
 from dali_pipes.arithmetic.colour import colour_maps, recolour
 from dali_pipes.arithmetic.plan import Plan, as_plan, varied
 from dali_pipes.compiled import copy_pictures, library, normalise_pictures, takes
-from dali_pipes.draws import Augment, Draws
+from dali_pipes.draws import NOTHING, Draws
 from dali_pipes.finish.plans import Plans
 from dali_pipes.recipe import Recipe
 
@@ -74,7 +74,7 @@ class Finish:
         self.base_shape = (recipe.channels, *recipe.base)
         self.dtype = recipe.integer_dtype if recipe.normalisation is None else torch.float32
         self._recipe = recipe
-        self._augment = recipe.augment or Augment()
+        self._augment = recipe.augment or NOTHING
         self._constants = None
         if recipe.normalisation is not None:
             self._constants = normalisation(*recipe.normalisation, recipe.full_scale)

@@ -24,7 +24,7 @@ from dali_pipes.arithmetic.crops import Shown, erased, resized_crops, shown
 from dali_pipes.arithmetic.curves import exponents, thresholds
 from dali_pipes.arithmetic.noise import amplitudes
 from dali_pipes.arithmetic.plan import PLAN, Plan
-from dali_pipes.draws import Augment, Draws
+from dali_pipes.draws import NOTHING, Draws
 from dali_pipes.errors import ConfigError
 from dali_pipes.recipe import Recipe
 
@@ -42,7 +42,7 @@ class Plans:
 
     def __init__(self, recipe: Recipe, draws: Draws) -> None:
         self._recipe, self._draws = recipe, draws
-        self._augment = recipe.augment or Augment()
+        self._augment = recipe.augment or NOTHING
         self._size = (recipe.height, recipe.width)
         self._count = len(draws.hflip)
 
