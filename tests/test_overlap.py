@@ -80,8 +80,8 @@ class Images:
     def __init__(self) -> None:
         self.late: dict[int, Late] = {}
 
-    def request(self, sample: int) -> Any:
-        return self.late.get(sample, image(sample))
+    def requests(self, samples: Sequence[int]) -> list[Any]:
+        return [self.late.get(sample, image(sample)) for sample in samples]
 
     def extents(self, samples: Any) -> None:
         return None
