@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+
+from dali_pipes.cache.objects import is_url as is_url
+from dali_pipes.cache.objects import shown as shown
 
 Root = Path | str
 """What paths are relative to: a folder, or a URL without a slash at its end."""
-
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-
-
-def is_url(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is a URL, such as `s3://bucket/folder`."""
-    return isinstance(path, str) and _URL.match(path) is not None
 
 
 def root_of(path: str | os.PathLike[str]) -> Root:
@@ -32,16 +26,6 @@ def place(path: str | os.PathLike[str]) -> Root:
 def parent(path: str | os.PathLike[str]) -> Root:
     """Return the folder, or the URL, that a file lies in."""
     return path.rpartition("/")[0] if isinstance(path, str) and is_url(path) else Path(path).parent
-
-
-def shown(url: str) -> str:
-    """Write a URL without user, password and query, which may be secret.
-
-    >>> shown("https://ann:pass@host/folder?X-Amz-Signature=1")
-    'https://host/folder'
-    """
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def title(path: Root) -> str:

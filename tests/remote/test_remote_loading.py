@@ -17,8 +17,9 @@ from make_images import dicom, jpeg
 from servers import Bucket
 
 import dali_pipes as dp
-import dali_pipes.files.remote
+from dali_pipes.cache import objects
 from dali_pipes.cli import main
+from dali_pipes.files import remote as remote_files
 from dali_pipes.files.remote import RemoteFiles
 
 RECIPE = dp.Recipe(size=(8, 8), mean=0.4, std=0.2)
@@ -34,8 +35,8 @@ def files() -> dict[str, bytes]:
 @pytest.fixture
 def both(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dp.Manifest, dp.Manifest]:
     """The same files in a folder and in a bucket."""
-    monkeypatch.setattr(dali_pipes.files.remote, "FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(dali_pipes.files.remote, "PIECE", 3000)
+    monkeypatch.setattr(objects, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(remote_files, "PIECE", 3000)
     local = manifest_of(tmp_path / "archive", files())
     for name, data in files().items():
         bucket.put(name, data)
