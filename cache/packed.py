@@ -82,6 +82,10 @@ class PackedStore(FolderStore):
                 return view
         return super().get(key)
 
+    def known(self, key: Key) -> Array | None:
+        """See ``Store.known``."""
+        return self.get(key) if key.digest in self._index else None
+
     def _get(self, key: Key) -> Array | None:
         place = self._index.get(key.digest)
         if place is None:
@@ -150,8 +154,9 @@ class PackedStore(FolderStore):
     def _refresh(self) -> None:
         """Take in what other processes have published, buried and removed."""
         try:
-            buried, _ = self._tombs.poll()
-            grown, gone = self._entries.look()
+            folder = self._folder.status(".")
+            buried, _ = self._tombs.poll(folder=folder)
+            grown, gone = self._entries.look(self._writer.tokens(), folder)
         except FileNotFoundError:
             return  # a read-only cache that is not there yet
         for name, records in buried:

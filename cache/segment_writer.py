@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from .base import Array
 from .files import Folder
@@ -59,6 +59,10 @@ class SegmentWriter:
     def _leave_parent(self) -> None:
         if self._pid != os.getpid():
             self._begin()
+
+    def tokens(self) -> Collection[str]:
+        """Return the segments that this process writes to: nobody else adds to their journals."""
+        return {segment.token for segment in self._open.values()} if self._pid == os.getpid() else ()
 
     # -- entries -------------------------------------------------------------------------------------------------------
 

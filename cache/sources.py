@@ -281,7 +281,7 @@ class SourceIndex:
         if self._folder is None:
             return False
         try:
-            grown, _ = self._reader.poll(but=self._writer.stem)  # what this process wrote it knows
+            grown, _ = self._reader.poll(but=(self._writer.stem,))  # what this process wrote it knows
         except FileNotFoundError:
             return False
         fresh = [records for _, records in grown]

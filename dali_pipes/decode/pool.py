@@ -5,8 +5,9 @@ script needs no `__main__` guard), import neither torch nor the user's script, a
 a short list of environment variables, and can open no file to write, no socket and no other program (`confine`). Files
 are opened by the parent: their descriptors and JSON travel over a socket pair, pixels through a memory file, whose
 size a child cannot reduce; nothing is pickled. A child that hangs or wants too much memory costs one file: its error
-names the limit, and the next file gets a new child. A file whose child was killed gets one further try, alone, because
-another file's hunger for memory may have killed it.
+names the limit, and the next file gets a new child. A file whose child died gets one further try, while no other child
+works, because another file's hunger for memory may have killed it. Where SIGKILL ended that too, which comes from
+outside of the child, it gets a last one.
 """
 
 from __future__ import annotations
@@ -97,21 +98,32 @@ class DecoderPool:
 
     def _tried(self, source: Source, work: Callable[[_Child, int], T]) -> T:
         with _opened(source) as fd:
+            own = self._mine()
             try:
-                with self._borrowed() as child:
+                with own.turns.shared(), self._borrowed() as child:
                     return work(child, fd)
             except WorkerError:
-                if self._own.closed:
+                if own.closed:
                     raise
-            with self._own.alone, self._borrowed() as child:
-                return work(child, fd)
+            with own.turns.alone():
+                try:
+                    with self._borrowed() as child:
+                        return work(child, fd)
+                except _Killed:
+                    if own.closed:
+                        raise
+                with self._borrowed() as child:
+                    return work(child, fd)
+
+    def _mine(self) -> _Owned:
+        if self._own.pid != os.getpid():
+            self._begin()
+        return self._own
 
     @contextlib.contextmanager
     def _borrowed(self) -> Iterator[_Child]:
         """Lend a child of one's own, started if need be; one that does not outlive its work is replaced."""
-        if self._own.pid != os.getpid():
-            self._begin()
-        own = self._own
+        own = self._mine()
         child = own.slots.get()
         alive = False
         try:
@@ -155,7 +167,7 @@ class _Owned:
         self.pid = os.getpid()
         self.closed = False
         self.lock = threading.Lock()
-        self.alone = threading.Lock()
+        self.turns = _Turns()
         self.children: set[_Child] = set()
         self.slots: queue.LifoQueue[_Child | None] = queue.LifoQueue()
         for _ in range(workers):
@@ -177,6 +189,44 @@ class _Owned:
                 self.children.discard(each)
                 each.end()
             self.slots.put(None)
+
+
+class _Turns:
+    """Many may work at once, or one alone: who wants to be alone begins when the others have finished."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._sharing = 0
+        self._taken = False
+
+    @contextlib.contextmanager
+    def shared(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._taken)
+            self._sharing += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._sharing -= 1
+                self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._taken)
+            self._taken = True
+            self._changed.wait_for(lambda: not self._sharing)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken = False
+                self._changed.notify_all()
+
+
+class _Killed(WorkerError):
+    """A child was ended by SIGKILL, which no codec sends."""
 
 
 class _Child:
@@ -263,9 +313,10 @@ class _Child:
         if code == -signal.SIGXCPU:
             return LimitError("decoding took more processor time than Limits.seconds allows and was ended")
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        kind = _Killed if code == -signal.SIGKILL else WorkerError
         if not self._ready:
-            return WorkerError(f"the decoder process {how} before it could read the file")
-        return WorkerError(f"the decoder process {how} while it read the file: the file is damaged, or memory ran out")
+            return kind(f"the decoder process {how} before it could read the file")
+        return kind(f"the decoder process {how} while it read the file: the file is damaged, or memory ran out")
 
     def kill(self) -> None:
         self.alive = False

@@ -122,7 +122,7 @@ def test_a_journal_just_made_is_there_whatever_the_folders_time(tmp_path: Path) 
     for number in range(3):
         os.utime(tmp_path, (1e9 + 0.5,) * 2)
         assert reader.poll() == ([], [])
-        (tmp_path / f"{number:016x}.idx").write_bytes(seal(bytes(56)))
+        (tmp_path / f"{number:016x}.idx").write_bytes(seal(bytes(56)) * 2)  # a header, and what follows
         os.utime(tmp_path, (1e9 + 0.5,) * 2)
         reader.watch(f"{number:016x}")
         assert stems(reader) == [f"{number:016x}"]

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 import dali_pipes.cache.segment
-from dali_pipes.cache import IntegrityError, Store, StoreConfigError, open_store
+from dali_pipes.cache import IntegrityError, Key, SingleFlight, Store, StoreConfigError, open_store
+from dali_pipes.cache.files import Folder
 from dali_pipes.cache.packed import PackedStore
 from dali_pipes.cache.segment import capacity
 from dali_pipes.cache.segment_journal import journal_owner
@@ -410,3 +411,34 @@ def test_keyed_checksums_refuse_what_others_wrote(tmp_path: Path, secrets: tuple
 def test_is_the_pinned_mode(store: Store) -> None:
     assert isinstance(store, PackedStore)
     assert store.direct
+
+
+def test_a_put_looks_at_the_folder_twice_and_at_no_journal_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once under the claim, once before it writes: what others published in between is seen, and no more is asked."""
+    with open_store("pinned", tmp_path) as store:
+        flight = SingleFlight(store)
+        for number in range(3):
+            flight.get_or_put(Key.of(number=number), lambda: np.zeros(3))
+        asked, real = [], Folder.status
+
+        def status(self: Folder, name: str) -> os.stat_result | None:
+            asked.append((os.path.basename(self.path), name))
+            return real(self, name)
+
+        monkeypatch.setattr(Folder, "status", status)
+        _, computed = flight.get_or_put(Key.of(number=9), lambda: np.zeros(3))
+        assert computed
+        assert asked == [("pinned", "."), ("pinned", ".")]
+
+
+def test_what_another_process_published_is_found_under_the_claim(tmp_path: Path) -> None:
+    with open_store("pinned", tmp_path) as one, open_store("pinned", tmp_path) as other:
+        other.put(Key.of(number=0), np.ones(3))
+        assert one.known(Key.of(number=0)) is None
+        assert one.misses == 0
+        found, computed = SingleFlight(one).get_or_put(Key.of(number=0), lambda: pytest.fail("it is there"))
+        assert not computed
+        assert np.array_equal(found, np.ones(3))
+        assert one.known(Key.of(number=0)) is not None

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from dali_pipes.decode import DecodePolicy, DecoderPool, FixedWindow, Kind, Limits, decode, identify
+from dali_pipes.decode.pool import _Turns
 from dali_pipes.errors import ConfigError, DecodeError, LimitError, TruncatedError, UnsupportedError, WorkerError
 
 PIXELS = np.random.default_rng(0).integers(0, 4096, (40, 50)).astype(np.uint16)
@@ -400,3 +401,64 @@ def test_photos_can_be_decoded_in_a_child_too(pool, tmp_path, data):
 def test_workers_must_be_positive():
     with pytest.raises(ConfigError, match="at least 1"):
         DecoderPool(0)
+
+
+def test_a_file_is_tried_again_while_no_other_child_works(file):
+    others = []
+    with DecoderPool(2) as pool:
+
+        def work(child, fd):
+            others.append(pool._own.turns._sharing)
+            if len(others) == 1:
+                raise WorkerError("its child died")
+            return "done"
+
+        assert pool._tried(file, work) == "done"
+    assert others == [1, 0]  # the first time shared, by itself only; then alone
+
+
+def test_who_is_alone_waits_for_those_at_work_and_holds_off_the_others():
+    turns, order, go = _Turns(), [], threading.Event()
+
+    def at_work():
+        with turns.shared():
+            begun.set()
+            go.wait()
+            order.append("at work")
+
+    def alone():
+        with turns.alone():
+            order.append("alone")
+
+    def later():
+        with turns.shared():
+            order.append("later")
+
+    begun = threading.Event()
+    threads = [threading.Thread(target=each) for each in (at_work, alone, later)]
+    threads[0].start()
+    begun.wait()
+    threads[1].start()
+    while not turns._taken:
+        os.sched_yield()
+    threads[2].start()
+    go.set()
+    for thread in threads:
+        thread.join()
+    assert order == ["at work", "alone", "later"]
+
+
+@pytest.mark.parametrize(("sent", "tries"), [("SIGKILL", 3), ("SIGABRT", 2)])
+def test_how_often_a_file_is_tried(sent, tries, file, tmp_path, monkeypatch):
+    """A stand-in for the child notes each try, and dies: of what comes from outside only, once more."""
+    kind, noted = identify(file, file.read_bytes()), tmp_path / "tries"
+    child = (
+        "import sys;sys.path[:0]=[sys.argv[2]+'/..'];import os,signal,socket\n"
+        "from dali_pipes.decode.wire import receive_with_fd,send\n"
+        "s=socket.socket(fileno=int(sys.argv[3]));send(s,{'ready':True});receive_with_fd(s)\n"
+        f"open({str(noted)!r},'a').write('x');os.kill(os.getpid(),signal.{sent})\n"
+    )
+    monkeypatch.setattr("dali_pipes.decode.pool._BOOT", child)
+    with DecoderPool(1) as pool, pytest.raises(WorkerError, match=f"{sent} while it read the file"):
+        pool.decode(file, kind)
+    assert noted.read_text() == "x" * tries
