@@ -12,6 +12,7 @@ segment: with 1780 there are as many segments as with base images of 224x224x3, 
 Memory is what the process holds for itself alone (RssAnon): pages of mapped files, which processes share, are left out.
 """
 
+import ctypes
 import json
 import pickle
 import subprocess
@@ -68,6 +69,7 @@ class Clock:
 
 def memory(field: str = "RssAnon") -> int:
     """Return bytes of this process: "RssAnon", its own now, or "VmHWM", the most that was ever in memory."""
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed does not count
     lines = Path("/proc/self/status").read_text("ascii").splitlines()
     return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
 

@@ -61,7 +61,7 @@ class Opening:
 
     options: Options
     directory: str | None = None
-    shared: bool = False
+    shared: bool | str = False
     over: str = "npy"
     base: str | None = None
 

@@ -16,22 +16,42 @@ _NO_LIMIT = 1 << 60  # version 1 says "none" by a number about as large as fits
 
 def memory_limit(root: str | os.PathLike[str] = "/") -> int:
     """Return how many bytes of memory this process may use at most. ``root``: where ``proc`` and ``sys`` are."""
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *(limit for limit, _ in memory_groups(root))]
+    return min(limit for limit, _ in memory_limits(root))
+
+
+def memory_limits(root: str | os.PathLike[str] = "/") -> list[tuple[int, str]]:
+    """Return every limit of this process's memory, in bytes, and where it was found; the least of them counts."""
+    found = [(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "the machine")]
+    found += [(limit, str(file)) for file, limit, _ in _limits(Path(root))]
     soft = resource.getrlimit(resource.RLIMIT_AS)[0]
-    return min([*limits, soft] if soft != resource.RLIM_INFINITY else limits)
+    return found if soft == resource.RLIM_INFINITY else [*found, (soft, "RLIMIT_AS (ulimit -v)")]
 
 
-def default_memory_bytes() -> int:
-    """Return the budget of a store in memory that is given none: a quarter of what this process may use."""
-    return max(1, memory_limit() // 4)
+def local_ranks() -> int:
+    """Return how many ranks of a run share this machine: ``LOCAL_WORLD_SIZE``, as torchrun sets it, else 1."""
+    ranks = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(1, int(ranks)) if ranks.isascii() and ranks.isdigit() else 1
+
+
+def default_memory_bytes(processes: int | None = None) -> int:
+    """Return the budget of a store in memory that is given none: a quarter of what this process may use.
+
+    It is divided among the ranks of this machine (or ``processes``), each of which has such a store.
+    """
+    return max(1, memory_limit() // 4 // (processes or local_ranks()))
 
 
 def memory_groups(root: str | os.PathLike[str] = "/") -> Iterator[tuple[int, int]]:
     """Give (limit, used) in bytes of every control group around this process that has a limit of memory."""
-    for folder, limit, used in _folders(Path(root)):
+    return ((limit, used) for _, limit, used in _limits(Path(root)))
+
+
+def _limits(root: Path) -> Iterator[tuple[Path, int, int]]:
+    """Give the file of each limit of the control groups, the limit, and what is used of it."""
+    for folder, limit, used in _folders(root):
         top = _number(folder / limit)
         if top is not None and top < _NO_LIMIT:
-            yield top, _number(folder / used) or 0
+            yield folder / limit, top, _number(folder / used) or 0
 
 
 def _folders(root: Path) -> Iterator[tuple[Path, str, str]]:

@@ -2,7 +2,7 @@
 
 The copy is this process's own: threads share it, a forked child inherits what was there at the fork, and it cannot be
 pickled. For one copy shared by all worker processes of a machine open the store with ``shared=True`` (see
-:mod:`.shared`).
+:mod:`.shared`), and for one shared by all that give the same name, with ``shared="a name"`` (see :mod:`.named`).
 """
 
 from __future__ import annotations
@@ -13,23 +13,28 @@ from typing import Any, NoReturn
 import numpy as np
 
 from .base import LOG, Array, Opening, Options, Store
-from .errors import StoreConfigError
+from .errors import StoreConfigError, StoreIOError
 from .integrity import read_only, storable
 from .key import Key
-from .limits import default_memory_bytes, memory_limit
+from .limits import default_memory_bytes, local_ranks, memory_limit
 from .lock import ProcessLock
 
 OVERHEAD = 256  # bytes that an entry costs beside its payload: key, array object, table slot
 
 
 class MemoryStore(Store):
-    """See the module. ``memory_bytes`` bounds payloads plus 256 bytes an entry; by default a quarter of the memory."""
+    """See the module.
+
+    ``memory_bytes`` bounds payloads plus 256 bytes an entry; by default this rank's share of a quarter of the memory.
+    """
 
     mode = "memory"
 
     @classmethod
     def open(cls, opening: Opening) -> Store:
-        """Open a store of this process's own, or one that workers share."""
+        """Open a store of this process's own, or one that workers or all processes share."""
+        if isinstance(opening.shared, str) and opening.shared:
+            return _named(opening.options, opening.shared) or cls(opening.options)
         if opening.shared:
             from .shared import SharedMemoryStore  # most never need it
 
@@ -39,10 +44,12 @@ class MemoryStore(Store):
     def __init__(self, options: Options) -> None:
         super().__init__(options)
         self.budget = options.memory_bytes or default_memory_bytes()
-        if self.budget > (limit := memory_limit()):
+        if self.budget * local_ranks() > (limit := memory_limit()):
+            each = f" for each of {local_ranks()} ranks of this machine" if local_ranks() > 1 else ""
             LOG.warning(
-                "memory_bytes=%d is more than this process may use (%d): it may be killed before that is full",
+                "memory_bytes=%d%s is more than this process may use (%d): it may be killed before that is full",
                 self.budget,
+                each,
                 limit,
             )
         self._entries: OrderedDict[bytes, Array] = OrderedDict()
@@ -100,3 +107,16 @@ class MemoryStore(Store):
             "a memory store belongs to one process and cannot be sent to another: "
             "open it with open_store('memory', shared=True) for one copy shared by all workers"
         )
+
+
+def _named(options: Options, name: str) -> Store | None:
+    """Return memory that is shared by name; None, with a warning, if the machine has no room for it."""
+    from .named import NamedMemoryStore  # most never need it
+
+    try:
+        return NamedMemoryStore(options, name)
+    except OSError as error:
+        if options.strict:
+            raise StoreIOError(error.errno or 0, f"memory cannot be shared: {error}") from error
+        LOG.warning("memory cannot be shared (%s): this process keeps a copy of its own", error)
+        return None

@@ -22,6 +22,7 @@ from .contents import remove_cache
 from .errors import StoreConfigError
 from .files import Folder
 from .limits import default_memory_bytes
+from .named import sweep_named
 from .owner import Owner, me
 from .packed import PackedStore
 from .tagging import TAG_NAME
@@ -49,6 +50,7 @@ class SharedMemoryStore(PackedStore):
                     "use cache mode 'memory' without shared=True, or cache mode 'npy'"
                 )
             sweep_shared()
+            sweep_named()
             directory = os.path.join(PLACE, f"{_PREFIX}{me()}-{secrets.token_hex(8)}")
             self._creator = os.getpid()
         budget = options.memory_bytes or default_memory_bytes()

@@ -3,7 +3,7 @@
 | mode | where entries are | who shares them |
 |---|---|---|
 | ``none`` | nowhere | |
-| ``memory`` | this process's memory; with ``shared=True`` one copy for a machine's workers | threads; workers |
+| ``memory`` | this process's memory; with ``shared=`` one copy for a machine's workers, or ranks | threads; workers |
 | ``disk`` | one PNG an entry | all processes |
 | ``npy`` | one ``.npy`` an entry | all processes |
 | ``tensor-disk`` | one ``.pt`` an entry | all processes |
@@ -18,7 +18,7 @@ import os
 
 from .base import Opening, Options, Store, Verify
 from .errors import StoreConfigError
-from .modes import find
+from .modes import MODES, PERSISTENT_MODES, find
 
 
 def open_store(
@@ -32,7 +32,7 @@ def open_store(
     strict: bool = False,
     shared_group: str | int | None = None,
     secret: bytes | None = None,
-    shared: bool = False,
+    shared: bool | str = False,
     over: str = "npy",
     base: str | os.PathLike[str] | None = None,
 ) -> Store:
@@ -42,7 +42,7 @@ def open_store(
         mode: one of ``MODES``.
         directory: the cache's folder, made if it is missing; needed by every mode that persists.
         memory_bytes, disk_bytes: budgets in bytes; the least recently used entries leave first. Memory has a quarter
-            of what this process may use by default.
+            of what this process may use by default, divided among the ranks of the machine that do not share it.
         verify: check an entry's bytes when this store reads it for the ``"first"`` time, ``"always"``, or ``"never"``
             (which trusts disk and power).
         read_only: write nothing to disk, not even what is learned of damaged entries.
@@ -51,7 +51,8 @@ def open_store(
             it in the cache. One exception: in a folder in which anyone may write (such as /tmp), a cache that another
             user made must be opened with ``shared_group`` again. Without a group only this user may use the cache.
         secret: 16 to 64 bytes that key the checksums, for a folder into which others can write.
-        shared: for ``memory``: one copy for all worker processes of this machine.
+        shared: for ``memory``: one copy for all worker processes to which this store is handed, or, by a name, for all
+            processes of this user and machine that give the same name. Their keys must name content.
         over, base: for ``tiered``: the disk mode below memory, and a shared folder of that mode which is only read.
 
     Raises:
@@ -63,6 +64,11 @@ def open_store(
             "that is mounted here; give its path"
         )
     options = Options(memory_bytes, disk_bytes, verify, read_only, strict, shared_group, secret)
+    if directory is not None and mode in MODES and mode not in PERSISTENT_MODES:
+        raise StoreConfigError(
+            f"directory={os.fspath(directory)!r}: cache mode {mode!r} keeps nothing in a folder; leave it out, "
+            f"or choose one of {', '.join(PERSISTENT_MODES)}"
+        )
     opening = Opening(
         options,
         None if directory is None else os.fspath(directory),

@@ -33,6 +33,7 @@ from dali_pipes.finish.plans import Plans
 from dali_pipes.loader.arguments import check_cache, check_callable, check_recipe
 from dali_pipes.loader.epoch import SUBSTITUTE_TRIES
 from dali_pipes.loader.epoch_clock import EpochClock
+from dali_pipes.loader.sharing import shared_options
 from dali_pipes.manifest.manifest import Manifest
 from dali_pipes.manifest.rows import KNOWN, MASK, MASK_FRAME
 from dali_pipes.manifest.studies import Studies
@@ -119,7 +120,8 @@ class ImageDataset(Dataset[Output]):
         self._outputs = outputs_of(self.manifest, recipe)
         self._trust = bool(trust_sources)
         self._clock = EpochClock()
-        self._store = open_for_workers(cache_mode, cache_dir, cache_options)
+        options = shared_options(cache_mode, cache_options, workers=True)
+        self._store = open_for_workers(cache_mode, cache_dir, options)
         self._begin()
 
     def _begin(self) -> None:

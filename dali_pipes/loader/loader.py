@@ -34,6 +34,7 @@ from dali_pipes.loader.order import Order, Ordering
 from dali_pipes.loader.prefetch import Prefetch, chunked, lookahead
 from dali_pipes.loader.progress import shown
 from dali_pipes.loader.ranks import place_of
+from dali_pipes.loader.sharing import shared_options
 from dali_pipes.loader.standing import Standing, Turn
 from dali_pipes.manifest.manifest import Manifest
 from dali_pipes.recipe import Recipe
@@ -158,7 +159,7 @@ class Loader(NotPickled):
         self._decode = undecoded and self.backend.startswith("dali") and backends.decodes(recipe)
         try:
             policy = replace(recipe.decode_policy, **(decode_options or {}))
-            self._store = cache.open_store(cache_mode, cache_dir, **(cache_options or {}))
+            self._store = cache.open_store(cache_mode, cache_dir, **shared_options(cache_mode, cache_options))
         except TypeError as error:
             raise ConfigError(
                 f"Loader: cache_options or decode_options has a name that is not known: {error}."

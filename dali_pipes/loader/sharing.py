@@ -1,0 +1,51 @@
+"""Who shares the `memory` mode: the ranks of a machine, and the workers of a DataLoader.
+
+Ranks find each other by a name that all of one launch have in common. Keys of base images name their content, so
+nothing else need be agreed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from dali_pipes.cache.limits import default_memory_bytes, local_ranks
+
+log = logging.getLogger(__name__)
+
+PLACE = "/dev/shm"
+"""Where shared memory lies."""
+
+_LAUNCH = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "SLURM_STEP_ID")
+"""Variables that the ranks of one launch agree on, and those of another one at the same time do not."""
+
+
+def launch_name() -> str | None:
+    """Return what this machine's ranks of one launch have in common; None where there is one rank only."""
+    if local_ranks() == 1:
+        return None
+    said = [f"{name}={os.environ[name]}" for name in _LAUNCH if name in os.environ]
+    return " ".join(said) or f"parent={os.getppid()}"
+
+
+def shared_options(mode: str, options: Mapping[str, Any] | None, *, workers: bool = False) -> dict[str, Any]:
+    """Return the arguments of `cache.open_store` with which a store in memory is shared as far as this machine can.
+
+    Args:
+        mode: the cache's.
+        options: what the user gave; `shared` in it decides.
+        workers: the store is handed to worker processes.
+    """
+    given = dict(options or {})
+    if mode != "memory" or "shared" in given or not os.path.isdir(PLACE):
+        return given
+    name = launch_name()
+    if name is not None:
+        wanted, status = given.get("memory_bytes") or default_memory_bytes(1), os.statvfs(PLACE)
+        room = status.f_blocks * status.f_frsize
+        if isinstance(wanted, int) and wanted <= room:
+            return {"shared": name, **given}
+        log.info("%s has %d bytes, fewer than memory_bytes=%s: each rank keeps a copy of its own", PLACE, room, wanted)
+    return {"shared": True, **given} if workers else given
