@@ -84,6 +84,7 @@ class Store:
     Attributes:
         mode: name of the mode.
         direct: ``get`` of a warm entry is a view or a look-up, not worth handing to a thread.
+        decodes: ``get`` takes milliseconds of computing, so that every entry is worth a task of its own.
         persistent: entries outlive the process.
         directory: the cache's folder, or None.
         options: how it was opened.
@@ -92,6 +93,7 @@ class Store:
 
     mode: ClassVar[str] = "none"
     direct: bool = True
+    decodes: bool = False
     persistent: ClassVar[bool] = False
     pattern: ClassVar[re.Pattern[str] | None] = None
     directory: str | None = None

@@ -39,6 +39,7 @@ class PngStore(FileStore):
     """See the module."""
 
     mode = "disk"
+    decodes = True
     suffix = ".png"
     pattern = entry_pattern(r"\.png")
 

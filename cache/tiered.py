@@ -45,7 +45,7 @@ class TieredStore(Store):
         if base is not None:
             self.base = disk.open(Opening(replace(options, read_only=True, disk_bytes=None), base))
         self._below = [self.disk] if self.base is None else [self.disk, self.base]
-        self.direct = self.disk.direct
+        self.direct, self.decodes = self.disk.direct, self.disk.decodes
         self._hidden: set[bytes] = set()
 
     def __reduce__(self) -> tuple[Any, ...]:

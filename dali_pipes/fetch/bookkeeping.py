@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +67,10 @@ class Bookkeeping:
     def lost(self, sample: int) -> Failure | None:
         """Return the failure of a sample that no further try can mend, else None."""
         return self._failures[sample] if sample in self._damaged else None
+
+    def any_lost(self, samples: Sequence[int]) -> bool:
+        """Return whether no further try can mend one of the samples."""
+        return bool(self._damaged) and not self._damaged.isdisjoint(samples)
 
     def had(self, sample: int) -> None:
         """Note that a sample was had: an earlier failure is over."""

@@ -33,6 +33,7 @@ from dali_pipes.decode import (
 )
 from dali_pipes.errors import DaliPipesError, UnsteadyError
 from dali_pipes.fetch.admission import Admission
+from dali_pipes.fetch.again import Again
 from dali_pipes.fetch.bases import base_of
 from dali_pipes.fetch.bookkeeping import Bookkeeping, Failure
 from dali_pipes.fetch.extents import Extents
@@ -129,6 +130,7 @@ class Fetcher:
         self._decoding = threading.BoundedSemaphore(workers)  # threads that wait for a server take no processor
         self._children = DecoderPool(workers, self._policy.limits)
         self._books = Bookkeeping(manifest.describe, self.notices)
+        self._again = Again(self._store, self._known, self._books, self._threads, self._fetch, recipe.depth == 16)
         self._alone = threading.Lock()
 
     def request(self, sample: int) -> Item | Future[Item]:
@@ -150,12 +152,11 @@ class Fetcher:
     def requests(self, samples: Sequence[int]) -> list[Requested]:
         """Return what `request` returns for each sample.
 
-        Those that were not asked for before are looked up together, a chunk in each of a few threads.
+        Those that were had before are looked up at once, or several by each task; the others a chunk in each of a few
+        threads.
         """
-        if not self._together:
-            return [self.request(sample) for sample in samples]
-        fresh = [at for at, sample in enumerate(samples) if self._known.key(sample) is None]
-        found: list[Requested | None] = [None] * len(samples)
+        found = self._again.requests(samples)
+        fresh = [at for at, item in enumerate(found) if item is None] if self._together else []
         size = CHUNK if self._lookup.quick else FEW
         for chunk in (fresh[first : first + size] for first in range(0, len(fresh), size)):
             every = self._looking.submit(self._look, [samples[at] for at in chunk])

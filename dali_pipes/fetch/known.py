@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -38,6 +39,12 @@ class Known:
         """Return the digest of a sample's key; None where it is not known, or its attributes are not kept."""
         digest = bytes(self._bytes[16 * sample : 16 * sample + 16])
         return None if digest == _UNKNOWN else digest
+
+    def keys(self, samples: Sequence[int]) -> list[bytes | None]:
+        """Return `key` of each of the samples."""
+        rows = self._digests[np.asarray(samples, np.int64)].tobytes()
+        found = [rows[first : first + 16] for first in range(0, len(rows), 16)]
+        return [None if digest == _UNKNOWN else digest for digest in found]
 
     def attributes(self, sample: int) -> str:
         """Return the attributes of a sample whose key is known."""
