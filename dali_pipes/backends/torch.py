@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 
@@ -68,16 +69,21 @@ class TorchBackend:
         return wait
 
     def _write(self, out: Any, items: Sequence[Any], changes: Changes, part: Sequence[int]) -> None:
-        for i in part:
-            image = items[i]
-            if isinstance(image, (Encoded, Named)) or image.shape != self._finish.base_shape:
-                found = getattr(image, "shape", "encoded")
-                raise BackendError(f"torch: base image {i} is {found}, expected {self._finish.base_shape}.")
+        self._check(items, part)
         if self._layout.plain:
             self._finish.write_all(out, items, changes, part)
             return
         for i in part:
             self._layout.write(out[i], items[i], changes, i)
+
+    def _check(self, items: Sequence[Any], part: Sequence[int]) -> None:
+        shape, chosen = self._finish.base_shape, [items[i] for i in part]
+        if set(map(type, chosen)) == {np.ndarray} and all(image.shape == shape for image in chosen):
+            return
+        for i, image in zip(part, chosen):
+            if isinstance(image, (Encoded, Named)) or image.shape != shape:
+                found = getattr(image, "shape", "encoded")
+                raise BackendError(f"torch: base image {i} is {found}, expected {shape}.")
 
     def beside(self, values: torch.Tensor) -> torch.Tensor:
         """See `Backend.beside`."""

@@ -48,9 +48,9 @@ def _load() -> ctypes.CDLL | None:
     return None
 
 
-def takes(out: Array, pictures: Sequence[Array]) -> bool:
+def takes(out: Array, pictures: Sequence[Any]) -> bool:
     """Whether the passes can write pictures, [C, H, W] each, into samples of `out`, [N, C, H, W]."""
-    if not pictures:
+    if set(map(type, pictures)) != {np.ndarray}:
         return False
     kind, shape = pictures[0].dtype, out.shape[1:]
     return (

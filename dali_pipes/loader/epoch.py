@@ -113,11 +113,10 @@ class Epoch:
         most = 1 if self._overlapping is None else self._overlapping.at_once
         try:
             for places, requested, masks in lookahead(requests, ahead):
-                if not all(isinstance(item, Named) or here(item) for item in requested):
+                if not _here(requested):
                     yield from _finished(begun)  # what is complete does not wait for files
                 try:
-                    items = [item if isinstance(item, Named) else ready(item) for item in requested]
-                    begun.append(self.begin(places, items, masks))
+                    begun.append(self.begin(places, _ready(requested), masks))
                 except Exception:
                     yield from _finished(begun)
                     raise
@@ -303,7 +302,7 @@ class Epoch:
     def _settle(self, places: Samples, items: Sequence[Item | Named]) -> Good:
         """Return what the batch will hold, after the policy for samples that cannot be decoded."""
         samples, first = self._samples(places), places < len(self.order)
-        if not any(isinstance(item, Failure) for item in items):
+        if Failure not in set(map(type, items)):
             return Good(samples, list(items), first)  # type: ignore[arg-type]
         good: list[tuple[int, Any, bool]] = []
         for place, sample, item, once in zip(places.tolist(), samples.tolist(), items, first.tolist()):
@@ -319,6 +318,24 @@ class Epoch:
                 self.losses.note(place, item, "it is left out")
         taken, images, firsts = zip(*good) if good else ((), (), ())
         return Good(np.array(taken, np.int64), list(images), np.array(firsts, np.bool_))
+
+
+_AT_ONCE = {np.ndarray}
+"""The types of what a warm batch is made of: looking at them is quicker than asking each item."""
+
+
+def _here(requested: Sequence[Named | Requested]) -> bool:
+    """Return whether `_ready` would not wait."""
+    if set(map(type, requested)) == _AT_ONCE:
+        return True
+    return all(isinstance(item, Named) or here(item) for item in requested)
+
+
+def _ready(requested: Sequence[Named | Requested]) -> Sequence[Named | Item]:
+    """Return what was requested; wait for it."""
+    if set(map(type, requested)) == _AT_ONCE:
+        return requested  # type: ignore[return-value]
+    return [item if isinstance(item, Named) else ready(item) for item in requested]
 
 
 def _finished(begun: deque[Begun]) -> Iterator[Batch | None]:
