@@ -6,6 +6,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from dali_pipes.cache.limits import local_ranks
+
+_FILES = ("cpu.max", "cpu.cfs_quota_us")  # of control groups of version 2, and 1
+
 
 def usable_cores(root: str | os.PathLike[str] = "/") -> int:
     """Return the cores that this process may use, at least 1: its affinity, or less where a control group has a quota.
@@ -13,14 +17,18 @@ def usable_cores(root: str | os.PathLike[str] = "/") -> int:
     Args:
         root: where `proc` and `sys` lie, for tests.
     """
-    limits = [len(os.sched_getaffinity(0)), *(max(1, int(quota)) for quota in _quotas(Path(root)))]
-    return min(limits)
+    return min(max(1, int(limit)) for limit, _ in core_limits(root))
+
+
+def core_limits(root: str | os.PathLike[str] = "/") -> list[tuple[float, str]]:
+    """Return every limit of this process's cores, and where it was found; the least of them counts."""
+    quotas = [(quota, str(place)) for place, quota in _quotas(Path(root))]
+    return [(len(os.sched_getaffinity(0)), "affinity (taskset, cpuset)"), *dict.fromkeys(quotas)]
 
 
 def default_workers() -> int:
     """Return the cores that this process may use, divided among the ranks that torchrun started on this machine."""
-    ranks = os.environ.get("LOCAL_WORLD_SIZE", "")
-    return max(1, usable_cores() // (int(ranks) if ranks.isdigit() and int(ranks) else 1))
+    return max(1, usable_cores() // local_ranks())
 
 
 def workers_of(num_workers: int | None) -> int:
@@ -28,8 +36,8 @@ def workers_of(num_workers: int | None) -> int:
     return default_workers() if num_workers is None else max(1, num_workers)
 
 
-def _quotas(root: Path) -> Iterator[float]:
-    """Cores that this process's control groups, and those that they lie in, allow (cgroup v1 and v2)."""
+def _quotas(root: Path) -> Iterator[tuple[Path, float]]:
+    """Give the file and the cores of each quota of this process's control groups and those around them (v1 and v2)."""
     mounts = root / "sys/fs/cgroup"
     for names, path in _groups(root / "proc/self/cgroup"):
         if names and "cpu" not in names.split(","):
@@ -39,9 +47,10 @@ def _quotas(root: Path) -> Iterator[float]:
         inside = PurePosixPath(path).relative_to("/")
         # In a container the path may be the host's, and the mount the container's own group.
         for folder in (mount / inside, *(mount / parent for parent in inside.parents), mount):
-            quota = _quota(folder)
-            if quota is not None:
-                yield quota
+            for name in _FILES:
+                quota = _quota(folder / name)
+                if quota is not None:
+                    yield folder / name, quota
 
 
 def _groups(listing: Path) -> list[tuple[str, str]]:
@@ -54,12 +63,12 @@ def _groups(listing: Path) -> list[tuple[str, str]]:
     return [(part[1], part[2]) for part in parts if len(part) == 3 and part[2].startswith("/")]
 
 
-def _quota(folder: Path) -> float | None:
+def _quota(file: Path) -> float | None:
     try:
-        if (folder / "cpu.max").exists():
-            quota, period = (folder / "cpu.max").read_text().split()
-        else:
-            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
-        return int(quota) / int(period) if int(quota) > 0 else None
+        words = file.read_text().split()
+        if len(words) == 1:  # version 1 has a file for each number
+            words += file.with_name("cpu.cfs_period_us").read_text().split()
+        quota, period = map(int, words)
+        return quota / period if quota > 0 else None
     except (OSError, ValueError, ZeroDivisionError):  # none set ("max", -1), or none there
         return None

@@ -70,3 +70,14 @@ def test_ranks_share_the_cores(ranks: str, expected: int, monkeypatch: pytest.Mo
     monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
     assert default_workers() == workers_of(None) == expected
     assert (workers_of(0), workers_of(5)) == (1, 5)
+
+
+def test_each_limit_says_where_it_was_found(tmp_path: Path) -> None:
+    groups = {"job/cpu.max": "400000 100000\n", "job/step/cpu.max": "max 100000", "cpu.max": "1250000 100000"}
+    found = cores.core_limits(machine(tmp_path, "0::/job/step\n", groups))
+    place = tmp_path / "sys/fs/cgroup"
+    assert found == [
+        (16, "affinity (taskset, cpuset)"),
+        (4.0, str(place / "job/cpu.max")),
+        (12.5, str(place / "cpu.max")),
+    ]

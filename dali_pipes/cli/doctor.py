@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import platform
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
         f"Passes over memory: {document['passes']}.",
         *([document["warning"]] if document["warning"] else []),
         "",
+        *_limits(document),
+        "",
         common.table(["package", "version"], versions),
     ]
     if args.manifest is not None:
@@ -64,6 +67,27 @@ def run(args: argparse.Namespace) -> int:
         lines += ["", explain(advice)]
     common.show(args, document, "\n".join(lines))
     return common.GOOD
+
+
+def _limits(document: dict[str, Any]) -> list[str]:
+    """Which limits were found where, and what follows from them."""
+    rows = [
+        [
+            each["what"],
+            common.size(int(each["amount"])) if "memory" in each["what"] else f"{each['amount']:g}",
+            each["where"] + (", counts" if each["counts"] and each["what"] in ("cores", "memory") else ""),
+        ]
+        for each in document["limits"]
+    ]
+    found = document["by_default"]
+    each = common.size(found["memory_bytes"])
+    budget = f"a rank keeps at most {each} in memory"
+    if found["ranks_share"]:
+        budget = f"ranks share {common.size(found['shared_memory_bytes'])} in memory, or keep {each} each"
+    return [
+        common.table(["limit of", "found", "where"], rows),
+        f"By default a rank uses {found['workers']} workers, and {budget}.",
+    ]
 
 
 def explain(advice: Advice) -> str:
@@ -115,6 +139,7 @@ def examine() -> dict[str, Any]:
     import torch
 
     from dali_pipes import backends, compiled
+    from dali_pipes.tools.limits import consequences, limits
 
     packages = {name: _version(name) for name in PACKAGES}
     both = packages["nvidia-dali-cuda120"] and packages["nvidia-dali-cuda130"]
@@ -122,6 +147,8 @@ def examine() -> dict[str, Any]:
         "python": platform.python_version(),
         "cpus": usable_cores(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "limits": [asdict(each) for each in limits()],
+        "by_default": consequences(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "backends": {name: backends.missing(name) for name in backends.BACKENDS},
         "auto": backends.resolve("auto"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dali_pipes.cache import limits, open_store
-from dali_pipes.cache.limits import memory_groups, memory_limit
+from dali_pipes.cache.limits import memory_groups, memory_limit, memory_limits
 
 MIB = 1 << 20
 V2_MOUNT = "30 24 0:27 {root} /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -55,6 +55,17 @@ def test_in_a_container_its_own_group_is_seen_at_the_mount(tmp_path: Path, path:
     root = "/docker/abc" if path == "/docker/abc" else "/"
     tree(tmp_path, f"0::{path}\n", V2_MOUNT.format(root=root), **{"memory.max": str(64 * MIB)})
     assert memory_limit(tmp_path) == 64 * MIB
+
+
+def test_each_limit_says_where_it_was_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree(tmp_path, "0::/a/b\n", V2_MOUNT.format(root="/"), **{"a/b/memory.max": str(9 * MIB), "a/memory.max": "max"})
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (100 * MIB, 200 * MIB))
+    (_, machine), *rest = memory_limits(tmp_path)
+    assert machine == "the machine"
+    assert rest == [
+        (9 * MIB, str(tmp_path / "sys/fs/cgroup/a/b/memory.max")),
+        (100 * MIB, "RLIMIT_AS (ulimit -v)"),
+    ]
 
 
 def test_without_groups_it_is_the_machines(tmp_path: Path) -> None:

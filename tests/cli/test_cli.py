@@ -212,6 +212,25 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert document["auto"] in document["backends"]
 
 
+def test_doctor_says_which_limits_it_found_where(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    code, document = call(capsys, "doctor")
+    assert code == 0
+    found = {each["what"]: each for each in document["limits"] if each["counts"]}
+    assert found["ranks of this machine"]["amount"] == 2
+    assert found["ranks of this machine"]["where"] == "LOCAL_WORLD_SIZE"
+    assert found["cores"]["amount"] >= 1
+    assert document["by_default"]["memory_bytes"] == found["memory"]["amount"] // 8
+    assert document["by_default"]["shared_memory_bytes"] == found["memory"]["amount"] // 4
+    assert main(["doctor"]) == 0
+    text = capsys.readouterr().out
+    assert "ranks of this machine  2      LOCAL_WORLD_SIZE" in text
+    assert "By default a rank uses" in text
+    assert "ranks share" in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "error"),
     [
