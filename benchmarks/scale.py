@@ -7,7 +7,7 @@ own; then a split is taken, an epoch ordered, the manifest pickled as for a work
 
 Cache: `--rows` entries of `--entry` bytes are put into a `pinned` cache by `put_rows`. A process opens it and asks for
 entries in random order; while it holds the cache, a second process does the same. `--slots` bounds the entries of a
-segment: with 1780 there are as many segments as with base images of 224x224x3, and with 341 as with 512x512x3.
+segment: with 1365 there are as many segments as with base images of 512x512x3.
 
 Memory is what the process holds for itself alone (RssAnon): pages of mapped files, which processes share, are left out.
 """

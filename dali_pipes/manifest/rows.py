@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from dali_pipes.errors import ConfigError, ManifestError
+from dali_pipes.errors import ManifestError
 from dali_pipes.files.urls import Root, shown
 from dali_pipes.manifest.columns import TextColumn
+from dali_pipes.manifest.given import check_name, checked_names
 from dali_pipes.manifest.labels import MissingLabel, is_missing, number_labels, target_values
 
 MOST_LINES = 1000
@@ -49,12 +50,12 @@ class Reading:
     missing_label: MissingLabel = "error"
 
     def __post_init__(self) -> None:
+        for name in ("path_column", "label_column"):
+            check_name(name, getattr(self, name))
         for name in ("targets", "columns", "classes"):
             given = getattr(self, name)
-            if isinstance(given, str):
-                raise ConfigError(f"{name}={given!r}: give a list of names, such as [{given!r}].")
             if given is not None:
-                object.__setattr__(self, name, tuple(map(str, given)))
+                object.__setattr__(self, name, checked_names(name, given))
 
 
 @dataclass(frozen=True)

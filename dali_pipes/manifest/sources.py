@@ -11,6 +11,7 @@ from typing import Any, Self
 from dali_pipes.errors import ManifestError
 from dali_pipes.files.urls import Root, common, is_url, parent, place, root_of
 from dali_pipes.manifest.columns import TextColumn
+from dali_pipes.manifest.given import check_dataset, check_frame, check_path, check_root, checked_names, checked_records
 from dali_pipes.manifest.labels import MissingLabel
 from dali_pipes.manifest.rows import MASK, Reading, Table
 from dali_pipes.manifest.tables import of_columns, of_records, read_csv, read_parquet
@@ -64,6 +65,8 @@ class Sources:
         Raises:
             ManifestError: the file is missing or malformed, or rows cannot be used; every bad row is named.
         """
+        check_path("from_csv", path, "a CSV")
+        check_root("from_csv", root)
         reading = _reading(path_column, label_column, targets, columns, classes, missing_label)
         table = read_csv(place(path), reading, sep, encoding)
         return cls._from_table(_root_of(path, root, table), table, reading)
@@ -82,6 +85,8 @@ class Sources:
         missing_label: MissingLabel = "error",
     ) -> Self:
         """Read a Parquet file as `from_csv` reads a CSV; needs pyarrow (`pip install 'dali-pipes[features]'`)."""
+        check_path("from_parquet", path, "a Parquet file")
+        check_root("from_parquet", root)
         reading = _reading(path_column, label_column, targets, columns, classes, missing_label)
         table = read_parquet(place(path), reading)
         return cls._from_table(_root_of(path, root, table), table, reading)
@@ -104,8 +109,9 @@ class Sources:
         Without a root, paths are absolute or relative to the current folder, and the root is the folder that all of
         them have in common.
         """
+        check_root("from_records", root)
         reading = _reading(path_column, label_column, targets, columns, classes, missing_label)
-        return cls._from_values(of_records("records", records, reading), root, reading)
+        return cls._from_values(of_records("records", checked_records(records), reading), root, reading)
 
     @classmethod
     def from_pandas(
@@ -124,6 +130,8 @@ class Sources:
 
         Its index is not read; `reset_index()` makes a column of it.
         """
+        check_frame(frame)
+        check_root("from_pandas", root)
         reading = _reading(path_column, label_column, targets, columns, classes, missing_label)
         values = {str(name): frame.iloc[:, i].tolist() for i, name in enumerate(frame.columns)}
         return cls._from_values(of_columns("data frame", values, reading, len(frame)), root, reading)
@@ -156,6 +164,8 @@ class Sources:
             columns: as for `from_csv`.
             missing_label: as for `from_csv`.
         """
+        check_dataset(dataset)
+        check_root("from_hf", root)
         from dali_pipes.manifest.hugging_face import read_dataset
 
         reading = _reading("path", label_column, targets, columns, classes, missing_label)
@@ -173,10 +183,13 @@ class Sources:
         Raises:
             ManifestError: no such folder, no image in it, or files or folders that cannot be read, all of them named.
         """
+        check_path("from_folder", root, "a folder")
         from dali_pipes.manifest.listing import class_folders
 
         base, table = class_folders(root)
-        return cls._from_table(base, table, Reading(classes=None if classes is None else tuple(classes)))
+        return cls._from_table(
+            base, table, Reading(classes=None if classes is None else checked_names("classes", classes))
+        )
 
     @classmethod
     def from_dicom_tree(cls, root: Source, without_preamble: bool = False) -> Self:
@@ -192,6 +205,7 @@ class Sources:
             ManifestError: no such folder, no DICOM file with pixels in it, or files or folders that cannot be read, all
                 of them named. A damaged DICOM file is listed, and its damage reported when it is loaded.
         """
+        check_path("from_dicom_tree", root, "a folder")
         from dali_pipes.manifest.listing import dicom_tree
 
         return cls._from_table(*dicom_tree(root, without_preamble), Reading())

@@ -209,7 +209,7 @@ def of_arrow(column: Any) -> TextColumn | None:
 
 def of_records(source: str, records: Iterable[Mapping[str, Any]], reading: Reading) -> Table:
     """Return the columns of mappings, one a row; keys that a row lacks count as missing there."""
-    rows = [dict(record) for record in records]
+    rows = list(records)
     header = list(dict.fromkeys(str(name) for row in rows for name in row))
     if not rows:
         raise ManifestError(f"{source}: none given; give at least one row with {reading.path_column!r}.")
