@@ -36,7 +36,8 @@ def check_dataset(value: Any) -> None:
 
 def checked_records(value: Any) -> list[dict[str, Any]]:
     """Return records as dicts. Raises ConfigError for what is no sequence of mappings."""
-    if isinstance(value, (str, bytes, os.PathLike, Mapping)) or not isinstance(value, Iterable):
+    frame = hasattr(value, "columns")  # which gives the names of its columns one by one
+    if frame or isinstance(value, (str, bytes, os.PathLike, Mapping)) or not isinstance(value, Iterable):
         raise ConfigError(
             f"from_records: {_kind(value)} where mappings belong, one for each sample; {_instead(value)}."
         )

@@ -186,10 +186,8 @@ class Sources:
         check_path("from_folder", root, "a folder")
         from dali_pipes.manifest.listing import class_folders
 
-        base, table = class_folders(root)
-        return cls._from_table(
-            base, table, Reading(classes=None if classes is None else checked_names("classes", classes))
-        )
+        reading = Reading(classes=None if classes is None else checked_names("classes", classes))
+        return cls._from_table(*class_folders(root), reading)
 
     @classmethod
     def from_dicom_tree(cls, root: Source, without_preamble: bool = False) -> Self:
