@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import dali_pipes as dp
 from dali_pipes.loader.bins import deal, fill
 from dali_pipes.loader.order import Order, Ordering, Plain
+from dali_pipes.manifest.columns import TextColumn
 
 LABELS = [0] * 30 + [1] * 6 + [2] * 3 + [3]
 GROUPS = ["a"] * 7 + ["b"] * 5 + ["c"] * 5 + ["d"] * 3 + ["e"] * 3 + [""] * 17
@@ -82,6 +83,50 @@ def test_batches_of_classes_and_samples(manifest: dp.Manifest, ranks: int) -> No
     assert len(set(taken.tolist())) == len(taken)  # nothing twice before all of the class were taken
 
 
+@given(st.integers(0, 2**32), st.integers(1, 4), st.integers(1, 5), st.integers(1, 3))
+def test_a_batch_repeats_a_sample_of_small_classes_only(seed: int, classes: int, each: int, ranks: int) -> None:
+    """Also where a class's round of samples ends within a batch; and every round holds each of them."""
+    sizes = np.random.default_rng(seed).integers(1, 9, 4)
+    labels = np.repeat(np.arange(4), sizes)
+    count = len(labels)
+    names = TextColumn(map(str, range(count)))
+    blank = TextColumn.blank(count)
+    manifest = dp.Manifest(Path(), names, names, np.zeros(count, np.int32), labels, blank, blank)
+    order = dp.ClassesAndSamples(classes, each).samples(manifest, seed, 1, ranks, classes * each)
+    for rank in range(ranks):
+        for batch in order[rank::ranks].reshape(-1, each):
+            size = sizes[labels[batch[0]]]
+            assert (labels[batch] == labels[batch[0]]).all()
+            assert len(set(batch.tolist())) == min(each, size) or each > size
+    taken = np.concatenate([order, np.arange(count)])
+    if order.size:
+        times = np.bincount(taken, minlength=count)
+        for number, size in enumerate(sizes.tolist()):
+            if size >= each:
+                assert np.ptp(times[labels == number]) <= 1
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("together", [False, True])
+def test_what_fills_up_is_not_valid(manifest: dp.Manifest, tmp_path: Path, together: bool, ranks: int) -> None:
+    """Over all ranks each sample is valid once."""
+    files = pictures(7)
+    manifest_of(tmp_path, files)
+    rows = [f"{name},{i % 2},p{i // 3}" for i, name in enumerate(files)]
+    (tmp_path / "all.csv").write_text("\n".join(["path,label,group", *rows]) + "\n")
+    grouped = dp.Manifest.from_csv(tmp_path / "all.csv")
+    seen: list[int] = []
+    repeated = 0
+    for rank in range(ranks):
+        given: dict[str, Any] = {"order": dp.Grouped(together), "rank": rank, "world_size": ranks, "batch_size": 4}
+        with dp.Loader(grouped, dp.Recipe(8), distributed=False, backend="torch", **given) as loader:
+            for batch in loader:
+                seen += batch.index[batch.valid].tolist()
+                repeated += int((~batch.valid).sum())
+    assert sorted(seen) == list(range(7))
+    assert repeated == len(dp.Grouped(together).samples(grouped, 0, 0, ranks, 4)) - 7
+
+
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_a_group_stays_on_one_rank(manifest: dp.Manifest, ranks: int) -> None:
     order = dp.Grouped().samples(manifest, 3, 1, ranks, 4)
@@ -140,11 +185,19 @@ def test_what_cannot_be_ordered_is_refused(manifest: dp.Manifest, tmp_path: Path
         (dp.ClassesAndSamples(5, 2), "there are 4 classes"),
         (dp.ClassesAndSamples(2, 2), "the batch size is 6 and must be their product"),
         (dp.Grouped(together=True), "a group has 7 samples, a batch 6"),
+        (dp.Weighted(weights=(float("nan"),) * 40), "give 40 finite weights"),
     ):
         with pytest.raises(dp.ConfigError, match=words):
             order.samples(manifest, 0, 0, 1, 6)
-    with pytest.raises(dp.ConfigError, match="give at least 1"):
-        dp.Weighted(count=0)
+    for count in (0, 2.5, True):
+        with pytest.raises(dp.ConfigError, match="give a whole number of at least 1"):
+            dp.Weighted(count=count)  # type: ignore[arg-type]
+    with pytest.raises(dp.ConfigError, match="give whole numbers"):
+        dp.ClassesAndSamples(2.0, 3)  # type: ignore[arg-type]
+    with pytest.raises(dp.ConfigError, match=r"classes decide its weights; Weighted takes others"):
+        dp.Balanced("weight")
+    with pytest.raises(dp.ConfigError, match="Balanced: no sample has a label"):
+        dp.Balanced().samples(table(tmp_path, group=["a", "b"]), 0, 0, 1, 1)
     with pytest.raises(dp.ConfigError, match="or shuffle; orders are random by themselves"):
         Ordering(dp.Balanced(), True, manifest, 0)
 

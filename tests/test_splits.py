@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import dali_pipes as dp
 from dali_pipes.manifest.columns import TextColumn
-from dali_pipes.manifest.splits import assign, leaks
+from dali_pipes.manifest.splits import assign, leaks, together
 
 
 def manifest(groups: list[str], labels: list[int], splits: list[str] | None = None) -> dp.Manifest:
@@ -59,6 +59,39 @@ def test_no_group_is_divided_and_the_order_of_samples_does_not_matter(case: int,
     order = rng.permutation(count)
     again = found.subset(order).split_by_group(FRACTIONS, seed)
     assert list(again.splits) == [found.splits[int(i)] for i in order]
+
+
+@given(st.integers(0, 2**32), st.integers(0, 5))
+def test_no_file_is_divided_either(case: int, seed: int) -> None:
+    """Files with samples of several groups, and of none, hold these together."""
+    rng = np.random.default_rng(case)
+    count = 200
+    paths = TextColumn(f"{i}.dcm" for i in rng.integers(0, 120, count))
+    ids = TextColumn(map(str, range(count)))
+    groups = TextColumn(f"p{i}" if i < 90 else "" for i in rng.integers(0, 140, count))
+    labels, frames = rng.integers(0, 2, count), np.arange(count, dtype=np.int32)
+    made = dp.Manifest(Path(), paths, ids, frames, labels, TextColumn.blank(count), groups)
+    keys = together(groups, paths)
+    for column in (paths, groups):
+        for name in set(column) - {""}:
+            assert len({key for key, other in zip(keys, column) if other == name}) == 1
+    if len(set(keys)) < 30:
+        return
+    try:
+        found = made.split_by_group({"a": 0.6, "b": 0.4}, seed)
+    except dp.ConfigError:  # nearly all hangs together
+        return
+    found.check_splits()
+    order = rng.permutation(count)
+    assert list(found.subset(order).split_by_group({"a": 0.6, "b": 0.4}, seed).splits) == list(
+        found.subset(order).splits
+    )
+
+
+def test_groups_without_common_files_keep_their_keys() -> None:
+    groups, paths = TextColumn(["a", "a", "", "b", ""]), TextColumn(["1", "2", "3", "4", "3"])
+    assert list(together(groups, paths)) == ["ga", "ga", "f3", "gb", "f3"]
+    assert list(together(groups, TextColumn(["1", "4", "3", "4", "3"]))) == ["ga", "ga", "f3", "ga", "f3"]
 
 
 def test_shares_and_strata_are_met(tmp_path: Path) -> None:

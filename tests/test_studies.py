@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,64 @@ def test_doubled_and_unknown_views_are_named(tmp_path: Path) -> None:
     manifest = write(tmp_path, rows, ("group", "view"))
     with pytest.raises(dp.ManifestError, match=r"study 'p': the view 'L-CC' is there twice\n.*'q': 'spot' is none of"):
         manifest.studies(view="view", views=VIEWS)
+
+
+def test_odd_views_and_positions_are_refused(tmp_path: Path) -> None:
+    manifest = write(tmp_path, [("p", "a", 0), ("p", "b", "nan"), ("q", "", 3)], ("group", "view", "z"))
+    for views in ("ab", ["a", "b", "a"]):
+        with pytest.raises(dp.ConfigError, match="give a list of names, each of them once"):
+            manifest.studies(view="view", views=views)
+    with pytest.raises(dp.ManifestError, match=r"study 'q': sample 2 \[.*\] has nothing in the column 'view'"):
+        manifest.studies(view="view")
+    with pytest.raises(dp.ManifestError, match=r"sample 1 \[.*\] has 'nan' in the column 'z'; .*finite numbers"):
+        manifest.studies(position="z")
+
+
+def test_a_study_lies_in_one_split_and_one_group(tmp_path: Path) -> None:
+    rows = [("s", "a", "train", "g"), ("s", "b", "val", "g"), ("t", "a", "val", "g"), ("t", "b", "val", "h")]
+    manifest = write(tmp_path, rows, ("exam", "view", "split", "group"))
+    with pytest.raises(dp.ManifestError) as caught:
+        manifest.studies(by="exam", view="view")
+    assert str(caught.value).splitlines()[1:] == [
+        "  study 's': its images lie in different splits: ['train', 'val']",
+        "  study 't': its images lie in different groups: ['g', 'h']",
+    ]
+
+
+def test_studies_are_not_taken_for_their_first_images(manifest: dp.Manifest, tmp_path: Path) -> None:
+    studies = manifest.studies(view="view")
+    for refused in (
+        lambda: studies.to_csv(tmp_path / "studies.csv"),
+        lambda: studies.to_parquet(tmp_path / "studies.parquet"),
+        lambda: studies.studies(position="frame"),
+        lambda: dp.Manifest.concat([studies, studies]),
+    ):
+        with pytest.raises(dp.ConfigError, match="a manifest of studies"):
+            refused()
+    assert not list(tmp_path.glob("studies.*"))
+
+
+@pytest.mark.parametrize("order", [None, dp.Balanced(), dp.Grouped()], ids=str)
+def test_everything_resumes_at_every_step_on_another_backend(tmp_path: Path, order: Any) -> None:
+    """Views of studies with masks and matrices, in several orders, over two epochs."""
+    studies = masked(tmp_path).studies(view="view")
+    studies = dataclasses.replace(studies, labels=np.array([0, 1, 1]))
+    recipe = dp.Recipe(12, base_size=30, views=2, augment=dp.Augment.preset("photo", noise=0.1, rotation=10))
+    given: dict[str, Any] = {"batch_size": 1, "cache_mode": "memory", "matrix": True, "seed": 5, "order": order}
+    names = ("image", "mask", "matrix", "present", "index", "valid")
+    with dp.Loader(studies, recipe, backend=CPU_BACKENDS[0], **given) as whole:
+        steps = [(batch, whole.state_dict()) for _ in range(2) for batch in whole]
+    assert len(steps) == 6
+    for done, (_, state) in enumerate(steps, 1):
+        with dp.Loader(studies, recipe, backend=CPU_BACKENDS[done % len(CPU_BACKENDS)], **given) as rest:
+            rest.load_state_dict(state)
+            again = list(rest) + (list(rest) if done < 3 else [])
+        wanted = steps[done:]
+        if done < 6:
+            assert len(again) == len(wanted)
+        for batch, (other, _) in zip(again, wanted):
+            for name in names:
+                assert torch.equal(getattr(batch, name), getattr(other, name)), (done, name)
 
 
 def test_labels_that_disagree(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--recipe", type=Path, help="the recipe of --augment, as TOML or JSON")
     parser.add_argument("--mask", type=Path, help="with --augment: the file's mask, which is laid over it")
+    parser.add_argument("--mask-frame", type=int, default=0, help="which frame of the mask's file (default: 0)")
     parser.add_argument("--seed", type=int, default=0, help="with --augment: the seed of the draws (default: 0)")
     common.add_decoders(parser)
     common.add_json(parser)
@@ -83,7 +84,8 @@ def _draws(args: argparse.Namespace) -> int:
     if args.augment is None or args.recipe is None or args.out is None:
         raise ConfigError("inspect --augment N needs --recipe FILE and --out PNG; --mask goes with them.")
     recipe = Recipe.load(args.recipe)
-    picture = draws_of(args.file, recipe, args.augment, frame=args.frame, seed=args.seed, mask=args.mask)
+    chosen = {"frame": args.frame, "seed": args.seed, "mask": args.mask, "mask_frame": args.mask_frame}
+    picture = draws_of(args.file, recipe, args.augment, **chosen)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     picture.save(args.out, "PNG")
     return int(args.augment)

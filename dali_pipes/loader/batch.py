@@ -51,7 +51,7 @@ class Batch:
         label: int64[N]; -1 where a sample has none.
         index: int64[N], positions in the manifest.
         id: N names, as in the manifest.
-        valid: bool[N], False where a sample is a repetition: one that fills the shares of all ranks to one size, or
+        valid: bool[N], False where a sample is a repetition: one that fills ranks or batches to one size, or
             that stands in for another which could not be decoded. Leave those out of a metric.
         matrix: float64[N, 2, 3], where source pixels went: (x, y, 1) in pixels of the decoded source, centres at
             halves, to (x, y) of the output; see `transform_points`. With K views [N, K, 2, 3], as `image` is

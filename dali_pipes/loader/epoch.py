@@ -84,6 +84,7 @@ class Epoch:
         losses: counts what could not be decoded.
         matrix: whether batches hold where source pixels went; else it is computed where somebody asks for it.
         masks: gives base masks, where the manifest has a column of them.
+        firsts: bool[N], False where the order has a repetition that only fills up; None where there are none.
     """
 
     manifest: Manifest
@@ -97,6 +98,7 @@ class Epoch:
     losses: Losses = field(default_factory=Losses)
     matrix: bool = False
     masks: Masks | None = None
+    firsts: npt.NDArray[np.bool_] | None = None
 
     def batches(self, plan: list[Samples], ahead: int) -> Iterator[Batch | None]:
         """Yield a batch for each of the plan, None where all of its samples were skipped.
@@ -299,9 +301,14 @@ class Epoch:
         sample = int(self.order[place % len(self.order)])
         return self.fetcher.decoded(sample) if isinstance(item, Encoded) else item
 
+    def _first(self, places: Samples) -> npt.NDArray[np.bool_]:
+        """Return bool[N], whether the samples at places of the order are no repetitions."""
+        once: npt.NDArray[np.bool_] = places < len(self.order)
+        return once if self.firsts is None else once & self.firsts[places % max(1, len(self.order))]
+
     def _settle(self, places: Samples, items: Sequence[Item | Named]) -> Good:
         """Return what the batch will hold, after the policy for samples that cannot be decoded."""
-        samples, first = self._samples(places), places < len(self.order)
+        samples, first = self._samples(places), self._first(places)
         if Failure not in set(map(type, items)):
             return Good(samples, list(items), first)  # type: ignore[arg-type]
         good: list[tuple[int, Any, bool]] = []

@@ -309,7 +309,8 @@ class Loader(NotPickled):
     ) -> Iterator[Batch | None]:
         plan = sampling.batches(shares.places(start), batch_size=shares.batch_size, drop_last=self._drop_last)
         fixed = (self.manifest, self.recipe, self._fetcher, backend, self._on_error, self._seed)
-        work = Epoch(*fixed, epoch, self._order(shares, epoch), losses, self._matrix, self._masks)
+        order = self._order(shares, epoch)
+        work = Epoch(*fixed, epoch, order, losses, self._matrix, self._masks, self._ordering.firsts(order))
         return work.batches(plan, ahead=max(1, -(-self._fetcher.ahead // shares.batch_size)))
 
     def warm(self, samples: Iterable[int] | None = None) -> Iterator[int]:

@@ -49,6 +49,10 @@ class Order:
         """
         raise NotImplementedError
 
+    def firsts(self, samples: Samples) -> npt.NDArray[np.bool_] | None:
+        """Return bool[M], False where `samples` has a repetition that only fills up; None where there are none."""
+        return None
+
     @property
     def name(self) -> Any:
         """What a saved state says of the order, a plain JSON value."""
@@ -91,8 +95,10 @@ class Weighted(Order):
     def __post_init__(self) -> None:
         if not isinstance(self.weights, str):
             object.__setattr__(self, "weights", tuple(float(weight) for weight in self.weights))
-        if self.count is not None and self.count < 1:
-            raise ConfigError(f"{type(self).__name__}(count={self.count}): give at least 1, or None.")
+        if self.count is not None and (type(self.count) is not int or self.count < 1):
+            raise ConfigError(
+                f"{type(self).__name__}(count={self.count!r}): give a whole number of at least 1, or None."
+            )
 
     def samples(self, manifest: Manifest, seed: int, epoch: int, ranks: int, batch_size: int) -> Samples:
         """See `Order.samples`."""
@@ -122,10 +128,17 @@ class Weighted(Order):
 
 @dataclass(frozen=True)
 class Balanced(Weighted):
-    """Draw samples with replacement so that each class comes as often as any other; `weights` is not used."""
+    """Draw samples with replacement so that each class comes as often as any other; it takes no `weights`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.weights:
+            raise ConfigError(f"Balanced(weights={self.weights!r}): classes decide its weights; Weighted takes others.")
 
     def _weights(self, manifest: Manifest) -> Doubles:
         labels = manifest.labels
+        if not (labels >= 0).any():
+            raise ConfigError("Balanced: no sample has a label; give the manifest a column `label`.")
         numbers, counts = np.unique(labels[labels >= 0], return_counts=True)
         found = np.zeros(len(manifest))
         for number, count in zip(numbers.tolist(), counts.tolist()):
@@ -138,8 +151,8 @@ class ClassesAndSamples(Order):
     """Batches of P classes with K samples each, as metric learning wants them: the batch size is P * K.
 
     An epoch has as many whole batches as the manifest's samples make. Each class's samples come in an order of their
-    own, and anew when they are used up; a class of fewer than K samples repeats some within a batch. Samples without a
-    label are left out.
+    own, and anew when they are used up; only a class of fewer than K samples repeats some within a batch. Samples
+    without a label are left out.
 
     Attributes:
         classes: P, at most as many as there are classes.
@@ -149,6 +162,10 @@ class ClassesAndSamples(Order):
     classes: int = 1
     each: int = 1
     fills: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if type(self.classes) is not int or type(self.each) is not int:
+            raise ConfigError(f"ClassesAndSamples(classes={self.classes!r}, each={self.each!r}): give whole numbers.")
 
     def samples(self, manifest: Manifest, seed: int, epoch: int, ranks: int, batch_size: int) -> Samples:
         """See `Order.samples`."""
@@ -172,12 +189,15 @@ class ClassesAndSamples(Order):
             ).reshape(-1, self.each)
         return deal(found.reshape(batches, batch_size), ranks)
 
-    @staticmethod
-    def _of_class(members: Samples, count: int, seed: int, epoch: int) -> Samples:
-        rounds = [
-            members[np.argsort(random_bits(seed, epoch, f"round {i} of a class", members), kind="stable")]
-            for i in range(-(-count // len(members)))
-        ]
+    def _of_class(self, members: Samples, count: int, seed: int, epoch: int) -> Samples:
+        """Return `count` of a class's samples: all of them in one round after another."""
+        rounds: list[Samples] = []
+        for i in range(-(-count // len(members))):
+            found = members[np.argsort(random_bits(seed, epoch, f"round {i} of a class", members), kind="stable")]
+            begun = i * len(members) % self.each  # samples that a batch has already of the round before
+            if begun and self.each <= len(members):
+                found = found[np.argsort(np.isin(found, rounds[-1][-begun:]), kind="stable")]  # they come last
+            rounds.append(found)
         return np.concatenate([*rounds, members[:0]])[:count]
 
     @property
@@ -191,7 +211,7 @@ class Grouped(Order):
     """Keep each group (a patient's images, say: the manifest's column `group`) on one rank, or in one batch.
 
     Groups and the samples in them come in another order each epoch. Where ranks or batches are not filled evenly, some
-    of their own samples are repeated. Samples without a group are groups of their own.
+    of their own samples are repeated, `batch.valid` being False there. Samples without a group are groups of their own.
 
     Attributes:
         together: a group is in one batch, so that none may have more samples than a batch; else on one rank.
@@ -218,6 +238,12 @@ class Grouped(Order):
         batches = fill(groups, size=batch_size)
         batches = batches[np.argsort(random_bits(seed, epoch, "order of batches", np.arange(len(batches))))]
         return deal(np.resize(batches, (-(-len(batches) // ranks) * ranks, batch_size)), ranks)
+
+    def firsts(self, samples: Samples) -> npt.NDArray[np.bool_]:
+        """See `Order.firsts`."""
+        found = np.zeros(len(samples), np.bool_)
+        found[np.unique(samples, return_index=True)[1]] = True
+        return found
 
     @property
     def name(self) -> Any:
@@ -270,6 +296,10 @@ class Ordering:
     def samples(self, epoch: int, ranks: int, batch_size: int) -> Samples:
         """Return int64[M], the samples in the order of an epoch."""
         return self._order.samples(self._manifest, self._seed, epoch, ranks, batch_size)
+
+    def firsts(self, samples: Samples) -> npt.NDArray[np.bool_] | None:
+        """See `Order.firsts`."""
+        return self._order.firsts(samples)
 
     def count(self, ranks: int, batch_size: int) -> int:
         """Return M, the same in every epoch."""

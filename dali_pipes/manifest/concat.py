@@ -22,9 +22,12 @@ if TYPE_CHECKING:
 def concatenated(manifests: Sequence[Manifest], classes: Sequence[str] | None) -> Manifest:
     """Return the samples of several manifests, one after another; see `Manifest.concat`."""
     from dali_pipes.manifest.manifest import Manifest
+    from dali_pipes.manifest.studies import Studies
 
     if not manifests:
         raise ConfigError("concat: no manifest given; give at least one.")
+    if any(isinstance(each, Studies) for each in manifests):
+        raise ConfigError("concat: a manifest of studies; concatenate manifests of images, and make studies of them.")
     names = tuple(classes) if classes is not None else _classes(manifests)
     root, paths = _together(manifests)
     ids = [_ids(each, moved) for each, moved in zip(manifests, paths)]

@@ -22,7 +22,7 @@ from dali_pipes.files.urls import Root, title
 from dali_pipes.manifest.columns import TextColumn
 from dali_pipes.manifest.rows import Reading, Table, check
 from dali_pipes.manifest.sources import Source, Sources
-from dali_pipes.manifest.splits import assign, check_fractions, leaks
+from dali_pipes.manifest.splits import assign, check_fractions, leaks, together
 from dali_pipes.privacy import SHOW_PATHS as SHOW_PATHS
 from dali_pipes.privacy import described, hint
 
@@ -229,11 +229,11 @@ class Manifest(Sources, Sequence[Sample]):
             raise ManifestError("\n".join([head, *lines]), problems)
 
     def split_by_group(self, fractions: Mapping[str, float], seed: int = 0) -> Manifest:
-        """Return the manifest with other splits, such that no group lies in two of them.
+        """Return the manifest with other splits, such that no group and no file lies in two of them.
 
-        Samples without a group form one with the others of their file. Each split gets its share of every label as
-        nearly as whole groups allow (see `splits.assign`); which groups is drawn from `seed`, and does not depend on
-        the order of samples.
+        Samples without a group stay with the others of their file, and so do groups that share one. Each split gets its
+        share of every label as nearly as whole groups allow (see `splits.assign`); which groups is drawn from `seed`,
+        and does not depend on the order of samples.
 
         Args:
             fractions: share of each split, such as {"train": 0.8, "val": 0.1, "test": 0.1}; their sum is 1.
@@ -243,7 +243,7 @@ class Manifest(Sources, Sequence[Sample]):
             ConfigError: fractions that cannot be met, because there are fewer groups than splits or for want of sense.
         """
         names, shares = check_fractions(fractions)
-        keys = TextColumn(f"g{group}" if group else f"f{path}" for group, path in zip(self.groups, self.paths))
+        keys = together(self.groups, self.paths)
         chosen = assign(keys, self.labels, shares, seed)
         if empty := [name for i, name in enumerate(names) if i not in set(np.unique(chosen).tolist())]:
             raise ConfigError(

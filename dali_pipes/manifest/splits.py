@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from dali_pipes.errors import ConfigError
 from dali_pipes.manifest.columns import TextColumn
+from dali_pipes.manifest.rows import repeated
 
 Counts = npt.NDArray[np.float64]
 
@@ -36,6 +37,26 @@ def leaks(groups: TextColumn, splits: TextColumn) -> dict[str, dict[str, int]]:
         if owner in twice:
             found.setdefault(names[owner], {})[parts[where]] = int(seen[place])
     return found
+
+
+def together(groups: TextColumn, paths: TextColumn) -> TextColumn:
+    """Return a key for each sample, equal where samples must stay in one split: those of a group, or of a file.
+
+    A sample without a group stays with its file; groups that share a file stay together, too.
+    """
+    keys = [f"g{group}" if group else f"f{path}" for group, path in zip(groups, paths)]
+    above: dict[str, str] = {}
+
+    def top(key: str) -> str:
+        while key in above:
+            above[key] = key = above.get(above[key], above[key])
+        return key
+
+    for row, first in repeated(paths).items():
+        one, other = sorted((top(keys[row]), top(keys[first])))
+        if one != other:
+            above[other] = one  # the first in the alphabet, so that the order of samples does not matter
+    return TextColumn(map(top, keys) if above else keys)
 
 
 def _named(names: list[str]) -> npt.NDArray[np.bool_]:

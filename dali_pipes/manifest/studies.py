@@ -17,11 +17,14 @@ import numpy.typing as npt
 from dali_pipes.errors import ConfigError, ManifestError
 from dali_pipes.manifest.columns import TextColumn
 from dali_pipes.manifest.manifest import Manifest
+from dali_pipes.manifest.sources import Source
 
 Longs = npt.NDArray[np.int64]
 
 MOST_NAMED = 20
 """How many faulty studies a message names."""
+
+_WHOLE = "a manifest of studies names only the first image of each"
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +46,18 @@ class Studies(Manifest):
         """bool[N, V], whether a study has an image at a place."""
         found: npt.NDArray[np.bool_] = self.members >= 0
         return found
+
+    def to_csv(self, path: Source) -> None:
+        """Refuse: a table of studies would lack their other images."""
+        raise ConfigError(f"{_WHOLE}: write studies.images, and make studies of what you read back.")
+
+    def to_parquet(self, path: Source) -> None:
+        """Refuse, as `to_csv`."""
+        self.to_csv(path)
+
+    def studies(self, by: str = "group", **_: Any) -> Studies:
+        """Refuse: these are studies already."""
+        raise ConfigError(f"{_WHOLE}: make studies of studies.images.")
 
     def __repr__(self) -> str:
         count = 0 if self.images is None else len(self.images)
@@ -76,7 +91,13 @@ def studies_of(
         if not name:
             raise ManifestError(f"studies: {manifest.describe(i)} has nothing in the column {by!r}; fill it.")
         groups.setdefault(name, []).append(i)
+    if isinstance(views, str) or (views is not None and len(set(views)) < len(views)):
+        raise ConfigError(f"studies(views={views!r}): give a list of names, each of them once.")
     problems: list[str] = []
+    for what, column in (("splits", manifest.splits), ("groups", manifest.groups)):
+        for name, indices in groups.items():
+            if len(found := {column[i] for i in indices}) > 1:
+                problems.append(f"study {name!r}: its images lie in different {what}: {sorted(found)}")
     if view is not None:
         places, kinds = _by_view(manifest, groups, view, views, problems)
     else:
@@ -144,7 +165,9 @@ def _by_view(
     for name, indices in groups.items():
         row = [-1] * len(kinds)
         for i in indices:
-            if texts[i] not in kinds:
+            if not texts[i] and views is None:
+                problems.append(f"study {name!r}: {manifest.describe(i)} has nothing in the column {view!r}")
+            elif texts[i] not in kinds:
                 problems.append(f"study {name!r}: {texts[i]!r} is none of the views {', '.join(map(repr, kinds))}")
             elif row[kinds.index(texts[i])] >= 0:
                 problems.append(f"study {name!r}: the view {texts[i]!r} is there twice")
@@ -163,6 +186,11 @@ def _by_position(
         numbers = np.array([float(text) for text in texts])
     except ValueError as error:
         raise ManifestError(f"studies: the column {position!r} holds positions, which are numbers: {error}.") from None
+    if len(odd := np.flatnonzero(~np.isfinite(numbers))):
+        raise ManifestError(
+            f"studies: {manifest.describe(int(odd[0]))} has {texts[int(odd[0])]!r} in the column {position!r}; give "
+            "positions, which are finite numbers."
+        )
     found = []
     for name, indices in groups.items():
         row = sorted(indices, key=lambda i: numbers[i])

@@ -21,7 +21,14 @@ COLOURS = np.array([(230, 60, 50), (60, 160, 230), (90, 200, 70), (240, 180, 40)
 
 
 def draws_of(
-    file: Path, recipe: Recipe, count: int, *, frame: int = 0, seed: int = 0, mask: Path | None = None
+    file: Path,
+    recipe: Recipe,
+    count: int,
+    *,
+    frame: int = 0,
+    seed: int = 0,
+    mask: Path | None = None,
+    mask_frame: int = 0,
 ) -> Image.Image:
     """Return a sheet of `count` draws of a file: of the epochs 0, 1, ..., and of each view.
 
@@ -32,13 +39,14 @@ def draws_of(
         frame: of the file.
         seed: of the draws.
         mask: its mask, which is laid over it.
+        mask_frame: of the file of the mask.
 
     Raises:
         DecodeError: the file or its mask cannot be read, and its subclasses. ConfigError: as `Recipe` raises it.
     """
     plain = unnormalised(recipe)
     tiles: list[torch.Tensor] = []
-    one = _one(file, frame, mask)
+    one = _one(file, frame, mask, mask_frame)
     with Loader(one, plain, batch_size=1, cache_mode="memory", backend="torch", seed=seed) as loader:
         epoch = 0
         while len(tiles) < count:
@@ -64,9 +72,10 @@ def _overlaid(image: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     return torch.from_numpy(np.where(numbers > 0, mixed, picture))
 
 
-def _one(file: Path, frame: int, mask: Path | None) -> Manifest:
+def _one(file: Path, frame: int, mask: Path | None, mask_frame: int) -> Manifest:
     """Return a manifest of one sample."""
     paths = [path.resolve() for path in (file, mask) if path is not None]
     root = Path(os.path.commonpath([path.parent for path in paths]))
     names = [path.relative_to(root).as_posix() for path in paths]
-    return Manifest.from_records([{"frame": frame, **dict(zip(("path", "mask"), names))}], root)
+    numbers = {"frame": frame, **({} if mask is None else {"mask_frame": mask_frame})}
+    return Manifest.from_records([{**numbers, **dict(zip(("path", "mask"), names))}], root)

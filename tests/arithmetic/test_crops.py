@@ -1,6 +1,8 @@
 """Resized crops: inside of what is shown, and distributed as torchvision's published algorithm draws them."""
 
+import importlib
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from dali_pipes.arithmetic import Fit
 from dali_pipes.arithmetic.crops import resized_crops, shown
-from dali_pipes.draws import Augment, draw
+from dali_pipes.draws import Augment, draw, random_bits
 
 RATIO = (3 / 4, 4 / 3)
 
@@ -112,18 +114,80 @@ def test_where_no_try_fits_the_largest_centred_part_is_shown(source: Any, expect
     assert (boxes(source, source, "stretch", (0.9, 1.0), 5) == expected).all()
 
 
-def test_neighbours_are_uncorrelated() -> None:
-    """Seeds, epochs and samples that lie next to each other."""
-    samples = np.arange(4000)
-    augment = Augment(resized_crop=(0.08, 1.0))
-    base = draw(augment, 0, 0, samples)
-    others = {
-        "seed": draw(augment, 1, 0, samples),
-        "epoch": draw(augment, 0, 1, samples),
-        "sample": draw(augment, 0, 0, samples + 1),
+@pytest.mark.parametrize("wrong", ["ratios of one distribution", "areas of another", "places in the whole picture"])
+def test_another_distribution_is_told_apart(wrong: str) -> None:
+    """What the test above would miss is smaller than what usual mistakes make."""
+    rng, count, (height, width) = np.random.default_rng(4), 4000, (400, 600)
+    right = np.array([torchvisions(height, width, (0.08, 1.0), RATIO, rng) for _ in range(count)], np.float64)
+    area, ratio = rng.uniform(0.08, 1.0, count), np.exp(rng.uniform(*np.log(RATIO), count))
+    if wrong.startswith("ratios"):
+        ratio = rng.uniform(*RATIO, count)
+    if wrong.startswith("areas"):
+        area = rng.uniform(0.08**0.5, 1.0, count) ** 2
+    w, h = np.sqrt(area * height * width * ratio), np.sqrt(area * height * width / ratio)
+    fits = (w <= width) & (h <= height)
+    y, x = rng.random((2, count)) * (height - h, width - w)
+    if wrong.startswith("places"):
+        y, x = (np.minimum(rng.random(count) * side, side - part) for side, part in ((height, h), (width, w)))
+    false = np.stack([y, x, h, w], axis=1)[fits]
+    measures = (
+        lambda b: b[:, 2] * b[:, 3],
+        lambda b: np.log(b[:, 3] / b[:, 2]),
+        lambda b: b[:, 0] + b[:, 2] / 2,
+    )
+    assert max(distance(measure(right), measure(false)) for measure in measures) > 0.05
+
+
+def closest(draws: Callable[..., Any], samples: np.ndarray) -> dict[str, float]:
+    """The largest correlation of draws with those of a neighbour, by which number is another, of any pair of kinds."""
+    names = ("areas", "ratios", "crop_y", "crop_x")
+
+    def columns(seed: int, epoch: int, shift: int) -> np.ndarray:
+        drawn = draws(seed, epoch, samples + shift)
+        return np.stack([getattr(drawn, name).reshape(len(samples), -1)[:, 0] for name in names])
+
+    base = columns(7, 7, 0)
+    neighbours = {
+        "seed": (8, 7, 0),
+        "epoch": (7, 8, 0),
+        "sample": (7, 7, 1),
+        "seed and sample": (8, 7, 1),
+        "seed, and sample back": (8, 7, -1),
+        "epoch and sample": (7, 8, 1),
+        "epoch, and sample back": (7, 8, -1),
+        "seed, and epoch back": (8, 6, 0),
     }
-    for name in ("areas", "ratios", "crop_y", "crop_x"):
-        mine = getattr(base, name).reshape(len(samples), -1)[:, 0]
-        for what, other in others.items():
-            theirs = getattr(other, name).reshape(len(samples), -1)[:, 0]
-            assert abs(np.corrcoef(mine, theirs)[0, 1]) < 0.05, (name, what)
+    found = {what: np.corrcoef(base, columns(*there))[:4, 4:] for what, there in neighbours.items()}
+    found["kind"] = np.corrcoef(base) - np.eye(4)
+    return {what: float(np.abs(values).max()) for what, values in found.items()}
+
+
+SAMPLES = np.arange(10, 4010)
+RANDOM = Augment(resized_crop=(0.08, 1.0))
+
+
+def test_neighbours_are_uncorrelated() -> None:
+    """Seeds, epochs and samples that lie next to each other, together too, and the kinds of numbers."""
+    found = closest(lambda *numbers: draw(RANDOM, *numbers), SAMPLES)
+    assert max(found.values()) < 0.07, found  # of 4,000 pairs a correlation of chance is above it once in 100,000
+
+
+@pytest.mark.parametrize("sum_of", [("seed", "sample"), ("epoch", "sample"), ("seed", "epoch")])
+def test_streams_that_overlap_are_found(sum_of: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a generator whose key is a sum makes them."""
+
+    def overlapping(seed: int, epoch: int, operation: str, samples: np.ndarray) -> np.ndarray:
+        given = {"seed": seed, "epoch": epoch, "sample": samples}
+        key = given[sum_of[0]] + given[sum_of[1]]
+        rest = next(value for name, value in given.items() if name not in sum_of)
+        numbers, other = np.broadcast_arrays(key, rest)
+        return np.array(
+            [
+                random_bits(int(a), 0, operation, np.array([b]))[0]
+                for a, b in zip(numbers + 0 * samples, other + 0 * samples)
+            ]
+        )
+
+    monkeypatch.setattr(importlib.import_module("dali_pipes.draws.draw"), "random_bits", overlapping)
+    few = SAMPLES[:300]
+    assert max(closest(lambda *numbers: draw(RANDOM, *numbers), few).values()) > 0.99
