@@ -205,7 +205,7 @@ class Loader(NotPickled):
     def _coming(self) -> sampling.Samples:
         shares = self._shares()
         turn = self._standing.next_turn(shares.steps)
-        return self._order(shares, turn.epoch)[shares.places(turn.start) % max(1, shares.count)]
+        return self._ordering.of(shares, turn.epoch)[shares.places(turn.start) % max(1, shares.count)]
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next iteration: its order and its draws.
@@ -218,9 +218,6 @@ class Loader(NotPickled):
         self._check_usable()
         self._shares().check()
         return self._iterate()
-
-    def _order(self, shares: sampling.Shares, epoch: int) -> sampling.Samples:
-        return self._ordering.samples(epoch, shares.world_size, shares.batch_size)
 
     def _shares(self) -> sampling.Shares:
         place = self._place()
@@ -309,7 +306,7 @@ class Loader(NotPickled):
     ) -> Iterator[Batch | None]:
         plan = sampling.batches(shares.places(start), batch_size=shares.batch_size, drop_last=self._drop_last)
         fixed = (self.manifest, self.recipe, self._fetcher, backend, self._on_error, self._seed)
-        order = self._order(shares, epoch)
+        order = self._ordering.of(shares, epoch)
         work = Epoch(*fixed, epoch, order, losses, self._matrix, self._masks, self._ordering.firsts(order))
         return work.batches(plan, ahead=max(1, -(-self._fetcher.ahead // shares.batch_size)))
 

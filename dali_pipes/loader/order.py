@@ -19,7 +19,7 @@ import numpy.typing as npt
 from dali_pipes.draws import random_bits, uniform
 from dali_pipes.errors import ConfigError
 from dali_pipes.loader.bins import deal, fill
-from dali_pipes.loader.sampling import epoch_order
+from dali_pipes.loader.sampling import Shares, epoch_order
 from dali_pipes.manifest.manifest import Manifest
 
 Samples = npt.NDArray[np.int64]
@@ -293,8 +293,11 @@ class Ordering:
         self._order, self._manifest, self._seed = order or Plain(bool(shuffle)), manifest, seed
         self._counts: dict[tuple[int, int], int] = {}
 
-    def samples(self, epoch: int, ranks: int, batch_size: int) -> Samples:
-        """Return int64[M], the samples in the order of an epoch."""
+    def of(self, shares: Shares, epoch: int) -> Samples:
+        """Return int64[M], the samples in the order of an epoch, of which ranks take shares."""
+        return self._samples(epoch, shares.world_size, shares.batch_size)
+
+    def _samples(self, epoch: int, ranks: int, batch_size: int) -> Samples:
         return self._order.samples(self._manifest, self._seed, epoch, ranks, batch_size)
 
     def firsts(self, samples: Samples) -> npt.NDArray[np.bool_] | None:
@@ -307,7 +310,7 @@ class Ordering:
             return len(self._manifest)
         key = (ranks, batch_size)
         if key not in self._counts:
-            self._counts[key] = len(self.samples(0, ranks, batch_size))
+            self._counts[key] = len(self._samples(0, ranks, batch_size))
         return self._counts[key]
 
     def belongs_to(self, ranks: int, batch_size: int) -> dict[str, Any]:
