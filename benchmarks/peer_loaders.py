@@ -2,125 +2,58 @@
 
 A peer is a function from a `Work` to something that is called once an epoch and gives batches, uint8 or float32
 [N, 3, side, side]. What it prepares (a cache, shards) it prepares in that call or in its first epoch, inside of
-`work.folder`, so that the cold figure holds it. Peers that know nothing of images get decoded ones from `decoded`.
+`work.folder`, so that the cold figure holds it; what is there already it takes. Peers that know nothing of images get
+decoded ones from `decoded`.
 """
 
 from __future__ import annotations
 
+import importlib
 import io
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch.utils.data import DataLoader, Dataset
-
-MEAN = torch.tensor([0.485, 0.456, 0.406]).mul(255).view(1, 3, 1, 1)
-INVERSE = torch.tensor([0.229, 0.224, 0.225]).mul(255).reciprocal().view(1, 3, 1, 1)
-WORKERS = 2
-
-Epoch = Callable[[], Iterator[torch.Tensor]]
-
-
-@dataclass(frozen=True)
-class Work:
-    """What is to be loaded: files, the side of the square output, its dtype, the batch, and a folder for caches."""
-
-    files: tuple[str, ...]
-    side: int
-    batch: int
-    dtype: str
-    folder: Path
-
-    def out(self, batch: torch.Tensor) -> torch.Tensor:
-        """Normalise a uint8 batch, if float32 is wanted."""
-        return batch if self.dtype == "uint8" else batch.float().sub_(MEAN).mul_(INVERSE)
+from peer_dali import dali_external_source, dali_file_reader, dali_numpy_reader
+from peer_work import WORKERS, Decoding, Epoch, Work, data_loader, decoded
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A way to load images: what it needs installed, and which dtypes and kinds of file it can take."""
+    """A way to load images.
+
+    Attributes:
+        make: see above.
+        needs: what has to be installed; imported before the clock starts.
+        kinds: the kinds of file with which it is compared, see `peers.py`.
+        keeps: whether later epochs decode nothing; one that does not is run once.
+        other_pixels: whether it gives other pixels than the others, on purpose.
+    """
 
     make: Callable[[Work], Epoch]
     needs: tuple[str, ...] = ()
-    kinds: tuple[str, ...] = ("photos", "mammograms", "thumbnails")
+    kinds: tuple[str, ...] = ("photos",)
+    keeps: bool = True
+    other_pixels: bool = False
 
 
-def decoded(path: str, side: int) -> torch.Tensor:
-    """uint8[3, side, side]: Pillow or pydicom, the 0.5 and 99.5 percentiles as window, torch's antialiased resize."""
-    if path.endswith(".dcm"):
-        import pydicom
-
-        stored = pydicom.dcmread(path).pixel_array.astype(np.float32)
-        low, high = np.percentile(stored, (0.5, 99.5))
-        plane = np.clip((stored - low) / max(high - low, 1) * 255 + 0.5, 0, 255).astype(np.uint8)
-        image = torch.from_numpy(plane)[None]
-    else:
-        from PIL import Image
-
-        with Image.open(path) as picture:
-            image = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
-    small = F.interpolate(image[None], (side, side), mode="bilinear", antialias=True)[0]
-    return small.expand(3, -1, -1).contiguous()
+ALL = ("photos", "mammograms", "small", "many")
 
 
-class Decoding(Dataset[torch.Tensor]):
-    """Decodes each item, or keeps it as the seeds' designs do: a file an item in a folder, read back every epoch."""
-
-    def __init__(self, work: Work, kept: str = "") -> None:
-        self.work, self.kept = work, kept
-        (work.folder / "kept").mkdir(exist_ok=True)
-
-    def __len__(self) -> int:
-        return len(self.work.files)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        if not self.kept:
-            return decoded(self.work.files[index], self.work.side)
-        path = self.work.folder / "kept" / f"{index}.{self.kept}"
-        if not path.exists():
-            image = decoded(self.work.files[index], self.work.side)
-            self._write(path, image)
-            return image
-        return self._read(path)
-
-    def _write(self, path: Path, image: torch.Tensor) -> None:
-        if self.kept == "npy":
-            np.save(path, image.numpy())
-        elif self.kept == "pt":
-            torch.save(image, path)
-        elif self.kept == "png":
-            from PIL import Image
-
-            Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
-        else:
-            image.numpy().tofile(path)
-
-    def _read(self, path: Path) -> torch.Tensor:
-        if self.kept == "npy":
-            return torch.from_numpy(np.load(path))
-        if self.kept == "pt":
-            return torch.load(path, weights_only=True)  # type: ignore[no-any-return]
-        if self.kept == "png":
-            from PIL import Image
-
-            with Image.open(path) as picture:
-                return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
-        shape = (3, self.work.side, self.work.side)
-        return torch.from_numpy(np.memmap(path, np.uint8, "r", shape=shape).copy())
+def load(module: str) -> None:
+    """Import what a peer needs."""
+    if module == "streaming":  # its data sets of pictures want a torchvision built like this torch, and are not used
+        sys.modules.setdefault("streaming.vision", ModuleType("streaming.vision"))
+    importlib.import_module(module)
 
 
-def data_loader(dataset: Any, work: Work, workers: int = WORKERS, **options: Any) -> Epoch:
-    """PyTorch's DataLoader, its workers kept from epoch to epoch."""
-    keep = {"persistent_workers": True, "prefetch_factor": 2} if workers else {}
-    loader: Any = DataLoader(dataset, work.batch, num_workers=workers, **keep, **options)
-    return lambda: map(work.out, iter(loader))
-
-
-def ours(backend: str, mode: str) -> Callable[[Work], Epoch]:
+def ours(backend: str, mode: str, **parts: Any) -> Callable[[Work], Epoch]:
     """This package."""
 
     def make(work: Work) -> Epoch:
@@ -128,7 +61,7 @@ def ours(backend: str, mode: str) -> Callable[[Work], Epoch]:
 
         rows = [{"path": path, "label": 0} for path in work.files]
         norm = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)} if work.dtype == "float32" else {}
-        recipe = dp.Recipe(size=work.side, **norm)  # type: ignore[arg-type]
+        recipe = dp.Recipe(size=work.side, **norm, **parts)  # type: ignore[arg-type]
         from dali_pipes.loader.dataset import manifest_of_rows
 
         loader = dp.Loader(
@@ -149,15 +82,12 @@ def monai_cache(work: Work) -> Epoch:
     """MONAI's CacheDataset: items in RAM, filled by threads when it is made."""
     from monai.data import CacheDataset
 
-    def load(path: str) -> torch.Tensor:
-        return decoded(path, work.side)
-
     made: list[Any] = []
 
     def epoch() -> Iterator[torch.Tensor]:
         if not made:
-            dataset = CacheDataset(list(work.files), load, num_workers=WORKERS, progress=False, copy_cache=False)
-            made.append(data_loader(dataset, work, workers=0))
+            options = {"num_workers": WORKERS, "progress": False, "copy_cache": False}
+            made.append(data_loader(CacheDataset(list(work.files), _monai(work), **options), work, workers=0))
         return made[0]()  # type: ignore[no-any-return]
 
     return epoch
@@ -167,18 +97,18 @@ def monai_persistent(work: Work) -> Epoch:
     """MONAI's PersistentDataset: a `.pt` file an item."""
     from monai.data import PersistentDataset
 
-    dataset = PersistentDataset(list(work.files), _Load(work.side), cache_dir=work.folder / "monai")
-    return data_loader(dataset, work)
+    return data_loader(PersistentDataset(list(work.files), _monai(work), cache_dir=work.folder / "monai"), work)
 
 
-class _Load:
-    """A picklable transform."""
+def _monai(work: Work) -> Any:
+    """A step of MONAI's: what comes after one that is none of its own is not kept."""
+    from monai.transforms import Transform
 
-    def __init__(self, side: int) -> None:
-        self.side = side
+    class Load(Transform):
+        def __call__(self, path: str) -> torch.Tensor:
+            return decoded(path, work.side)
 
-    def __call__(self, path: str) -> torch.Tensor:
-        return decoded(path, self.side)
+    return Load()
 
 
 def litdata(work: Work) -> Epoch:
@@ -201,16 +131,24 @@ def litdata(work: Work) -> Epoch:
 
     def epoch() -> Iterator[torch.Tensor]:
         if not made:
-            optimise()
+            if not Path(folder, "index.json").exists():
+                optimise()
             dataset = ld.StreamingDataset(folder, shuffle=False)
-            made.append(ld.StreamingDataLoader(dataset, batch_size=work.batch, num_workers=WORKERS))
+            loading = {"batch_size": work.batch, "num_workers": WORKERS, "persistent_workers": True}
+            made.append(ld.StreamingDataLoader(dataset, **loading))
         return map(work.out, iter(made[0]))
 
     return epoch
 
 
-class _Item(_Load):
+class _Item:
     """For LitData, which pickles the function: the tensor itself is the item."""
+
+    def __init__(self, side: int) -> None:
+        self.side = side
+
+    def __call__(self, path: str) -> torch.Tensor:
+        return decoded(path, self.side)
 
 
 def mosaic(work: Work) -> Epoch:
@@ -226,9 +164,10 @@ def mosaic(work: Work) -> Epoch:
     def epoch() -> Iterator[torch.Tensor]:
         if not made:
             shape = f"ndarray:uint8:3,{work.side},{work.side}"
-            with MDSWriter(out=folder, columns={"image": shape}) as writer:
-                for path in work.files:
-                    writer.write({"image": decoded(path, work.side).numpy()})
+            if not Path(folder, "index.json").exists():
+                with MDSWriter(out=folder, columns={"image": shape}) as writer:
+                    for path in work.files:
+                        writer.write({"image": decoded(path, work.side).numpy()})
             dataset = StreamingDataset(local=folder, shuffle=False, batch_size=work.batch)
             made.append(data_loader(dataset, work, collate_fn=collate))
         return made[0]()
@@ -250,6 +189,8 @@ def webdataset(work: Work) -> Epoch:
     def epoch() -> Iterator[torch.Tensor]:
         if not made:
             for number, share in enumerate(np.array_split(np.arange(len(work.files)), WORKERS)):
+                if (folder / f"{number}.tar").exists():
+                    continue
                 with wds.TarWriter(str(folder / f"{number}.tar")) as writer:
                     for index in share.tolist():
                         buffer = io.BytesIO()
@@ -299,101 +240,89 @@ def hf_datasets(work: Work) -> Epoch:
     """Hugging Face datasets: an Arrow table of arrays, memory-mapped, in torch format."""
     import datasets
 
+    folder = work.folder / "arrow"
     made: list[Epoch] = []
 
     def epoch() -> Iterator[torch.Tensor]:
         if not made:
-            shape = datasets.Array3D((3, work.side, work.side), "uint8")
+            if not folder.exists():
+                shape = datasets.Array3D((3, work.side, work.side), "uint8")
 
-            def rows() -> Iterator[dict[str, np.ndarray]]:
-                for path in work.files:
-                    yield {"image": decoded(path, work.side).numpy()}
+                def rows() -> Iterator[dict[str, np.ndarray]]:
+                    for path in work.files:
+                        yield {"image": decoded(path, work.side).numpy()}
 
-            table = datasets.Dataset.from_generator(
-                rows, features=datasets.Features({"image": shape}), cache_dir=str(work.folder / "hf")
-            ).with_format("torch")
+                features = datasets.Features({"image": shape})
+                datasets.Dataset.from_generator(
+                    rows, features=features, cache_dir=str(work.folder / "hf")
+                ).save_to_disk(folder)
+            table = datasets.load_from_disk(folder).with_format("torch", dtype=torch.uint8)
             made.append(data_loader(table, work, collate_fn=lambda rows: torch.stack([row["image"] for row in rows])))
         return made[0]()
 
     return epoch
 
 
-def dali_file_reader(work: Work) -> Epoch:
-    """DALI's own reader, decoder and resize on the CPU; decodes every epoch."""
-    from nvidia.dali import fn, pipeline_def, types
-    from nvidia.dali.plugin.pytorch import DALIGenericIterator
+def ffcv(work: Work) -> Epoch:
+    """FFCV: raw arrays in its own format, read through the page cache; normalised by PyTorch."""
+    from ffcv.fields import NDArrayField
+    from ffcv.fields.decoders import NDArrayDecoder
+    from ffcv.loader import Loader, OrderOption
+    from ffcv.transforms import ToTensor
+    from ffcv.writer import DatasetWriter
 
-    @pipeline_def(batch_size=work.batch, num_threads=WORKERS, device_id=None)
-    def graph() -> Any:
-        data, _ = fn.readers.file(files=list(work.files), name="reader")
-        image = fn.decoders.image(data, output_type=types.RGB)
-        image = fn.resize(image, resize_x=work.side, resize_y=work.side, antialias=True)
-        return _dali_output(image, work, "HWC")
-
-    return _dali_epochs(graph, DALIGenericIterator, work)
-
-
-def dali_numpy_reader(work: Work) -> Epoch:
-    """DALI's reader of .npy files, which the first epoch writes."""
-    from nvidia.dali import fn, pipeline_def
-    from nvidia.dali.plugin.pytorch import DALIGenericIterator
-
-    dataset = Decoding(work, "npy")
-    files = [str(work.folder / "kept" / f"{index}.npy") for index in range(len(dataset))]
-
-    @pipeline_def(batch_size=work.batch, num_threads=WORKERS, device_id=None)
-    def graph() -> Any:
-        image = fn.readers.numpy(files=files, name="reader", dont_use_mmap=False)
-        return _dali_output(fn.reinterpret(image, layout="CHW"), work, "CHW")
-
-    made: list[Epoch] = []
+    path = str(work.folder / "images.beton")
+    made: list[Any] = []
 
     def epoch() -> Iterator[torch.Tensor]:
         if not made:
-            for _ in data_loader(dataset, work)():
-                pass
-            made.append(_dali_epochs(graph, DALIGenericIterator, work))
-        return made[0]()
+            if not os.path.exists(path):
+                field = NDArrayField(np.dtype(np.uint8), (3, work.side, work.side))
+                writer = DatasetWriter(path, {"image": field}, num_workers=WORKERS)
+                writer.from_indexed_dataset(_Rows(work), chunksize=8)
+            pipelines = {"image": [NDArrayDecoder(), ToTensor()]}
+            options = {"num_workers": WORKERS, "order": OrderOption.SEQUENTIAL, "os_cache": True, "drop_last": False}
+            made.append(Loader(path, batch_size=work.batch, pipelines=pipelines, **options))
+        return (work.out(batch) for (batch,) in made[0])
 
     return epoch
 
 
-def _dali_output(image: Any, work: Work, layout: str) -> Any:
-    from nvidia.dali import fn, types
+class _Rows:
+    """Decoded images as FFCV's writer takes them: a tuple of fields."""
 
-    if work.dtype == "uint8":
-        return image if layout == "CHW" else fn.transpose(image, perm=[2, 0, 1])
-    mean, std = (MEAN.flatten().tolist(), INVERSE.reciprocal().flatten().tolist())
-    return fn.crop_mirror_normalize(image, dtype=types.FLOAT, output_layout="CHW", mean=mean, std=std)
+    def __init__(self, work: Work) -> None:
+        self.work = work
 
+    def __len__(self) -> int:
+        return len(self.work.files)
 
-def _dali_epochs(graph: Any, iterator: Any, work: Work) -> Epoch:
-    batches = iterator(graph(), ["image"], reader_name="reader", auto_reset=True, last_batch_policy=_partial())
-    return lambda: (batch[0]["image"] for batch in batches)
-
-
-def _partial() -> Any:
-    from nvidia.dali.plugin.base_iterator import LastBatchPolicy
-
-    return LastBatchPolicy.PARTIAL
+    def __getitem__(self, index: int) -> tuple[np.ndarray]:
+        torch.set_num_threads(1)  # it is one of several processes
+        return (decoded(self.work.files[index], self.work.side).numpy(),)
 
 
+FAST = ("photos", "small", "many")
+OURS = ("dali_pipes.loader.loader", "dali_pipes.loader.dataset", "dali_pipes.backends.torch")
 PEERS: dict[str, Peer] = {
-    "ours, torch": Peer(ours("torch", "pinned")),
-    "ours, dali-cpu": Peer(ours("dali-cpu", "pinned"), ("nvidia.dali",)),
-    "ours, no cache": Peer(ours("torch", "none")),
-    "torch, PIL and pydicom": Peer(lambda work: data_loader(Decoding(work), work)),
+    "ours, torch": Peer(ours("torch", "pinned"), OURS, ALL),
+    "ours, dali-cpu": Peer(ours("dali-cpu", "pinned"), (*OURS, "dali_pipes.backends.dali", "nvidia.dali"), ALL),
+    "ours, no cache": Peer(ours("torch", "none"), OURS, ("photos", "mammograms"), keeps=False),
+    "ours, reduced": Peer(ours("torch", "pinned", reduce=True), OURS, ("mammograms",), other_pixels=True),
+    "torch, PIL and pydicom": Peer(lambda work: data_loader(Decoding(work), work), kinds=ALL, keeps=False),
     "seed: PNG files": Peer(lambda work: data_loader(Decoding(work, "png"), work)),
-    "seed: .npy files": Peer(lambda work: data_loader(Decoding(work, "npy"), work)),
+    "seed: .npy files": Peer(lambda work: data_loader(Decoding(work, "npy"), work), kinds=ALL),
     "seed: .pt files": Peer(lambda work: data_loader(Decoding(work, "pt"), work)),
-    "seed: memory maps": Peer(lambda work: data_loader(Decoding(work, "dat"), work)),
-    "MONAI CacheDataset": Peer(monai_cache, ("monai",)),
-    "MONAI PersistentDataset": Peer(monai_persistent, ("monai",)),
+    "seed: memory maps": Peer(lambda work: data_loader(Decoding(work, "dat"), work), kinds=("photos", "small")),
+    "MONAI CacheDataset": Peer(monai_cache, ("monai",), ALL),
+    "MONAI PersistentDataset": Peer(monai_persistent, ("monai",), ("photos", "mammograms")),
+    "FFCV": Peer(ffcv, ("ffcv",), FAST),
     "LitData": Peer(litdata, ("litdata",)),
     "Mosaic Streaming": Peer(mosaic, ("streaming",)),
-    "WebDataset": Peer(webdataset, ("webdataset",)),
+    "WebDataset": Peer(webdataset, ("webdataset",), FAST),
     "SPDL": Peer(spdl, ("spdl",)),
     "HF datasets": Peer(hf_datasets, ("datasets",)),
-    "DALI readers.file": Peer(dali_file_reader, ("nvidia.dali",), ("photos", "thumbnails")),
-    "DALI readers.numpy": Peer(dali_numpy_reader, ("nvidia.dali",)),
+    "DALI readers.file": Peer(dali_file_reader, ("nvidia.dali",), FAST, keeps=False),
+    "DALI readers.numpy": Peer(dali_numpy_reader, ("nvidia.dali",), ("photos", "small")),
+    "DALI external source": Peer(dali_external_source, ("nvidia.dali",), ("photos", "small")),
 }

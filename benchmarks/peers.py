@@ -1,226 +1,197 @@
-"""Ours against its peers: the same files to the same outputs, cold and warm, each in a fresh process.
+"""Ours against its peers: the same files to the same outputs, each in fresh processes, and against bounds.
 
-    python benchmarks/peers.py [--kinds photos mammograms thumbnails] [--dtypes uint8 float32] [--only NAME ...]
-                               [--rounds 3] [--tiny] [--json FILE]
+    python benchmarks/peers.py [--kinds photos ...] [--only NAME ...] [--rounds 2] [--json FILE] [--dir FOLDER] [--tiny]
 
-    photos      JPEGs of 1.9 megapixels to 512x512; mammograms: 3328x2560 DICOM; thumbnails: many 64x64 JPEGs to 224x224
+    photos      JPEGs of 1.9 megapixels to 512x512, batches of 32; uint8, float32, a busy loop, page cache dropped
+    mammograms  3328x2560 DICOM to 512x512: cold epochs
+    small       64x64 JPEGs to 224x224, batches of 256
+    many        20,000 JPEGs of 64x64 as they are: cold, and the first epoch of a second process
 
-A round runs each peer once, in a process of its own: a cold epoch (decoding, and whatever the peer prepares), then warm
-epochs. Rounds interleave the peers, so a busy machine slows all of them; before each run the machine copies memory for
-a moment, and runs during which that differs by more than a third from the best are marked. A run counts the processor
-time and memory of all its processes. Peers that are not installed are named and left out (the extra `peers`).
+FILE grows: a part (some kinds, some peers, one more round) adds its runs to those that are there, after each peer; what
+is shown are the medians of all. FOLDER keeps the files that are loaded from one part to the next.
 
-Outputs are compared: each peer's first batch has our shape and dtype, and lies within two levels of ours on average,
-because resizing differs between libraries.
+A round runs each peer, in processes of its own (`peer_process.py`): rounds interleave the peers, so a busy machine
+slows all of them. A run in which others took more than a tenth of the processors is marked, and counts only where there
+is no other; decoder processes and workers count as the peer's own. First batches are compared with PyTorch's. Peers
+that are not installed, or do not fit what is, are named and left out (the extra `peers`). Exit status: 1 if a peer
+failed.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import json
-import statistics
+import os
 import subprocess
 import sys
 import tempfile
-import time
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from common import argument_parser, write
 from data import MAMMOGRAM, PHOTO, write_mammograms, write_photos, write_thumbnails
-from peer_loaders import PEERS, Work
+from peer_loaders import PEERS
+from peer_process import BOUNDS
+from peer_summary import NOISY, RATES, medians, show
 
-KINDS = ("photos", "mammograms", "thumbnails")
-DTYPES = ("uint8", "float32")
-NOISY = 1.33
-
-
-def run_one(job: dict[str, Any]) -> dict[str, Any]:
-    """In the child: one peer's epochs."""
-    work = Work(tuple(job["files"]), job["side"], job["batch"], job["dtype"], Path(job["folder"]))
-    for module in PEERS[job["peer"]].needs:
-        importlib.import_module(module)  # how long imports take is no part of an epoch
-    start = time.perf_counter()
-    epoch = PEERS[job["peer"]].make(work)
-    first, count = None, 0
-    for batch in epoch():
-        if first is None:
-            first = batch.clone()
-            first_batch = time.perf_counter() - start
-        count += len(batch)
-    cold = time.perf_counter() - start
-    if first is None or count != len(work.files):
-        raise SystemExit(f"{job['peer']} gave {count} of {len(work.files)} images")
-    warm = []
-    for _ in range(job["epochs"]):
-        start = time.perf_counter()
-        for _batch in epoch():
-            pass
-        warm.append(len(work.files) / (time.perf_counter() - start))
-    np.save(job["out"], first.float().numpy())
-    return {
-        "cold": len(work.files) / cold,
-        "first_batch_seconds": first_batch,
-        "warm": statistics.median(warm),
-        "peak_mib": sum(map(peak_mib, family())),
-        "shape": list(first.shape),
-        "dtype": str(first.dtype),
-    }
+HERE = Path(__file__).parent
 
 
-def family() -> list[str]:
-    """This process and its children that live; workers are kept to the end."""
-    tasks = Path("/proc/self/task").glob("*/children")
-    return ["self", *(child for task in tasks for child in task.read_text().split())]
+@dataclass(frozen=True)
+class Kind:
+    """Files, what becomes of them, and the processes that load them: (stage, dtype) one after another."""
+
+    count: int
+    side: int
+    batch: int
+    stages: tuple[tuple[str, str], ...]
 
 
-def peak_mib(process: str) -> float:
-    """The most memory that a process had at once (VmHWM; getrusage would count what it inherited)."""
-    try:
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    except OSError:  # it has just ended
-        return 0.0
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
-
-
-def noise() -> float:
-    """GB/s of copying 64 MiB for a moment: how free the machine is."""
-    source = np.ones(1 << 26, np.uint8)
-    target = np.empty_like(source)
-    taken = []
-    for _ in range(8):
-        start = time.perf_counter()
-        np.copyto(target, source)
-        taken.append(time.perf_counter() - start)
-    return source.nbytes / 1e9 / min(taken)
+KINDS = {
+    "photos": Kind(256, 512, 32, (("cold", "uint8"), ("again", "float32"), ("dropped", "uint8"))),
+    "mammograms": Kind(16, 512, 16, (("cold", "uint8"),)),
+    "small": Kind(2048, 224, 256, (("cold", "uint8"), ("again", "float32"))),
+    "many": Kind(20000, 64, 256, (("cold", "uint8"), ("again", "uint8"))),
+}
+TINY = {"photos": (5, 16, 2), "mammograms": (4, 16, 2), "small": (6, 24, 3), "many": (8, 16, 3)}
 
 
 def main(arguments: list[str]) -> int:
-    if arguments[:1] == ["--child"]:
-        print(json.dumps(run_one(json.loads(sys.stdin.read()))))
-        sys.stdout.flush()
-        return 0
     parser = argument_parser(__doc__)
-    parser.add_argument("--kinds", nargs="+", default=list(KINDS[:2]), choices=KINDS)
-    parser.add_argument("--dtypes", nargs="+", default=list(DTYPES), choices=DTYPES)
-    parser.add_argument("--only", nargs="+", choices=list(PEERS), default=list(PEERS), metavar="NAME")
-    parser.add_argument("--photos", type=int, default=192)
-    parser.add_argument("--mammograms", type=int, default=24)
-    parser.add_argument("--thumbnails", type=int, default=4000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=3, help="warm epochs a run (default: 3)")
-    parser.add_argument("--timeout", type=int, default=600, help="seconds a run may take (default: 600)")
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
+    parser.add_argument("--only", nargs="+", choices=[*BOUNDS, *PEERS], default=[*BOUNDS, *PEERS], metavar="NAME")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=3, help="warm epochs a process (default: 3)")
+    parser.add_argument("--timeout", type=int, default=300, help="seconds a process may take (default: 300)")
     parser.add_argument("--dir", type=Path, help="where to keep the files (default: a temporary folder)")
     options = parser.parse_args(arguments)
+    kinds = {name: KINDS[name] for name in options.kinds}
     if options.tiny:
-        options.photos, options.mammograms, options.thumbnails = 4, 3, 6
         options.rounds, options.epochs = 1, 1
-    names = [name for name in options.only if not lacks(name)]
-    absent = {name: lacks(name) for name in options.only if lacks(name)}
-    for name, module in absent.items():
-        print(f"{name}: left out, {module} is not installed", flush=True)
+        for name in kinds:
+            count, side, batch = TINY[name]
+            kinds[name] = replace(kinds[name], count=count, side=side, batch=batch)
+    absent = {name: f"{module} is not installed" for name in options.only if (module := lacks(name))}
+    document = Document(options.json, options.tiny, absent)
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.dir or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        results = {
-            f"{kind} {dtype}": compare(options, folder, kind, dtype, names)
-            for kind in options.kinds
-            for dtype in options.dtypes
-        }
-    write(options.json, "peers", rounds=options.rounds, left_out=absent, results=results)
-    wrong = [f"{name}: {what}" for name, peers in results.items() for what, found in peers.items() if "error" in found]
-    return 1 if wrong else 0
+        for kind, what in kinds.items():
+            files = write_files(kind, what, folder, options.tiny)
+            for _ in range(options.rounds):
+                for name in options.only:
+                    if name not in absent and kind in (PEERS[name].kinds if name in PEERS else KINDS):
+                        document.add(kind, name, run(name, what, files, folder, options))
+    show(document.results())
+    for name, why in document.left_out.items():
+        print(f"{name}: left out, {why}", flush=True)
+    return 1 if document.failed else 0
 
 
 def lacks(name: str) -> str | None:
     """Find the module that a peer needs and that is not installed."""
-    return next((module for module in PEERS[name].needs if importlib.util.find_spec(module) is None), None)
+    needs = PEERS[name].needs if name in PEERS else ()
+    return next((module for module in needs if find_spec(module.partition(".")[0]) is None or not _found(module)), None)
 
 
-def compare(options: argparse.Namespace, folder: Path, kind: str, dtype: str, names: list[str]) -> dict[str, Any]:
-    """All peers in turns; medians, and ratios to the best that is not ours."""
-    side, batch = (224, 256) if kind == "thumbnails" else (512, 32)
-    if options.tiny:
-        side, batch = 16, 2
-    files = write_files(options, folder, kind)
-    chosen = [name for name in names if kind in PEERS[name].kinds]
-    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in chosen}
-    first: dict[str, np.ndarray] = {}
-    for _ in range(options.rounds):
-        for name in chosen:
-            with tempfile.TemporaryDirectory(dir=folder) as place:
-                out = Path(place) / "first.npy"
-                job = {"peer": name, "files": files, "side": side, "batch": batch, "dtype": dtype, "folder": place}
-                free = noise()
-                found = child({**job, "epochs": options.epochs, "out": str(out)}, options.timeout)
-                runs[name].append({**found, "free": free})
-                if "error" not in found:
-                    first[name] = np.load(out)
-    return report(f"{kind} {dtype}", runs, first, 2.0 if dtype == "uint8" else 2.0 / 57)
+def _found(module: str) -> bool:
+    return find_spec(module) is not None
 
 
-def write_files(options: argparse.Namespace, folder: Path, kind: str) -> list[str]:
+class Document:
+    """All runs so far, in the file and of this call."""
+
+    def __init__(self, path: Path | None, tiny: bool, absent: dict[str, str]) -> None:
+        self._path, self._tiny = path, tiny
+        before = json.loads(path.read_text("utf-8")) if path and path.exists() else {"tiny": tiny}
+        if before["tiny"] != tiny:
+            raise SystemExit(f"{path} holds runs of other sizes (--tiny or not): give another file, or remove it")
+        self._runs: dict[str, dict[str, list[dict[str, Any]]]] = before.get("runs", {})
+        self.left_out: dict[str, str] = before.get("left_out", {}) | absent
+        self.failed = False
+
+    def add(self, kind: str, name: str, runs: list[dict[str, Any]]) -> None:
+        """Keep the runs of one peer in one round."""
+        absent = next((each["absent"] for each in runs if "absent" in each), None)
+        if absent:
+            self.left_out[name] = f"it cannot be imported: {absent}"
+            return
+        self.left_out.pop(name, None)
+        self.failed |= any("error" in each for each in runs)
+        self._runs.setdefault(kind, {}).setdefault(name, []).extend(runs)
+        print(f"{kind:10} {name:26} {'; '.join(map(_short, runs))}", flush=True)
+        results, sizes = self.results(), {name: vars(what) for name, what in KINDS.items()}
+        kept = {"tiny": self._tiny, "kinds": sizes, "left_out": self.left_out, "results": results, "runs": self._runs}
+        write(self._path, "peers", **kept)
+
+    def results(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Medians by kind and peer."""
+        return {kind: {name: medians(runs) for name, runs in peers.items()} for kind, peers in self._runs.items()}
+
+
+def _short(run: dict[str, Any]) -> str:
+    if "error" in run:
+        return f"failed: {run['error']}"
+    rates = ", ".join(f"{name} {value:.0f}" for name, value in run.items() if name.split()[0] in RATES)
+    others = run["share of others"]
+    return rates + (f" ({others:.0%} taken by others)" if others > NOISY else "")
+
+
+def run(name: str, kind: Kind, files: list[str], folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """One peer's processes, or a bound's one, over a folder of their own."""
+    found: list[dict[str, Any]] = []
+    keeps = name in PEERS and PEERS[name].keeps
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        for stage, dtype in kind.stages if keeps else kind.stages[:1]:
+            if stage == "dropped":
+                drop([*files, *map(str, Path(place).rglob("*"))])
+            job = {"peer": name, "stage": stage, "files": files, "side": kind.side, "batch": kind.batch}
+            epochs = options.epochs if keeps or name in BOUNDS else 1
+            made = child({**job, "dtype": dtype, "folder": place, "epochs": epochs}, options.timeout)
+            found.append({"stage": stage, **made})
+            if "error" in made or "absent" in made:
+                break
+    return found
+
+
+def drop(paths: list[str]) -> None:
+    """Let the system's page cache forget files."""
+    for path in paths:
+        if os.path.isfile(path):
+            file = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(file)  # only what is on the disk can be forgotten
+                os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(file)
+
+
+def write_files(kind: str, what: Kind, folder: Path, tiny: bool) -> list[str]:
     """Make the files of a kind; absolute paths."""
     if kind == "photos":
-        found = write_photos(folder, options.photos, (60, 80) if options.tiny else PHOTO)
+        found = write_photos(folder, what.count, (60, 80) if tiny else PHOTO)
     elif kind == "mammograms":
-        found = write_mammograms(folder, options.mammograms, (64, 48) if options.tiny else MAMMOGRAM)
+        found = write_mammograms(folder, what.count, (64, 48) if tiny else MAMMOGRAM)
     else:
-        found = write_thumbnails(folder, options.thumbnails)
-    return [str(folder / name) for name in found]
+        found = write_thumbnails(folder, what.count)
+    return [str((folder / name).resolve()) for name in found]
 
 
 def child(job: dict[str, Any], timeout: int) -> dict[str, Any]:
     """Run a job in a fresh process; its figures, or its error."""
-    command = [sys.executable, "-W", "ignore", __file__, "--child"]
+    command = [sys.executable, "-W", "ignore", str(HERE / "peer_process.py")]
     try:
         done = subprocess.run(command, input=json.dumps(job), capture_output=True, text=True, timeout=timeout)
     except subprocess.TimeoutExpired:
-        return {"error": f"not done after {timeout} s"}
+        return {"error": f"not done after {timeout} s", "share of others": 0.0}
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not lines:
-        return {"error": (done.stderr.strip().splitlines() or ["it printed nothing"])[-1][:200]}
+        why = (done.stderr.strip().splitlines() or [f"it ended with status {done.returncode} and printed nothing"])[-1]
+        return {"error": why[:200], "share of others": 0.0}
     found: dict[str, Any] = json.loads(lines[-1])
     return found
-
-
-def report(
-    title: str, runs: dict[str, list[dict[str, Any]]], first: dict[str, np.ndarray], near: float
-) -> dict[str, Any]:
-    """Medians of the good runs, compared and printed."""
-    freest = max(run["free"] for each in runs.values() for run in each)
-    results: dict[str, Any] = {}
-    for name, each in runs.items():
-        good = [run for run in each if "error" not in run]
-        if not good:
-            results[name] = {"error": each[-1]["error"]}
-            continue
-        medians = ("cold", "warm", "first_batch_seconds", "peak_mib")
-        results[name] = {what: round(statistics.median(run[what] for run in good), 2) for what in medians}
-        results[name]["noisy_runs"] = sum(run["free"] * NOISY < freest for run in good)
-        reference = next((first[other] for other in first if other.startswith("ours")), first[name])
-        same = first[name].shape == reference.shape
-        distance = float(np.abs(first[name] - reference).mean()) if same else float("inf")
-        if distance > near:
-            results[name]["error"] = (
-                f"other outputs: {good[0]['shape']} {good[0]['dtype']}, mean distance {distance:.2f}"
-            )
-    print(f"\n{title}: images/s", flush=True)
-    for name, found in sorted(results.items(), key=lambda item: -item[1].get("warm", 0)):
-        if "warm" not in found:
-            print(f"  {name:26s} failed: {found['error']}", flush=True)
-            continue
-        noisy = f"  {found['noisy_runs']} noisy" if found["noisy_runs"] else ""
-        wrong = f"  {found['error']}" if "error" in found else ""
-        print(
-            f"  {name:26s} cold {found['cold']:8.1f}  warm {found['warm']:8.1f}  first batch "
-            f"{found['first_batch_seconds']:5.2f} s  {found['peak_mib']:6.0f} MiB{noisy}{wrong}",
-            flush=True,
-        )
-    return results
 
 
 if __name__ == "__main__":

@@ -79,12 +79,38 @@ def gpu_acceptance(document: dict[str, Any], axes: Any) -> None:
     axes.set_title(f"Warm epochs, {side}x{side}x3" + ("" if bound else "; not run on a GPU"))
 
 
+def peers(document: dict[str, Any], axes: Any) -> None:
+    """Warm images per second of ours and of its peers, bytes and floats, against two threads that copy."""
+    found = document["results"]["photos"]
+    bound = found.get("bound: two threads copy", {}).get("warm uint8")
+    rates = {
+        name: (each["warm uint8"], each.get("warm float32"))
+        for name, each in found.items()
+        if "warm uint8" in each and "error" not in each and not name.startswith("bound")
+    }
+    names = sorted(rates, key=lambda name: rates[name][0])
+    for shift, which, shade in ((0.2, 0, 1.0), (-0.2, 1, 0.45)):
+        values = [rates[name][which] or float("nan") for name in names]
+        places = [place + shift for place in range(len(names))]
+        colours = [COLOURS["torch"] if name.startswith("ours") else "#777777" for name in names]
+        bars = axes.barh(places, values, 0.38, color=colours, alpha=shade, label=("uint8", "float32")[which])
+        axes.bar_label(bars, [f"{value:,.0f}" if value == value else "" for value in values], padding=2, fontsize=6)
+    if bound:
+        axes.axvline(bound, color=COLOURS["bound"], linewidth=1)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_xscale("log")
+    axes.set_xlabel("images/s, log scale; dark: uint8, light: float32; line: two threads that copy the bytes")
+    side, batch = (document["kinds"]["photos"][name] for name in ("side", "batch"))
+    axes.set_title(f"Warm epochs, {side}x{side}x3, batches of {batch}")
+
+
 CHARTS: dict[str, Callable[[dict[str, Any], Any], None]] = {
     "epoch_time": epoch_time,
     "warm_bound": warm_bound,
     "cold_bound": cold_bound,
     "micro": micro,
     "gpu_acceptance": gpu_acceptance,
+    "peers": peers,
 }
 
 

@@ -1,16 +1,20 @@
 """Writes the tables of README.md: `python benchmarks/readme.py`.
 
-Cache modes from `results/epoch_time.json`, hardware from `results/gpu_acceptance.json`, where that is there.
+Cache modes from `results/epoch_time.json`; hardware from `results/gpu_acceptance.json` and peers from
+`results/peers.json`, where these are there.
 """
 
 import json
 import statistics
 from pathlib import Path
 
+from peer_summary import table as table_of_peers
+
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- modes:begin -->", "<!-- modes:end -->"
 BACKENDS = ("torch", "dali-cpu", "dali-gpu")
 HARDWARE = "<!-- hardware:begin -->", "<!-- hardware:end -->"
+PEERS = "<!-- peers:begin -->", "<!-- peers:end -->"
 KEPT = {
     "none": "nothing",
     "memory": "arrays in RAM, least recently used out first",
@@ -83,12 +87,30 @@ def hardware(accepted: dict | None) -> str:
     return "\n".join(lines)
 
 
+def peers(measured: dict | None) -> str:
+    """The chart and the table of peers; `measured`: what `peers.py` wrote."""
+    if measured is None:
+        return "Not measured yet: `python benchmarks/peers.py` measures it."
+    chart = "![Warm epochs of ours and of its peers](benchmarks/results/peers.png)"
+    return f"{chart}\n\n{table_of_peers(measured)}"
+
+
+def document(name: str) -> dict | None:
+    """What a benchmark wrote, if it is there."""
+    path = HERE / "results" / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
 def main() -> None:
     """Puts the tables between their marks."""
-    readme, result = HERE.parent / "README.md", HERE / "results" / "gpu_acceptance.json"
+    readme = HERE.parent / "README.md"
     text = readme.read_text()
-    accepted = json.loads(result.read_text()) if result.exists() else None
-    for (begin, end), made in (((BEGIN, END), table()), (HARDWARE, hardware(accepted))):
+    parts = (
+        ((BEGIN, END), table()),
+        (HARDWARE, hardware(document("gpu_acceptance"))),
+        (PEERS, peers(document("peers"))),
+    )
+    for (begin, end), made in parts:
         before, after = text.split(begin)[0], text.split(end)[1]
         text = f"{before}{begin}\n{made}\n{end}{after}"
     readme.write_text(text)

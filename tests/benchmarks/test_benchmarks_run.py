@@ -56,15 +56,6 @@ def test_the_figures_can_be_drawn(folder: Path) -> None:
             assert min(chart.size) > 400
 
 
-def test_peers_are_compared(tmp_path: Path) -> None:
-    names = ["ours, torch", "ours, no cache", "torch, PIL and pydicom", "seed: .npy files", "DALI readers.numpy"]
-    options = ["--tiny", "--kinds", "photos", "--dtypes", "float32", "--json", str(tmp_path / "peers.json")]
-    run("benchmarks/peers.py", *options, "--only", *names)
-    found = json.loads((tmp_path / "peers.json").read_text())["results"]["photos float32"]
-    assert set(found) == set(names)
-    assert all(each["warm"] > 0 and each["cold"] > 0 and "error" not in each for each in found.values())
-
-
 def test_operators_are_compared_with_dalis(folder: Path) -> None:
     augment, twins = (json.loads((folder / f"micro_{name}.json").read_text()) for name in ("augment", "dali_twins"))
     assert set(augment["median_ms"]) >= {"warp", "recolour, all", "DALI warp_affine"}
