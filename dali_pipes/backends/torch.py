@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,8 @@ class TorchBackend:
         batch = self._layout.take(self._buffers, len(items))
         changes = self._finish.changes(draws)
         out: Any = batch.numpy() if self._layout.plain else batch  # a tensor's items cost more than a small copy
+        if self._layout.plain and (begun := self._finish.begin_all(out, items, changes, self._share)) is not None:
+            return partial(_waited, begun, batch)
         worth = len(items) if changes.varies else -(-batch.nbytes // WORTH_A_THREAD)
         parts = _divided(len(items), min(self._share, worth))
         writing = [self._threads.submit(self._write, out, items, changes, part) for part in parts]
@@ -95,6 +98,11 @@ class TorchBackend:
     def close(self) -> None:
         """See `Backend.close`."""
         self._threads.shutdown(wait=True)
+
+
+def _waited(wait: Callable[[], None], batch: torch.Tensor) -> torch.Tensor:
+    wait()
+    return batch
 
 
 def _divided(count: int, parts: int) -> list[range]:

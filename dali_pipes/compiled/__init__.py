@@ -6,11 +6,12 @@
 | `normalise_pictures` | `arithmetic.normalise_into` |
 | `count_codes` | `decode.histogram.counts_of` |
 | `look_up_codes` | `decode.histogram.look_up` |
+| `writing.begin` | the two above, in Python's threads |
 | `vary.warp_picture` | what `arithmetic.affine.warp` does without it |
 | `vary.mix_picture` | `arithmetic.colour.mix` |
 
-`passes.c` and `vary.c` are built with the package if there is a C compiler, and loaded when they are first asked for.
-Without it, or with DALI_PIPES_COMPILED=0, the twins do the work.
+`passes.c`, `batch.c` and `vary.c` are built with the package if there is a C compiler, and loaded when they are first
+asked for. Without it, or with DALI_PIPES_COMPILED=0, the twins do the work.
 """
 
 from __future__ import annotations
@@ -128,13 +129,18 @@ def look_up_codes(compiled: ctypes.CDLL, table: Array, codes: Array, out: Array)
 def _written(
     function: Any, out: Array, at: Sequence[int], pictures: Sequence[Array], flips: Array, *constants: Any
 ) -> None:
-    many = ctypes.c_void_p * len(pictures)
-    begin, each = out.ctypes.data, out.strides[0]
-    goals = many(*[begin + each * i for i in at])
-    sources = many(*[picture.__array_interface__["data"][0] for picture in pictures])
+    goals, sources = addresses(out, at, pictures)
     flags = np.ascontiguousarray(flips, np.uint8)
     sizes = [ctypes.c_size_t(n) for n in (len(pictures), *out.shape[1:])]
     function(goals, sources, _address(flags), *sizes, *constants)
+
+
+def addresses(out: Array, at: Sequence[int], pictures: Sequence[Array]) -> tuple[Any, Any]:
+    """Return where each picture goes in `out`, and where it lies: arrays of pointers."""
+    many = ctypes.c_void_p * len(pictures)
+    begin, each = out.ctypes.data, out.strides[0]
+    sources = [picture.__array_interface__["data"][0] for picture in pictures]
+    return many(*[begin + each * i for i in at]), many(*sources)
 
 
 def _address(array: Array) -> ctypes.c_void_p:

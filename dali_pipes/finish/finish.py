@@ -12,7 +12,7 @@ sample by sample.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from dali_pipes.arithmetic.affine import matrices, quantise, warp
 from dali_pipes.arithmetic.colour import colour_maps, recolour
 from dali_pipes.arithmetic.plan import Plan, as_plan, varied
 from dali_pipes.compiled import copy_pictures, library, normalise_pictures, takes
+from dali_pipes.compiled.writing import begin
 from dali_pipes.draws import NOTHING, Draws
 from dali_pipes.finish.plans import Plans
 from dali_pipes.recipe import Recipe
@@ -115,6 +116,23 @@ class Finish:
         else:
             flags = (changes.hflip[part] + 2 * changes.vflip[part]).astype(np.uint8)
             self._copy(compiled, out, part, [images[i] for i in part], flags)
+
+    def begin_all(
+        self, out: Pixels, images: Sequence[Any], changes: Changes, threads: int
+    ) -> Callable[[], None] | None:
+        """Begin what `write_all` does to all samples of a batch, on up to `threads` threads in C.
+
+        Returns:
+            What waits for it; None where `write_all` is to do it. Nothing was written then.
+        """
+        compiled = library()
+        if compiled is None or changes.varies or (self._constants is not None and self._recipe.emulate != "dali-cpu"):
+            return None
+        if not takes(out, images):
+            return None
+        flips = (changes.hflip + 2 * changes.vflip).astype(np.uint8)
+        begun = begin(compiled, out, images, flips, self._constants, threads)
+        return None if begun is None else begun.wait
 
     def _copy(
         self,
