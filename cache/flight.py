@@ -44,6 +44,8 @@ class SingleFlight:
         self._pid = os.getpid()
         self._flights: dict[bytes, threading.Event] = {}
         self._closed = threading.Event()
+        self.seconds_waiting = 0.0
+        """How long threads have waited for what other processes compute, in all."""
         self._claims: Folder | None = None
         if store.directory is not None and not store.options.read_only:
             self._claims = Folder(
@@ -146,7 +148,19 @@ class SingleFlight:
         if claims is None:
             return False
         text = str(me()).encode()
-        wait, until = _FIRST_WAIT, time.monotonic() + self.patience
+        with contextlib.suppress(FileExistsError):
+            claims.make(name, text)
+            return True
+        begun = time.monotonic()
+        try:
+            return self._queue(claims, key, name, text, begun + self.patience)
+        finally:
+            with self._lock:
+                self.seconds_waiting += time.monotonic() - begun
+
+    def _queue(self, claims: Folder, key: Key, name: str, text: bytes, until: float) -> bool:
+        """Wait for a claim that another process holds; return as ``_acquire`` does."""
+        wait = _FIRST_WAIT
         while True:
             try:
                 claims.make(name, text)

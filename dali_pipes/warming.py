@@ -13,13 +13,14 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dali_pipes import cache
+from dali_pipes.cores import workers_of
 from dali_pipes.errors import ConfigError
 from dali_pipes.loader.loader import Loader
 from dali_pipes.manifest.manifest import Manifest
@@ -31,6 +32,15 @@ SHARD_VARIABLES = (
     ("RANK", "WORLD_SIZE", None),
 )
 """Where a shard and the number of shards are found if none are given; a Slurm array may begin at another number."""
+
+COUNTED = ("decoded", "hits", "misses", "failed", "seconds_for_others")
+"""What `Report` takes over from `Loader.stats`."""
+
+SHARE = 256
+"""Samples that a process takes at once, at most."""
+
+MOST_THREADS = 16
+"""Threads of a process, where there are several: with more, they wait for its interpreter."""
 
 Progress = Callable[[int], Any]
 
@@ -81,9 +91,12 @@ class Report:
     Attributes:
         samples: how many samples were asked for.
         decoded, hits, misses, failed: images, as `Loader.stats` counts them.
+        seconds_for_others: how long threads waited for what other processes decoded.
         cache_errors: how often the cache could not be read or written; the cache is not complete if this is not 0.
         seconds: from the first sample to the last.
         failures: sample number to error message.
+        killed: how each process ended that ended before its work was done; what it had in hand was done again. What it
+            did after it last asked for samples is counted in none of the numbers.
     """
 
     samples: int = 0
@@ -91,15 +104,18 @@ class Report:
     hits: int = 0
     misses: int = 0
     failed: int = 0
+    seconds_for_others: float = 0.0
     cache_errors: int = 0
     seconds: float = 0.0
     failures: dict[int, str] = field(default_factory=dict)
+    killed: list[str] = field(default_factory=list)
 
     def add(self, other: Report) -> None:
         """Add what another process did; the seconds are left as they are."""
-        for name in ("samples", "decoded", "hits", "misses", "failed", "cache_errors"):
+        for name in ("samples", *COUNTED, "cache_errors"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.failures.update(other.failures)
+        self.killed += other.killed
 
 
 def warm(
@@ -111,6 +127,7 @@ def warm(
     engine: str = "local",
     address: str | None = None,
     chunk: int = 2000,
+    processes: int | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> Report:
@@ -122,6 +139,9 @@ def warm(
         engine: "local", or "ray": Ray tasks over chunks of samples, each of which writes its own segments.
         address: of a Ray cluster; by default the one that this process is connected to, else one on this machine.
         chunk: about how many samples a Ray task takes; the frames of a file stay together.
+        processes: of this machine, among which samples and threads are shared out: more than one interpreter is needed
+            where files are small or cores are many. By default one for each 16 threads. A process that is killed is
+            replaced.
         progress: called with the number of samples done since the last call.
         options: fields of `Job`: `cache_mode`, `num_workers`, `on_error`, `cache_options`, `decode_options`, `sandbox`,
             `trust_sources`.
@@ -130,6 +150,10 @@ def warm(
         ConfigError: an argument that cannot work. cache.CacheError: the cache cannot be opened.
         DecodeError: a bad file, under `on_error="raise"`.
     """
+    if processes is not None and (engine == "ray" or processes < 1):
+        raise ConfigError(
+            f"warm(processes={processes}, engine={engine!r}): at least one process, of this machine; Ray has its own."
+        )
     if engine not in ENGINES:
         raise ConfigError(f"warm(engine={engine!r}): allowed are {', '.join(map(repr, ENGINES))}.")
     try:
@@ -144,6 +168,12 @@ def warm(
         from dali_pipes.integrations.ray import warm_chunks
 
         report = warm_chunks(manifest, recipe, job, chunks(manifest, samples, chunk), address, told)
+    elif (count := processes or -(-workers_of(job.num_workers) // MOST_THREADS)) > 1:
+        from dali_pipes.crew.parent import warm_by_processes
+
+        each = replace(job, num_workers=min(MOST_THREADS, max(1, workers_of(job.num_workers) // count)))
+        size = max(1, min(SHARE, len(samples) // (8 * count)))
+        report = warm_by_processes(manifest, recipe, each, chunks(manifest, samples, size), count, told)
     else:
         report = warm_samples(manifest, recipe, job, samples, told)
     report.seconds = time.perf_counter() - start
@@ -154,14 +184,21 @@ def warm_samples(
     manifest: Manifest, recipe: Recipe, job: Job, samples: npt.NDArray[np.int64], progress: Progress
 ) -> Report:
     """Decode the samples in this process."""
-    with job.loader(manifest, recipe) as loader:
-        if loader.stats()["cache"]["errors"]:
-            raise cache.CacheError(f"{job.cache_dir}: no cache can be opened here, so nothing was decoded.")
+    with opened(job, manifest, recipe) as loader:
         for _ in loader.warm(samples.tolist()):
             progress(1)
         stats = loader.stats()
-        counts = {name: stats[name] for name in ("decoded", "hits", "misses", "failed")}
+        counts = {name: stats[name] for name in COUNTED}
         return Report(len(samples), **counts, cache_errors=stats["cache"]["errors"], failures=loader.failures())
+
+
+def opened(job: Job, manifest: Manifest, recipe: Recipe) -> Loader:
+    """Open a loader that fills the cache. Raises CacheError where the cache cannot be opened."""
+    loader = job.loader(manifest, recipe)
+    if loader.stats()["cache"]["errors"]:
+        loader.close()
+        raise cache.CacheError(f"{job.cache_dir}: no cache can be opened here, so nothing was decoded.")
+    return loader
 
 
 def missing(

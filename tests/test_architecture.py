@@ -145,7 +145,7 @@ def test_no_import_circles() -> None:
 
 PUT_OFF = (
     {"dali_pipes.manifest.concat", "dali_pipes.manifest.manifest", "dali_pipes.manifest.studies"},
-    {"dali_pipes.integrations.ray", "dali_pipes.warming"},
+    {"dali_pipes.crew.parent", "dali_pipes.integrations.ray", "dali_pipes.warming"},
     {
         f"dali_pipes.{name}"
         for name in ["recipe", "served", "serving", "fetch.bases", "finish.finish", "finish.plans", "backends.layout"]

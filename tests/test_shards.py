@@ -175,4 +175,30 @@ def test_hosts_at_once_decode_each_file_once(manifest: dp.Manifest, tmp_path: Pa
     reports = [json.loads(each.communicate(timeout=120)[0]) for each in running]
     assert [each.returncode for each in running] == [0] * hosts
     assert sum(each["decoded"] for each in reports) == 17
+    assert sum(each["seconds_for_others"] for each in reports) == 0
+    assert lacking(manifest, tmp_path / "cache") == []
+
+
+def test_a_host_that_is_killed_in_the_middle_is_run_again(manifest: dp.Manifest, tmp_path: Path) -> None:
+    script = (
+        "import sys,dali_pipes as dp\n"
+        "m=dp.Manifest.from_csv(sys.argv[1])\n"
+        "def wait(done):\n print(flush=True);sys.stdin.read()\n"
+        "dp.warm(m,dp.Recipe(size=(8,8)),sys.argv[2],shard=(0,2),num_workers=1,progress=wait)\n"
+    )
+    given = [str(manifest.root / "list.csv"), str(tmp_path / "cache")]
+    host = subprocess.Popen(
+        [sys.executable, "-c", script, *given], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert host.stdout is not None
+    assert host.stdout.readline() == "\n"  # its first sample is there
+    host.kill()
+    host.communicate()
+    other = warm(manifest, RECIPE, tmp_path / "cache", shard=(1, 2))
+    again = warm(manifest, RECIPE, tmp_path / "cache", shard=(0, 2))
+    share = len(shard_of(manifest, (0, 2)))
+    assert other.decoded == 17 - share
+    assert again.hits >= 1
+    assert again.hits + again.decoded == share
+    assert (other.seconds_for_others, again.seconds_for_others) == (0, 0)
     assert lacking(manifest, tmp_path / "cache") == []

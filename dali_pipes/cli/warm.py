@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--missing", action="store_true", help="decode nothing: list what the cache lacks; 1 if any")
     parser.add_argument(
         "--trust-sources", action="store_true", help="do not look whether files that the cache knows were replaced"
+    )
+    parser.add_argument(
+        "--processes",
+        type=common.at_least(1),
+        metavar="P",
+        help="processes of this machine that share the work and the threads (default: one for each 16 threads)",
     )
     parser.add_argument("--engine", default="local", choices=("local", "ray"), help="(default: local)")
     parser.add_argument("--address", help="of a Ray cluster (default: RAY_ADDRESS, else this machine)")
@@ -67,7 +74,7 @@ def _warm(args: argparse.Namespace, manifest: Manifest, recipe: Recipe, options:
 
     wanted = len(shard_of(manifest, options["shard"]))
     with common.progress_bar(wanted, "warming") as bar:
-        cluster = {"engine": args.engine, "address": args.address, "chunk": args.chunk}
+        cluster = {"engine": args.engine, "address": args.address, "chunk": args.chunk, "processes": args.processes}
         report = warm(manifest, recipe, args.cache_dir, progress=bar.update, **cluster, **options)
     document = {
         **{name: value for name, value in asdict(report).items() if name != "failures"},
@@ -81,6 +88,9 @@ def _warm(args: argparse.Namespace, manifest: Manifest, recipe: Recipe, options:
         f"{report.samples} samples in {report.seconds:.1f} s: {report.decoded} decoded, {report.hits} already cached; "
         f"{common.failed(report.failed)}.",
     )
+    if report.killed:
+        each = ", ".join(f"{count} {how}" for how, count in Counter(report.killed).items())
+        common.note(args, f"Of the processes {each}; what they had in hand was done again.")
     if report.cache_errors:
         common.note(args, f"The cache could not be written or read {report.cache_errors} times: it is not complete.")
     return common.FAILED if report.failures or report.cache_errors else common.GOOD

@@ -231,9 +231,10 @@ class Fetcher:
         """Return what happened since the start.
 
         The keys are `decoded`, `hits`, `misses` (images), `failed` (different samples), `bytes_read` (of sources, by
-        this process), and `seconds_decoding` (of all workers).
+        this process), `seconds_decoding` (of all workers), and `seconds_for_others`, which they have waited for what
+        other processes decode.
         """
-        return self._books.counts()
+        return {**self._books.counts(), "seconds_for_others": self._flight.seconds_waiting}
 
     def failures(self) -> dict[int, DaliPipesError]:
         """Return the samples that failed when they were last asked for, with their errors."""

@@ -340,7 +340,8 @@ class Loader(NotPickled):
         """Counters since the loader was made.
 
         `decoded`, `hits`, `misses`: images; `failed`: different samples that could not be had; `bytes_read`: of
-        source files; `seconds_decoding`: summed over workers; `seconds_waiting`: how long the training loop waited for
+        source files; `seconds_decoding`: summed over workers; `seconds_for_others`: how long workers waited for what
+        other processes decoded into the same cache; `seconds_waiting`: how long the training loop waited for
         batches; `cache`: what the store counts; `epochs`: the same counts for each of the last epochs that ran to their
         end, with `seconds` and the share of them that the loop waited.
         """

@@ -1,0 +1,1 @@
+"""Several processes of this machine that fill one cache: what one process's interpreter lock would hold back."""
