@@ -224,3 +224,26 @@ def test_runs_resume_after_every_batch(order: Order, tmp_path: Path) -> None:
     words = "belongs to another run"
     with dp.Loader(manifest, dp.Recipe(8), **given) as other, pytest.raises(dp.StateError, match=words):
         other.load_state_dict(states[0])
+
+
+@pytest.mark.parametrize("order", [dp.Weighted("weight", count=23), dp.Balanced()], ids=str)
+def test_other_ranks_go_on_in_orders_that_draw(order: Order, tmp_path: Path) -> None:
+    """Two ranks stop after any step; one or three, with another batch size, take each remaining place once."""
+    files = pictures(12)
+    manifest_of(tmp_path, files)
+    rows = [f"{name},{i % 3},{i}" for i, name in enumerate(files)]
+    (tmp_path / "all.csv").write_text("\n".join(["path,label,weight", *rows]) + "\n")
+    manifest = dp.Manifest.from_csv(tmp_path / "all.csv")
+    given: dict[str, Any] = {"order": order, "backend": "torch", "cache_mode": "memory", "distributed": False}
+    whole = order.samples(manifest, 0, 0, 1, 1).tolist()
+    with dp.Loader(manifest, dp.Recipe(8), batch_size=2, rank=1, world_size=2, **given) as begun:
+        states = [begun.state_dict() for _ in begun]
+    for steps, state in enumerate(states[:-1], 1):
+        for ranks, size in ((1, 5), (3, 1)):
+            taken: list[list[int]] = []
+            for rank in range(ranks):
+                with dp.Loader(manifest, dp.Recipe(8), batch_size=size, rank=rank, world_size=ranks, **given) as rest:
+                    rest.load_state_dict(state)
+                    taken += [[i for batch in rest for i in batch.index[batch.valid].tolist()]]
+            found = [i for each in itertools.zip_longest(*taken) for i in each if i is not None]
+            assert found == whole[4 * steps :], (steps, ranks)

@@ -12,6 +12,7 @@ import torch
 from archives import CPU_BACKENDS, pictures, write_csv
 
 import dali_pipes as dp
+from dali_pipes.manifest.columns import TextColumn
 from dali_pipes.manifest.studies import Studies
 
 VIEWS = ("L-CC", "L-MLO", "R-CC", "R-MLO")
@@ -144,6 +145,28 @@ def test_a_study_lies_in_one_split_and_one_group(tmp_path: Path) -> None:
         "  study 's': its images lie in different splits: ['train', 'val']",
         "  study 't': its images lie in different groups: ['g', 'h']",
     ]
+
+
+def test_splits_of_studies_know_the_files_of_all_images(tmp_path: Path) -> None:
+    """Here two exams share a file of frames that is the first image of neither."""
+    rows = [(f"e{i}", view, "") for i in range(8) for view in "ab"]
+    manifest = write(tmp_path, rows, ("exam", "view", "split"))
+    paths = list(manifest.paths)
+    paths[3] = paths[1]
+    frames = np.arange(16, dtype=np.int32)
+    shared = dataclasses.replace(manifest, paths=TextColumn(paths), frames=frames)
+    studies = shared.studies(by="exam", view="view")
+    for seed in range(20):
+        found = studies.split_by_group({"train": 0.5, "val": 0.5}, seed)
+        assert found.splits[0] == found.splits[1]
+        found.check_splits()
+        assert isinstance(found.split("val"), Studies)
+        found.subset([5, 2]).check_splits()
+    apart = dataclasses.replace(studies, splits=TextColumn(["train", "val"] * 4))
+    with pytest.raises(
+        dp.ManifestError, match=r"1 groups or files .*\n  a file .*'train' \(sample 1\), 'val' \(sample 3\)"
+    ):
+        apart.check_splits()
 
 
 def test_studies_are_not_taken_for_their_first_images(manifest: dp.Manifest, tmp_path: Path) -> None:

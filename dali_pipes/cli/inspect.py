@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     document["shape"] = list(shown.shape)
     if args.reduce is not None:
         document["reduced"] = _reduced(data, kind, args.frame, policy, shown, args.reduce)
-    if args.augment is not None or args.recipe is not None or args.mask is not None:
+    if args.augment is not None or args.recipe is not None or args.mask is not None or args.mask_frame:
         document["draws"] = _draws(args)
     elif args.out is not None:
         stored = decode(data, kind, args.frame, replace(policy, depth=16)).pixels
@@ -81,8 +81,10 @@ def _draws(args: argparse.Namespace) -> int:
     from dali_pipes.recipe import Recipe
     from dali_pipes.tools.draws_sheet import draws_of
 
-    if args.augment is None or args.recipe is None or args.out is None:
-        raise ConfigError("inspect --augment N needs --recipe FILE and --out PNG; --mask goes with them.")
+    if args.augment is None or args.recipe is None or args.out is None or (args.mask_frame and args.mask is None):
+        raise ConfigError(
+            "inspect --augment N needs --recipe FILE and --out PNG; --mask goes with them, --mask-frame with --mask."
+        )
     recipe = Recipe.load(args.recipe)
     chosen = {"frame": args.frame, "seed": args.seed, "mask": args.mask, "mask_frame": args.mask_frame}
     picture = draws_of(args.file, recipe, args.augment, **chosen)

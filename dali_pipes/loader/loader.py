@@ -354,7 +354,7 @@ class Loader(NotPickled):
         }
 
     def failures(self) -> dict[int, str]:
-        """Sample number to error message, for every sample that could not be had so far."""
+        """Sample number (of studies: number of an image) to error message, for all that could not be had so far."""
         errors = self._fetcher.failures() | ({} if self._masks is None else self._masks.failures())
         return {sample: str(error) for sample, error in errors.items()}
 

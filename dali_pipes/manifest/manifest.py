@@ -243,7 +243,7 @@ class Manifest(Sources, Sequence[Sample]):
             ConfigError: fractions that cannot be met, because there are fewer groups than splits or for want of sense.
         """
         names, shares = check_fractions(fractions)
-        keys = together(self.groups, self.paths)
+        keys = self._inseparable()
         chosen = assign(keys, self.labels, shares, seed)
         if empty := [name for i, name in enumerate(names) if i not in set(np.unique(chosen).tolist())]:
             raise ConfigError(
@@ -251,6 +251,10 @@ class Manifest(Sources, Sequence[Sample]):
                 f"{len(keys.codes()[0])} groups are too few, or one group is too large."
             )
         return replace(self, splits=TextColumn(names).take(chosen))
+
+    def _inseparable(self) -> TextColumn:
+        """Return a key for each sample, equal where samples must lie in one split."""
+        return together(self.groups, self.paths)
 
     def to_csv(self, path: Source) -> None:
         """Write a CSV that `from_csv(path, root=manifest.root)` reads back as the same samples and numbers.

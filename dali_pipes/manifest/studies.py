@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dali_pipes.errors import ConfigError, ManifestError
-from dali_pipes.manifest.columns import TextColumn
+from dali_pipes.manifest.columns import TextColumn, joined
 from dali_pipes.manifest.manifest import Manifest
 from dali_pipes.manifest.sources import Source
 
@@ -46,6 +46,29 @@ class Studies(Manifest):
         """bool[N, V], whether a study has an image at a place."""
         found: npt.NDArray[np.bool_] = self.members >= 0
         return found
+
+    def check_splits(self) -> None:
+        """See `Manifest.check_splits`; the files of all images count, and messages give the numbers of images."""
+        self._of_images(self.splits, self.groups).check_splits()
+
+    def _inseparable(self) -> TextColumn:
+        groups = TextColumn(f"group {group}" if group else f"study {i}" for i, group in enumerate(self.groups))
+        every = self._of_images(TextColumn.blank(len(self)), groups)._inseparable()
+        return every.take(self.members.max(axis=1))
+
+    def _of_images(self, splits: TextColumn, groups: TextColumn) -> Manifest:
+        """Return the manifest of these studies' images, with values of their studies."""
+        if self.images is None:
+            raise ConfigError("these studies have no images; Manifest.studies makes some that do.")
+        study, place = np.nonzero(self.members >= 0)
+        found = np.full(len(self.images), -1, np.int64)
+        found[self.members[study, place]] = study
+        where, blank = (
+            found % (len(self) + 1),
+            TextColumn.blank(1),
+        )  # images of no study get the blank behind all others
+        spread = [joined([column, blank]).take(where) for column in (splits, groups)]
+        return replace(self.images, splits=spread[0], groups=spread[1])
 
     def to_csv(self, path: Source) -> None:
         """Refuse: a table of studies would lack their other images."""

@@ -161,12 +161,13 @@ def test_inspect_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     white, mask = np.full((60, 80), 255, np.uint8), np.zeros((60, 80), np.uint8)
     mask[:, 40:] = 1
     Image.fromarray(white).save(tmp_path / "image.png")
-    Image.fromarray(mask).save(tmp_path / "mask.png")
+    nothing = Image.fromarray(np.zeros_like(mask))
+    nothing.save(tmp_path / "mask.tif", save_all=True, append_images=[Image.fromarray(mask)])
     recipe = dp.Recipe(64, base_size=70, views=2, augment=dp.Augment(0.5, rotation=20), mean=0.5, std=0.2)
     (tmp_path / "r.toml").write_text(recipe.to_toml())
     out = tmp_path / "sheet.png"
-    given = ("--augment", 9, "--recipe", tmp_path / "r.toml", "--mask", tmp_path / "mask.png", "--out", out)
-    code, document = call(capsys, "inspect", tmp_path / "image.png", *given)
+    given = ("--augment", 9, "--recipe", tmp_path / "r.toml", "--mask", tmp_path / "mask.tif", "--out", out)
+    code, document = call(capsys, "inspect", tmp_path / "image.png", *given, "--mask-frame", 1)
     assert code == 0
     assert document["draws"] == 9
     pixels = np.asarray(Image.open(out)).reshape(3, 128, 3, 128, 3).transpose(0, 2, 1, 3, 4).reshape(9, 128, 128, 3)
@@ -176,7 +177,9 @@ def test_inspect_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         assert 0.05 < red < 0.25  # half of a tile of 64 in a place of 128
 
 
-@pytest.mark.parametrize("given", [("--augment", 4), ("--recipe", "r.toml"), ("--mask", "m.png", "--out", "x.png")])
+@pytest.mark.parametrize(
+    "given", [("--augment", 4), ("--recipe", "r.toml"), ("--mask", "m.png", "--out", "x.png"), ("--mask-frame", 1)]
+)
 def test_inspect_draws_what_it_is_told_all_of(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], given: tuple[Any, ...]
 ) -> None:
