@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .key import default_secret as default_secret
     from .parts import PartsLedger as PartsLedger
     from .pin import PinnedMapping as PinnedMapping
+    from .pushing import push as push
     from .sources import FileState as FileState
     from .sources import SourceIndex as SourceIndex
     from .store import open_store as open_store
@@ -48,6 +49,7 @@ _HOMES = {
     "key": ("Key", "default_secret"),
     "parts": ("PartsLedger",),
     "pin": ("PinnedMapping",),
+    "pushing": ("push",),
     "sources": ("FileState", "SourceIndex"),
     "store": ("open_store",),
 }

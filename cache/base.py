@@ -84,7 +84,8 @@ class Store:
     Attributes:
         mode: name of the mode.
         direct: ``get`` of a warm entry is a view or a look-up, not worth handing to a thread.
-        decodes: ``get`` takes milliseconds of computing, so that every entry is worth a task of its own.
+        decodes: ``get`` takes milliseconds of computing or waiting, so that every entry is worth a task of its own.
+        distant: ``get`` may wait for a server; many at once cost no more than one.
         persistent: entries outlive the process.
         directory: the cache's folder, or None.
         options: how it was opened.
@@ -94,6 +95,7 @@ class Store:
     mode: ClassVar[str] = "none"
     direct: bool = True
     decodes: bool = False
+    distant: bool = False
     persistent: ClassVar[bool] = False
     pattern: ClassVar[re.Pattern[str] | None] = None
     directory: str | None = None

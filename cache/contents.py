@@ -26,6 +26,7 @@ _BESIDE = {
     "sources": re.compile(r"[0-9a-f]{16}\.(seen|src)"),
     "claims": re.compile(r"[0-9a-f]{32}\.claim|[0-9a-f]{16}\.now"),
     "parts": re.compile(r"[0-9a-f]{16}\.(made|prt)"),
+    "bucket": re.compile(r"[0-9a-f]{16}/[0-9a-f]{16}\.(idx|seen|made)"),
 }
 """The folders beside those of the modes."""
 

@@ -48,13 +48,15 @@ def seal(body: bytes) -> bytes:
 
 def valid(records: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return bool[n]: which of ``records`` (any dtype of whole 64-bit words, [n]) carry their own check."""
-    good: np.ndarray[Any, Any] = checks(records) == records.view("<u8").reshape(len(records), -1)[:, -1]
+    good: np.ndarray[Any, Any] = (
+        checks(records) == records.view("<u8").reshape(len(records), records.dtype.itemsize // 8)[:, -1]
+    )
     return good
 
 
 def checks(records: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return uint64[n], the check of each of ``records``, which ends it in a journal."""
-    words = records.view("<u8").reshape(len(records), -1)
+    words = records.view("<u8").reshape(len(records), records.dtype.itemsize // 8)
     check = np.full(len(words), _SEED, "<u8")
     for column in range(words.shape[1] - 1):
         check ^= words[:, column]

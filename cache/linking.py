@@ -18,8 +18,10 @@ def carry(source: Folder, name: str, target: Folder, new: str, link: bool, size:
     """Make a complete file of another folder appear in ``target``; return whether it is a link.
 
     Args:
-        source, name: the folder and the file in it.
-        target, new: where it appears, and under which name.
+        source: the folder.
+        name: of the file in it.
+        target: where it appears.
+        new: under which name.
         link: whether a link will do. Only a file of this user's with the target's own access rights is linked.
         size: copy only so many bytes from the beginning; the rest is a hole.
 

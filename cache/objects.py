@@ -10,6 +10,7 @@ import os
 import random
 import re
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -38,7 +39,8 @@ class Objects:
         root: the URL that names are relative to.
         pause: waits for so many seconds and returns whether to give up (for tests, and to end early).
         tries: how often a request is made.
-        patience: seconds after which a server that says nothing is asked again; None: as fsspec is configured.
+        patience: seconds after which a server that says nothing is asked again, and no more when twice as many are
+            over; None: as fsspec is configured, and as often as ``tries`` says.
     """
 
     def __init__(
@@ -116,13 +118,15 @@ class Objects:
     def _tried(self, request: Callable[[], T]) -> T:
         """Return what a request gives; try again while its error may pass."""
         pause, tries = FIRST_PAUSE, self._tries or TRIES
+        until = time.monotonic() + 2 * self._patience if self._patience else None
         for attempt in range(tries):
             try:
                 return request()
             except Exception as error:  # the protocols' libraries raise many kinds
                 if _is_final(error):
                     raise _in_words(error) from None
-                last = attempt == tries - 1 or self._pause(pause * random.uniform(0.5, 1.0))
+                late = until is not None and time.monotonic() > until
+                last = late or attempt == tries - 1 or self._pause(pause * random.uniform(0.5, 1.0))
                 if last:
                     raise ConnectionError(f"{attempt + 1} requests failed, at last with {_kind(error)}") from None
             pause = min(LONGEST_PAUSE, 2 * pause)
@@ -165,6 +169,8 @@ def _connect(root: str, patience: float | None) -> tuple[Any, str]:
     except ValueError:
         known = ", ".join(sorted(name for name in fsspec.available_protocols() if name.isalnum()))
         raise StoreConfigError(f"{shown(root)}: no such protocol; fsspec knows {known}.") from None
+    if patience is not None and protocol in ("s3", "s3a"):
+        system.retries = 1  # it would try each of our tries five times
     return system, str(base).rstrip("/")
 
 
@@ -172,9 +178,17 @@ def _is_final(error: Exception) -> bool:
     """Whether the same request would fail again."""
     cause = error.__cause__  # fsspec's HTTP says that a file is not there whatever has failed
     if isinstance(error, FileNotFoundError) and cause is not None:
-        return getattr(cause, "status", None) in (404, 410)
-    status = getattr(error, "status", None)
+        return isinstance(cause, LookupError) or _status(cause) in (404, 410)
+    status = _status(error)
     return isinstance(error, _FINAL) or (isinstance(status, int) and 400 <= status < 500 and status not in _LATER)
+
+
+def _status(error: BaseException) -> Any:
+    """Return the status of an answer of HTTP; None where the error knows none."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):  # botocore's
+        return response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return getattr(error, "status", None) or getattr(response, "status_code", None)
 
 
 def _in_words(error: Exception) -> Exception:
@@ -189,5 +203,5 @@ def _in_words(error: Exception) -> Exception:
 
 
 def _kind(error: BaseException) -> str:
-    status = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
+    status = _status(error)
     return f"{type(error).__name__}{f' {status}' if status else ''}"

@@ -9,7 +9,7 @@
 | ``tensor-disk`` | one ``.pt`` an entry | all processes |
 | ``tensor-memmap`` | one ``.dat`` and one ``.json`` an entry, memory-mapped | all processes |
 | ``pinned`` | packed ``.npy`` segments, memory-mapped, page-locked on CUDA hosts | all processes |
-| ``tiered`` | memory over any of the disk modes, optionally over a shared read-only folder | |
+| ``tiered`` | memory over any of the disk modes, optionally over a shared read-only folder or URL | |
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def open_store(
         secret: 16 to 64 bytes that key the checksums, for a folder into which others can write.
         shared: for ``memory``: one copy for all worker processes to which this store is handed, or, by a name, for all
             processes of this user and machine that give the same name. Their keys must name content.
-        over, base: for ``tiered``: the disk mode below memory, and a shared folder of that mode which is only read.
+        over, base: for ``tiered``: the disk mode below memory, and a shared folder of that mode which is only read, or
+            the URL of a packed cache (``s3://bucket/prefix``), which ``dali-pipes cache push`` has filled.
 
     Raises:
         StoreConfigError: the combination cannot work.

@@ -1,8 +1,10 @@
-"""The ``tiered`` mode: memory over a disk mode, optionally over a shared folder that is only read.
+"""The ``tiered`` mode: memory over a disk mode, optionally over a shared folder, or a URL, that is only read.
 
 ``get`` asks memory, then the disk, then the shared folder, and keeps in memory what the lower ones gave. ``put`` goes
 to disk and memory. Entries of a folder that is only read (the shared one; both, if the store is read-only) are never
 changed: deleting one hides it from this instance only, and what a read-only store is given it keeps in memory.
+What comes from behind a URL (:mod:`.bucket`) is kept on disk too, until that has had to evict something: then the rest
+stays where it is, and what is on disk stays there.
 Memory is this process's own, so an entry that another process replaces is seen when it has left memory (keys that
 name their content never need that).
 """
@@ -15,13 +17,15 @@ from dataclasses import replace
 from typing import Any
 
 from .base import Array, Opening, Options, Store
+from .bucket import BucketStore
 from .key import Key
 from .memory import MemoryStore
 from .modes import find_disk
+from .objects import is_url
 
 
 class TieredStore(Store):
-    """See the module. ``disk`` is the class of the disk mode; ``base`` is the shared folder."""
+    """See the module. ``disk`` is the class of the disk mode; ``base`` is the shared folder or URL."""
 
     mode = "tiered"
     persistent = True
@@ -41,11 +45,15 @@ class TieredStore(Store):
         disk = find_disk(over).store()
         self.memory = MemoryStore(replace(options, read_only=False))
         self.disk = disk.open(Opening(options, self.directory))
-        self.base = None
-        if base is not None:
+        self.base: Store | None = None
+        if base is not None and is_url(base):
+            self.base = BucketStore(base, options, None if options.read_only else self.directory)
+        elif base is not None:
             self.base = disk.open(Opening(replace(options, read_only=True, disk_bytes=None), base))
         self._below = [self.disk] if self.base is None else [self.disk, self.base]
-        self.direct, self.decodes = self.disk.direct, self.disk.decodes
+        self.distant = self.base is not None and self.base.distant
+        self.decodes = self.disk.decodes or self.distant
+        self.direct = self.disk.direct and not self.distant
         self._hidden: set[bytes] = set()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -58,6 +66,8 @@ class TieredStore(Store):
         for folder in self._below:
             found = folder.get(key) if self._shows(folder, key) else None
             if found is not None:
+                if folder.distant and not self.disk.evicted:
+                    self.disk.put(key, found)
                 with contextlib.suppress(MemoryError):  # what was found is good without a copy of it
                     self.memory._put(key, found)
                 return found

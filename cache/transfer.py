@@ -12,14 +12,12 @@ tags must be equal.
 from __future__ import annotations
 
 import os
-import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
 from typing import Any
 
 import numpy as np
 
-from . import notes, sources
 from .access import Access
 from .agreement import fingerprint, sign, signed_with
 from .base import Array, Opening, Options, Store
@@ -27,16 +25,15 @@ from .contents import require_cache
 from .errors import IntegrityError, SecretError, StoreConfigError, StoreIOError
 from .files import Folder
 from .filestore import FileStore
-from .journal import is_journal, valid
 from .key import Key, default_secret
 from .linking import carry, is_same
 from .modes import DISK_MODES, find_disk
 from .packed import PackedStore
+from .records import JOURNALS, add_records, read_journals
 from .segment_transfer import SegmentTransfer, Tally
 from .tagging import access_to, signature, tag
 
 Progress = Callable[[int, int], None]
-_RECORDS = (("parts", notes.SUFFIX, notes.RECORD), ("sources", sources.SUFFIX, sources.RECORD))
 
 
 def import_parts(
@@ -46,6 +43,7 @@ def import_parts(
     secret: bytes | None = None,
     part_secret: bytes | None = None,
     link: bool = True,
+    mode: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Add what other caches hold to one cache.
@@ -53,8 +51,10 @@ def import_parts(
     Args:
         directory: the cache that is added to; made if it is missing.
         parts: caches; they are only read.
-        secret, part_secret: those of keyed checksums, here and in the parts. If they differ, checksums are made anew.
+        secret: that of keyed checksums here.
+        part_secret: that of the parts. If they differ, checksums are made anew.
         link: link files where that is possible; False copies all, so that nothing done to a part's files shows here.
+        mode: the disk mode that entries get here; by default each keeps its own.
         progress: called with (done, total) entries.
 
     Returns:
@@ -67,6 +67,8 @@ def import_parts(
     """
     path = os.path.abspath(os.fspath(directory))
     found = [require_cache(part) for part in parts]
+    if mode is not None:
+        find_disk(mode)
     if any(os.path.realpath(part) == os.path.realpath(path) for part in found):
         raise StoreConfigError(f"{path} cannot be imported into itself: give other caches as its parts")
     if not found:
@@ -74,7 +76,7 @@ def import_parts(
     try:
         for part in found:
             _agree(path, part)
-        tallies = _import_all(path, found, secret, part_secret, link, progress or (lambda done, total: None))
+        tallies = _import_all(path, found, secret, part_secret, link, mode, progress or (lambda done, total: None))
     except OSError as error:
         raise StoreIOError(
             error.errno or 0, f"importing into {path} stopped ({error.strerror or error}): run it again"
@@ -93,23 +95,30 @@ def export(
     secret: bytes | None = None,
     out_secret: bytes | None = None,
     link: bool = True,
+    mode: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write a sound copy of a cache, to be moved elsewhere; the same as importing it into ``out``.
 
     Args:
-        directory: the cache. out: the copy; it may be there already, and gets what it lacks then.
-        secret, out_secret: those of keyed checksums. If they differ, the checksums of the copy are made anew.
-        link, progress: as of :func:`import_parts`, whose result and errors this has too.
+        directory: the cache.
+        out: the copy; it may be there already, and gets what it lacks then.
+        secret: that of keyed checksums.
+        out_secret: that of the copy. If they differ, its checksums are made anew.
+        link: as of :func:`import_parts`, whose result and errors this has too.
+        mode: the disk mode of the copy's entries; by default as they are.
+        progress: called with (done, total) entries.
     """
-    return import_parts(out, [directory], secret=out_secret, part_secret=secret, link=link, progress=progress)
+    return import_parts(
+        out, [directory], secret=out_secret, part_secret=secret, link=link, mode=mode, progress=progress
+    )
 
 
 def _agree(path: str, part: str) -> None:
     """Make sure that names in both are made with one secret, and that the cache's tag says with which."""
     with closing(Folder(path, access_to(path, None))) as root, closing(Folder(part, read_only=True)) as other:
         tag(root)
-        theirs, ours = _named(other), _named(root)
+        theirs, ours = named_with(other), named_with(root)
         if theirs is None:
             return
         ours = ours or sign(root, theirs)
@@ -121,7 +130,7 @@ def _agree(path: str, part: str) -> None:
             )
 
 
-def _named(root: Folder) -> str | None:
+def named_with(root: Folder) -> str | None:
     """Return the fingerprint of the secret of a cache's names; None if there are no records that would tell."""
     found = signature(root)
     if found is None and signed_with(root, b"") is not None:
@@ -136,15 +145,21 @@ def _named(root: Folder) -> str | None:
 
 
 def _import_all(
-    path: str, parts: list[str], secret: bytes | None, part_secret: bytes | None, link: bool, progress: Progress
+    path: str,
+    parts: list[str],
+    secret: bytes | None,
+    part_secret: bytes | None,
+    link: bool,
+    mode: str | None,
+    progress: Progress,
 ) -> list[Tally]:
     theirs, ours = Options(verify="always", read_only=True, secret=part_secret), Options(secret=secret, strict=True)
     access = access_to(path, None)
     with ExitStack() as stack:
         work: list[list[tuple[Store, list[Key]]]] = []
         for part in parts:
-            modes = [mode for mode in DISK_MODES if os.path.isdir(os.path.join(part, mode))]
-            opened = [stack.enter_context(open_disk(mode, part, theirs)) for mode in modes]
+            modes = [name for name in DISK_MODES if os.path.isdir(os.path.join(part, name))]
+            opened = [stack.enter_context(open_disk(name, part, theirs)) for name in modes]
             work.append([(store, store.keys()) for store in opened])
         total = sum(len(keys) for held in work for _, keys in held)
         done = 0
@@ -154,15 +169,14 @@ def _import_all(
             done += count
             progress(min(done, total), total)
 
-        here = {
-            store.mode: stack.enter_context(open_disk(store.mode, path, ours)) for each in work for store, _ in each
-        }
+        wanted = {mode or store.mode for held in work for store, _ in held}
+        here = {name: stack.enter_context(open_disk(name, path, ours)) for name in sorted(wanted)}
         tallies = []
         for part, held in zip(parts, work):
-            tally = Tally(notes=_add_records(part, path, access, *_RECORDS[0]))  # notes are there before their entries
+            tally = Tally(notes=_add_records(part, path, access, *JOURNALS[0]))  # notes are there before their entries
             for store, keys in held:
-                _import_mode(here[store.mode], store, keys, tally, link, tick)
-            tally.sources = _add_records(part, path, access, *_RECORDS[1])
+                _import_mode(here[mode or store.mode], store, keys, tally, link, tick)
+            tally.sources = _add_records(part, path, access, *JOURNALS[1])
             tallies.append(tally)
         return tallies
 
@@ -175,7 +189,7 @@ def open_disk(mode: str, directory: str, options: Options) -> Store:
 def _import_mode(
     store: Store, part: Store, keys: list[Key], tally: Tally, link: bool, tick: Callable[..., None]
 ) -> None:
-    if store.options.secret == part.options.secret:
+    if store.mode == part.mode and store.options.secret == part.options.secret:
         if isinstance(store, PackedStore) and isinstance(part, PackedStore):
             SegmentTransfer(store, part, tally, link, tick).run()
             return
@@ -246,36 +260,5 @@ def _import_file(store: FileStore, part: FileStore, key: Key, tally: Tally, link
 
 
 def _add_records(part: str, path: str, access: Access, inner: str, suffix: str, record: np.dtype[Any]) -> int:
-    """Add the records of a part's journals that are not here yet; return how many. They carry a ``mac`` each."""
-    theirs = Folder(os.path.join(part, inner), read_only=True, follow=False)
-    ours = Folder(os.path.join(path, inner), access, follow=False)
-    with closing(theirs), closing(ours):
-        ours.sweep()
-        known = np.unique(np.concatenate([_macs(records) for records in read_journals(ours, suffix, record)]))
-        added = 0
-        for records in read_journals(theirs, suffix, record):
-            macs, first = np.unique(_macs(records), return_index=True)
-            new = records[np.sort(first[~np.isin(macs, known)])]
-            if len(new):
-                stem = secrets.token_hex(8)
-                ours.publish(stem + suffix, [new.tobytes()], replace=False, sync=True)
-                known = np.union1d(known, macs)
-                added += len(new)
-        return added
-
-
-def read_journals(folder: Folder, suffix: str, record: np.dtype[Any]) -> Iterator[np.ndarray[Any, Any]]:
-    """Give the valid records of each journal of a suffix; an empty array first."""
-    yield np.zeros(0, record)
-    for name in sorted(folder.names()):
-        if is_journal(name, suffix):
-            try:
-                data = folder.read(name)
-            except (FileNotFoundError, PermissionError, IntegrityError):  # gone, another user's, or shrinking
-                continue
-            records = np.frombuffer(data, record, len(data) // record.itemsize)
-            yield records[valid(records)]
-
-
-def _macs(records: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return np.ascontiguousarray(records["mac"]).view("<u8")
+    with closing(Folder(os.path.join(part, inner), read_only=True, follow=False)) as theirs:
+        return add_records(os.path.join(path, inner), access, suffix, record, read_journals(theirs, suffix, record))

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from . import contents, sources
+from . import contents, nearby, sources
 from . import notes as note_records
 from .access import Access
 from .base import Opening, Options, Store
@@ -112,7 +112,7 @@ def verify(
 def _left_beside(path: str, read_only: bool) -> list[str]:
     """Return what dead processes left beside the stores: temporary files, and claims of keys."""
     found: list[str] = []
-    for inner in ("", "sources", "claims", "parts"):
+    for inner in ("", "sources", "claims", "parts", "bucket"):
         if not os.path.isdir(os.path.join(path, inner)):
             continue
         folder = Folder(os.path.join(path, inner), read_only=read_only, follow=not inner)
@@ -180,8 +180,8 @@ def _merge_journals(path: str, dry_run: bool = False) -> int:
 
 
 def _prune_notes(path: str) -> int:
-    """Drop what was noted of entries that no mode still holds."""
-    if not _may_merge(path):
+    """Drop what was noted of entries that no mode still holds; all may come again from a base behind a URL."""
+    if not _may_merge(path) or os.path.isdir(os.path.join(path, nearby.FOLDER)):
         return 0
     stores = list(_stores(path, Options(read_only=True)))
     folder = Folder(os.path.join(path, "parts"), access_to(path, None), read_only=True, follow=False)

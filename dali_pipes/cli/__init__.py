@@ -24,7 +24,7 @@ COMMANDS = {
     "parity": "check that all backends give the same pixels on your data",
     "preview": "draw samples as a model sees them in several epochs",
     "inspect": "show how one file is read, as text and as a picture",
-    "cache": "look after a cache: stats, verify, gc, purge, explain, import, export",
+    "cache": "look after a cache: stats, verify, gc, purge, explain, import, export, push",
     "doctor": "say what this machine can run, and what is missing for more",
 }
 

@@ -1,4 +1,4 @@
-"""`dali-pipes cache import` and `export`: one cache made of several, and a cache moved to another machine."""
+"""`dali-pipes cache import`, `export` and `push`: one cache made of several, moved elsewhere, or put into a bucket."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dali_pipes.cache import DISK_MODES
 from dali_pipes.cli import common
 from dali_pipes.errors import ConfigError
+from dali_pipes.files.urls import is_url, place
 
-COMMANDS = ("import", "export")
+COMMANDS = ("import", "export", "push")
 """Those of `dali-pipes cache` that this module adds; they name more than one folder."""
 
 
@@ -27,12 +29,17 @@ def add(command: Callable[[str, Callable[[argparse.Namespace], int], str], argpa
     made.add_argument(
         "--new-secret-file", type=Path, help="key the checksums of the copy with these bytes; an empty file: with none"
     )
+    made.add_argument("--mode", choices=DISK_MODES, help="the mode of the copy's entries (default: as they are)")
     _add_copy(made)
+
+    made = command("push", _push, "upload the packed segments of a cache to a URL, where others read it")
+    _add_folders(made, "DIR URL", "the cache, and where it is to be read (s3://bucket/prefix)")
+    made.add_argument("--secret-file", type=Path, help="the bytes that were given as secret=, for keyed checksums")
 
 
 def _add_folders(parser: argparse.ArgumentParser, names: str, what: str) -> None:
     first, second = names.split()
-    parser.add_argument("folders", type=Path, nargs="+", metavar=first, help=f"{names}: {what}")
+    parser.add_argument("folders", type=place, nargs="+", metavar=first, help=f"{names}: {what}")
     parser.add_argument("--cache-dir", type=Path, metavar="DIR", help=f"the cache by name; only {second} by place then")
 
 
@@ -40,13 +47,13 @@ def _add_copy(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--copy", action="store_true", help="copy files that could be linked")
 
 
-def folders_of(args: argparse.Namespace, most: int | None) -> tuple[Path, list[Path]]:
+def folders_of(args: argparse.Namespace, most: int | None) -> tuple[Path | str, list[Path | str]]:
     """Return the cache's folder and the other folders that were named.
 
     Raises:
         ConfigError: none, or more than `most`.
     """
-    folders: list[Path] = ([args.cache_dir] if args.cache_dir is not None else []) + args.folders
+    folders: list[Path | str] = ([args.cache_dir] if args.cache_dir is not None else []) + args.folders
     cache, *others = folders
     if not others or (most is not None and len(others) > most):
         wanted = "one folder" if most == 1 else "at least one folder"
@@ -83,6 +90,24 @@ def _export(args: argparse.Namespace) -> int:
     with common.progress_bar(0, "exporting") as bar:
         found = transfer.export(directory, out, secret=secret, out_secret=new, link=not args.copy, progress=follow(bar))
     return _tell(args, found)
+
+
+def _push(args: argparse.Namespace) -> int:
+    from dali_pipes.cache import push
+
+    directory, (url,) = folders_of(args, 1)
+    if not isinstance(url, str) or not is_url(url):
+        raise ConfigError(f"cache push: {url} is no URL; give one such as s3://bucket/prefix.")
+    with common.progress_bar(0, "pushing") as bar:
+        found = push(directory, url, secret=secret_in(args.secret_file), progress=follow(bar))
+    lines = [
+        f"{found['pushed']} entries were pushed in {found['segments']} segments, {common.size(found['bytes'])}; "
+        f"{found['present']} were there, {found['growing']} are in segments that a process still writes to, "
+        f"{len(found['damaged'])} are damaged, {len(found['conflicts'])} differ from those that are there.",
+        f"{found['sources']} source records and {found['notes']} notes on entries are new.",
+    ]
+    common.show(args, found, "\n".join(lines))
+    return common.FAILED if found["damaged"] or found["conflicts"] else common.GOOD
 
 
 def follow(bar: Any) -> Callable[[int, int], None]:

@@ -119,7 +119,8 @@ class Fetcher:
         self._refused: set[int] = set()
         self._sound = np.zeros(len(manifest) if self._encoded else 0, np.bool_)
         self._remote = RemoteFiles(manifest.root) if isinstance(manifest.root, str) else None
-        threads = workers if self._remote is None else max(workers, IN_FLIGHT)
+        waits = self._remote is not None or self._store.distant
+        threads = max(workers, IN_FLIGHT) if waits else workers
         self.ahead = 2 * threads
         """How many samples are to be requested ahead, so that nobody waits."""
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="dali-pipes-fetch")

@@ -33,6 +33,7 @@ def test_public_names() -> None:
             "content_digest",
             "default_secret",
             "open_store",
+            "push",
             "transfer",
             "upkeep",
         ]

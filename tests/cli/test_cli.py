@@ -68,7 +68,7 @@ def test_warm_ends_at_once_where_nothing_can_be_kept(
     monkeypatch.delenv("DALI_PIPES_CACHE_SECRET", raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file"))
     code, document = call(capsys, "warm", archive / "list.csv", "--cache-dir", tmp_path / "cache")
-    assert (code, document["error"]) == (1, "SecretError")
+    assert (code, document["error"]) == (2, "SecretError")
 
 
 def test_text_tells_how_to_learn_which_files_failed(
