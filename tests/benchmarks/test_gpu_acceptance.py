@@ -47,6 +47,7 @@ def test_it_runs_to_its_end_and_says_what_was_not_run(document: dict) -> None:
 
 
 def test_the_readme_says_what_was_run(document: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
     readme = load("readme")
     begin, end = readme.HARDWARE
     result = BENCHMARKS / "results" / "gpu_acceptance.json"
