@@ -130,8 +130,8 @@ WARP(dp_warp_u16, uint16_t, uint32_t, uint64_t, 16)
                 const int64_t *row = map + c * (planes + 1);                                                                      \
                 T *goal = out + c * count + at;                                                                                   \
                 const Wide offset = (Wide)(row[planes] + ((int64_t)1 << (PRECISION - 1)));                                        \
-                if (planes == 1)                                                                                                  \
-                    name##_one(goal, in, some, (Wide)row[0], offset);                                                             \
+                if (planes == 1 || (!row[(c + 1) % 3] && !row[(c + 2) % 3])) /* by itself */                                      \
+                    name##_one(goal, in + c * count, some, (Wide)row[c], offset);                                                 \
                 else                                                                                                              \
                     name##_three(goal, in, in + count, in + 2 * count, some, (Wide)row[0], (Wide)row[1], (Wide)row[2], offset);   \
             }                                                                                                                     \
