@@ -1,9 +1,11 @@
 """What a million, or ten million, samples cost: their manifest, the order of an epoch, and the index of their cache.
 
-python benchmarks/scale.py [--rows 1000000] [--entry 16] [--slots N] [--only manifest cache] [--tiny] [--json FILE]
+python benchmarks/scale.py [--rows 1000000] [--entry 16] [--slots N] [--only PART...] [--tiny] [--json FILE]
 
 Manifest: a table with path, label, split and group is written as CSV and as Parquet, and read in processes of their
 own; then a split is taken, an epoch ordered, the manifest pickled as for a worker, and a loader's state saved.
+
+Sources: the index that knows what source files held is opened.
 
 Cache: `--rows` entries of `--entry` bytes are put into a `pinned` cache by `put_rows`. A process opens it and asks for
 entries in random order; while it holds the cache, a second process does the same. `--slots` bounds the entries of a
@@ -37,12 +39,17 @@ import dali_pipes as dp
 from dali_pipes import cache
 from dali_pipes.cache import segment_writer
 from dali_pipes.cache.bulk import put_rows
+from dali_pipes.cache.files import Folder
+from dali_pipes.cache.journal import checks
+from dali_pipes.cache.sources import RECORD as SEEN
 from dali_pipes.loader.sampling import epoch_order
 
 AT_ONCE = 1 << 16
 """Rows made or put at a time."""
 
 MEGABYTE = 1e6
+
+PARTS = ("manifest", "sources", "cache")
 
 
 class Clock:
@@ -190,6 +197,7 @@ def read_cache(folder: Path, rows: int, asked: int, more: bool) -> dict[str, flo
     clock = Clock()
     with clock.step("open", per=rows):
         store = cache.open_store("pinned", folder, strict=True)
+    clock.figures["most memory while opening, MB"] = memory("VmHWM") / MEGABYTE
     with store:
         chosen = np.random.default_rng(1).integers(0, rows, asked).tolist()
         keys = [cache.Key(digest(number)) for number in chosen]
@@ -217,11 +225,29 @@ def cache_figures(folder: Path, rows: int, entry: int, slots: int, asked: int) -
     return filled | in_a_process("cache", folder, rows, asked, 1)
 
 
+def read_sources(folder: Path, rows: int) -> dict[str, float]:
+    """Open the index of source files: one record for each of `rows` files, whose bytes are random."""
+    place, rng, clock = Folder(folder / "sources"), np.random.default_rng(0), Clock()
+    with clock.step("write"):
+        for number, first in enumerate(range(0, rows, 16 * AT_ONCE)):
+            records = np.frombuffer(rng.bytes(SEEN.itemsize * min(16 * AT_ONCE, rows - first)), SEEN).copy()
+            records["check"] = checks(records)
+            place.publish(f"{number:016x}.seen", [records.data.cast("B")])
+    del records
+    with clock.step("open", per=rows):
+        index = cache.SourceIndex(folder, secret=bytes(32))
+    if len(index) != rows:
+        raise RuntimeError("the index lacks records")
+    clock.figures["most memory while opening, MB"] = memory("VmHWM") / MEGABYTE
+    return clock.figures
+
+
 # -- all of it --------------------------------------------------------------------------------------------------------
 
 TASKS = {
     "manifest": lambda file: read_manifest(Path(file)),
     "fill": lambda folder, *numbers: fill(Path(folder), *map(int, numbers)),
+    "sources": lambda folder, rows: read_sources(Path(folder), int(rows)),
     "cache": lambda folder, *numbers: read_cache(Path(folder), *map(int, numbers)),
 }
 
@@ -232,7 +258,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--entry", type=int, default=16, help="bytes of an entry, a multiple of 8 (default: 16)")
     parser.add_argument("--slots", type=int, default=0, help="entries of a segment, at most (default: what fits)")
-    parser.add_argument("--only", nargs="+", choices=("manifest", "cache"), default=("manifest", "cache"))
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--task", nargs="+", help="do one part and print its figures (the benchmark calls itself so)")
     args = parser.parse_args()
     if args.task:
@@ -243,6 +269,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         work = {
             "manifest": partial(manifest_figures, Path(name), rows),
+            "sources": partial(in_a_process, "sources", Path(name) / "seen", rows),
             "cache": partial(cache_figures, Path(name) / "cache", rows, args.entry, args.slots, asked),
         }
         for part in args.only:

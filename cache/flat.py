@@ -289,6 +289,8 @@ class Sums:
 class Slots:
     """A set of slots: one byte each."""
 
+    __slots__ = ("_marks",)
+
     def __init__(self) -> None:
         self._marks = bytearray()
 

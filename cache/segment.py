@@ -41,6 +41,11 @@ class Replaced(FileNotFoundError):
 class Segment:
     """What this process knows of one segment. ``array`` is the read-only map of all slots, made at first use."""
 
+    __slots__ = (
+        *("folder", "token", "name", "sums", "trusted", "array", "identity", "dtype", "shape", "slots"),
+        *("entry_bytes", "unpublished", "_taken", "_given_back", "refused"),
+    )
+
     def __init__(self, folder: Folder, token: str) -> None:
         self.folder, self.token, self.name = folder, token, token + ".npy"
         self.sums = Sums()  # published slots and their checksums

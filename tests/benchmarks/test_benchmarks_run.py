@@ -13,7 +13,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 DRAWN = ("epoch_time", "warm_bound", "cold_bound", "micro")
-NAMES = (*DRAWN, "features", "micro_augment", "micro_dali_twins", "varied_bound")
+NAMES = (*DRAWN, "features", "micro_augment", "micro_dali_twins", "scale", "varied_bound")
 
 
 def run(*arguments: str) -> str:

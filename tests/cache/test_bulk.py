@@ -48,7 +48,7 @@ def same(one: dict[int, np.ndarray], two: dict[int, np.ndarray]) -> bool:
 @pytest.mark.parametrize("verify", ["first", "always", "never"])
 @pytest.mark.parametrize("mode", ["memory", *DISK_MODES])
 def test_every_mode_gathers_what_it_gets(mode: str, verify: Any, tmp_path: Path) -> None:
-    with open_store(mode, tmp_path, verify=verify) as store:
+    with open_store(mode, None if mode == "memory" else tmp_path, verify=verify) as store:
         for number in range(30):
             store.put(Key(digest(number)), value(number))
     if mode == "memory":

@@ -73,7 +73,7 @@ def test_a_hit_computes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["memory", "pinned"])
 def test_threads_compute_each_key_once(tmp_path: Path, mode: str) -> None:
-    flight = SingleFlight(open_store(mode, tmp_path))
+    flight = SingleFlight(open_store(mode, None if mode == "memory" else tmp_path))
     calls: list[int] = []
     barrier = threading.Barrier(8)
 

@@ -34,15 +34,15 @@ def make(module: nn.Module, folder: Path | None, mode: str = "pinned", **more: A
 
 @pytest.mark.parametrize("mode", MODES)
 def test_every_mode_gives_what_the_module_gives(mode: str, tmp_path: Path) -> None:
-    module = Counting()
+    module, folder = Counting(), None if mode == "memory" else tmp_path
     x = rows("a", "b", "c")
-    with make(module, tmp_path, mode) as cached:
+    with make(module, folder, mode) as cached:
         first = cached(x, cache_ids=["a", "b", "c"])
         again = cached(x.flip(0), cache_ids=["c", "b", "a"])
         assert torch.equal(first, module(x))
         assert torch.equal(again.flip(0), first)
         assert cached.stats()["computed"] == 3
-    with make(module, tmp_path, mode) as other:
+    with make(module, folder, mode) as other:
         assert torch.equal(other(x, cache_ids=["a", "b", "c"]), first)
         assert other.stats()["computed"] == (3 if mode == "memory" else 0)
 
