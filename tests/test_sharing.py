@@ -44,18 +44,32 @@ def test_a_launch_has_a_name(two_ranks: str, monkeypatch: pytest.MonkeyPatch) ->
     assert launch_name() is None
 
 
-def test_what_the_user_says_counts(two_ranks: str) -> None:
-    assert shared_options("memory", None) == {"shared": two_ranks}
-    assert shared_options("memory", {"shared": False}, workers=True) == {"shared": False}
-    assert shared_options("npy", {"disk_bytes": 5}) == {"disk_bytes": 5}
+def test_what_the_user_says_counts(two_ranks: str, manifest: Manifest) -> None:
+    assert shared_options("memory", None, manifest)["shared"].startswith(two_ranks)
+    assert shared_options("memory", {"shared": False}, manifest, workers=True) == {"shared": False}
+    assert shared_options("npy", {"disk_bytes": 5}, manifest) == {"disk_bytes": 5}
+
+
+def test_other_samples_and_other_options_are_another_copy(two_ranks: str, manifest: Manifest) -> None:
+    few = manifest.subset(range(3))
+    names = [
+        shared_options("memory", options, samples)["shared"]
+        for samples in (manifest, few)
+        for options in ({}, {"memory_bytes": 1 << 20}, {"secret": b"k" * 32})
+    ]
+    assert len(set(names)) == 6
+    assert not any("kkk" in name for name in names)
+    assert shared_options("memory", None, manifest.subset(range(8)))["shared"] == names[0]
 
 
 @pytest.mark.parametrize("workers", [False, True])
-def test_alone_or_without_room_it_is_as_ever(workers: bool, two_ranks: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_alone_or_without_room_it_is_as_ever(
+    workers: bool, two_ranks: str, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = {"memory_bytes": 1 << 60} | ({"shared": True} if workers else {})
-    assert shared_options("memory", {"memory_bytes": 1 << 60}, workers=workers) == expected
+    assert shared_options("memory", {"memory_bytes": 1 << 60}, manifest, workers=workers) == expected
     monkeypatch.delenv("LOCAL_WORLD_SIZE")
-    assert shared_options("memory", {}, workers=workers) == ({"shared": True} if workers else {})
+    assert shared_options("memory", {}, manifest, workers=workers) == ({"shared": True} if workers else {})
 
 
 def test_which_stores_share(two_ranks: str, manifest: Manifest) -> None:

@@ -120,7 +120,7 @@ class ImageDataset(Dataset[Output]):
         self._outputs = outputs_of(self.manifest, recipe)
         self._trust = bool(trust_sources)
         self._clock = EpochClock()
-        options = shared_options(cache_mode, cache_options, workers=True)
+        options = shared_options(cache_mode, cache_options, self.manifest, workers=True)
         self._store = open_for_workers(cache_mode, cache_dir, options)
         self._begin()
 

@@ -159,7 +159,7 @@ class Loader(NotPickled):
         self._decode = undecoded and self.backend.startswith("dali") and backends.decodes(recipe)
         try:
             policy = replace(recipe.decode_policy, **(decode_options or {}))
-            self._store = cache.open_store(cache_mode, cache_dir, **shared_options(cache_mode, cache_options))
+            self._store = cache.open_store(cache_mode, cache_dir, **shared_options(cache_mode, cache_options, manifest))
         except TypeError as error:
             raise ConfigError(
                 f"Loader: cache_options or decode_options has a name that is not known: {error}."

@@ -9,9 +9,11 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Any
 
 from dali_pipes.cache.limits import default_memory_bytes, local_ranks
+from dali_pipes.manifest.manifest import Manifest
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +32,17 @@ def launch_name() -> str | None:
     return " ".join(said) or f"parent={os.getppid()}"
 
 
-def shared_options(mode: str, options: Mapping[str, Any] | None, *, workers: bool = False) -> dict[str, Any]:
+def shared_options(
+    mode: str, options: Mapping[str, Any] | None, manifest: Manifest, *, workers: bool = False
+) -> dict[str, Any]:
     """Return the arguments of `cache.open_store` with which a store in memory is shared as far as this machine can.
+
+    Each manifest has a copy and a budget of its own, as without ranks; so has each set of options.
 
     Args:
         mode: the cache's.
         options: what the user gave; `shared` in it decides.
+        manifest: the samples.
         workers: the store is handed to worker processes.
     """
     given = dict(options or {})
@@ -46,6 +53,7 @@ def shared_options(mode: str, options: Mapping[str, Any] | None, *, workers: boo
         wanted, status = given.get("memory_bytes") or default_memory_bytes(1), os.statvfs(PLACE)
         room = status.f_blocks * status.f_frsize
         if isinstance(wanted, int) and wanted <= room:
-            return {"shared": name, **given}
+            said = blake2b(repr(sorted(given.items())).encode(), digest_size=8)  # among them may be a secret
+            return {"shared": f"{name} samples={manifest.digest()} options={said.hexdigest()}", **given}
         log.info("%s has %d bytes, fewer than memory_bytes=%s: each rank keeps a copy of its own", PLACE, room, wanted)
     return {"shared": True, **given} if workers else given
