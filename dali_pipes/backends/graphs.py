@@ -92,19 +92,21 @@ class Graph:
             items: base images, or JPEGs in graphs that decode.
             changes: what is done to each.
         """
-        nothing = np.zeros((1, 1, 1), np.uint8)  # small: a conditional passes it by, of whatever shape it is
         found: dict[str, Any] = {
-            "image": [nothing if isinstance(item, Encoded) else item for item in items],
+            "image": items,
             # One array of N scalars is fed several times faster than a list of them.
             "sample": np.arange(len(items), dtype=np.int64),
-            "jpeg": [item.data if isinstance(item, Encoded) else nothing.reshape(-1) for item in items],
-            "encoded": np.array([isinstance(item, Encoded) for item in items]),
             "hflip": changes.hflip.astype(np.int32),
             "vflip": changes.vflip.astype(np.int32),
             "warp": changes.warp,
             "colour": changes.colour,
             "plan": None if changes.plan is None else as_words(changes.plan),
         }
+        if self.decode:
+            nothing = np.zeros((1, 1, 1), np.uint8)  # small: a conditional passes it by, of whatever shape it is
+            found["image"] = [nothing if isinstance(item, Encoded) else item for item in items]
+            found["jpeg"] = [item.data if isinstance(item, Encoded) else nothing.reshape(-1) for item in items]
+            found["encoded"] = np.array([isinstance(item, Encoded) for item in items])
         return {name: found[name] for name in self.inputs}
 
     def pipeline(self) -> Any:
