@@ -81,7 +81,7 @@ class Loader(NotPickled):
         matrix: keep the sizes of sources, and tell with every batch where source pixels went, for boxes and key points.
         batch_transform: called with every batch in the thread that iterates; what it returns is handed out. PyTorch's
             random numbers in it are a function of seed, epoch, batch and rank, and the same after resuming.
-        prefetch: finished batches that may wait for the loop.
+        prefetch: finished batches that may wait for the loop; up to two more are in work.
         progress: show on stderr how far an epoch is and how long the rest takes.
         sandbox: decode every file in a child process with limits of time and memory, for files from strangers.
         trust_sources: take source files that the cache knows for unchanged, without looking at them: quicker where a
