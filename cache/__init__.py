@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .integrity import content_digest as content_digest
     from .key import Key as Key
     from .key import default_secret as default_secret
+    from .key import secret_in as secret_in
     from .parts import PartsLedger as PartsLedger
     from .pin import PinnedMapping as PinnedMapping
     from .pushing import push as push
@@ -46,7 +47,7 @@ _HOMES = {
     "errors": ("CacheError", "EntryError", "IntegrityError", "SecretError", "StoreConfigError", "StoreIOError"),
     "flight": ("SingleFlight",),
     "integrity": ("content_digest",),
-    "key": ("Key", "default_secret"),
+    "key": ("Key", "default_secret", "secret_in"),
     "parts": ("PartsLedger",),
     "pin": ("PinnedMapping",),
     "pushing": ("push",),

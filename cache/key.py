@@ -127,7 +127,7 @@ def default_secret() -> bytes:
     """
     given = os.environ.get(SECRET_VARIABLE)
     if given:
-        return blake2b(given.encode("utf-8", "surrogateescape"), digest_size=32, person=b"dali-pipes env").digest()
+        return _of_text(given.encode("utf-8", "surrogateescape"))
     base = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
     folder = Folder(os.path.join(base, "dali-pipes"))
     try:
@@ -150,3 +150,26 @@ def default_secret() -> bytes:
             "restore it from a copy, or delete it (entries cached under the old one are then not found again)"
         )
     return secret
+
+
+def secret_in(file: str | os.PathLike[str]) -> bytes:
+    """Return the secret of another host: of a copy of its file ``cache-secret``, or of a text that it sets.
+
+    ``file`` holds 32 random bytes, or the text of its environment variable ``DALI_PIPES_CACHE_SECRET``. Raises
+    SecretError for anything else, OSError if it cannot be read.
+    """
+    with open(file, "rb") as opened:
+        data = opened.read(1 << 16)
+    text = data.rstrip(b"\r\n")
+    if text and all(32 <= byte < 127 for byte in text):  # which 32 random bytes never are
+        return _of_text(text)
+    if len(data) != 32:
+        raise SecretError(
+            f"{os.fspath(file)} holds {len(data)} bytes: give a copy of the other host's cache-secret (32 bytes), or a "
+            f"file with the text of its {SECRET_VARIABLE} (printable ASCII)"
+        )
+    return data
+
+
+def _of_text(text: bytes) -> bytes:
+    return blake2b(text, digest_size=32, person=b"dali-pipes env").digest()

@@ -12,7 +12,7 @@ tags must be equal.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
 from typing import Any
 
@@ -158,8 +158,7 @@ def _import_all(
     with ExitStack() as stack:
         work: list[list[tuple[Store, list[Key]]]] = []
         for part in parts:
-            modes = [name for name in DISK_MODES if os.path.isdir(os.path.join(part, name))]
-            opened = [stack.enter_context(open_disk(name, part, theirs)) for name in modes]
+            opened = [stack.enter_context(store) for store in open_held(part, theirs)]
             work.append([(store, store.keys()) for store in opened])
         total = sum(len(keys) for held in work for _, keys in held)
         done = 0
@@ -179,6 +178,14 @@ def _import_all(
             tally.sources = _add_records(part, path, access, *JOURNALS[1])
             tallies.append(tally)
         return tallies
+
+
+def open_held(directory: str | os.PathLike[str], options: Options) -> Iterator[Store]:
+    """Open the store of each mode that a cache holds. Raises StoreConfigError if the folder is no cache."""
+    path = require_cache(directory)
+    for mode in DISK_MODES:
+        if os.path.isdir(os.path.join(path, mode)):
+            yield open_disk(mode, path, options)
 
 
 def open_disk(mode: str, directory: str, options: Options) -> Store:
@@ -203,17 +210,18 @@ def _import_mode(
         tick()
 
 
-def import_entry(store: Store, part: Store, key: Key, tally: Tally) -> None:
-    """Put one entry as any other is put, unless there is one."""
+def import_entry(store: Store, part: Store, key: Key, tally: Tally, name: Key | None = None) -> None:
+    """Put one entry as any other is put, unless there is one; under another ``name`` if one is given."""
+    name = name or key
     failed = part.corrupt + part.errors
     array = part.get(key)
     if array is None:
         if part.corrupt + part.errors > failed:  # else it was removed meanwhile
             tally.damaged.append(key.hex)
         return
-    there = _sound(store, key)
+    there = _sound(store, name)
     if there is None:
-        store.put(key, array)
+        store.put(name, array)
         tally.imported += 1
     elif is_same(there, array):
         tally.present += 1

@@ -140,3 +140,89 @@ def test_wrong_usage(command: Command, manifest: Path, tmp_path: Path, monkeypat
     code, found = command("cache", "import", tmp_path / "whole", tmp_path / "a", tmp_path / "other")
     assert (code, found["error"]) == (2, "SecretError")
     assert "re-key a copy" in found["message"]
+
+
+VARIABLE = "DALI_PIPES_CACHE_SECRET"
+
+
+@pytest.mark.parametrize("mode", DISK_MODES)
+def test_a_copy_for_a_host_with_another_secret(
+    command: Command, manifest: Path, tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warm(command, manifest, tmp_path / "cache", mode)
+    warm(command, manifest, tmp_path / "cache", mode, "--fit", "pad")
+    (tmp_path / "theirs").write_text("of another host\n")
+    again = ("cache", "export", tmp_path / "cache", tmp_path / "out", "--rekey", tmp_path / "theirs")
+    again = (*again, "--manifest", manifest, "--img-size", 8)
+    code, found = command(*again)
+    assert (code, found["imported"], found["sources"], found["notes"]) == (0, 17, 13, 17)
+    assert (found["left"], found["unreadable"]) == (17, 0)
+    wanted, _ = batches(manifest, "none", None)
+    monkeypatch.setenv(VARIABLE, "of another host")
+    got, stats = batches(manifest, mode, tmp_path / "out")
+    assert (got, stats["decoded"], stats["bytes_read"]) == (wanted, 0, 0)
+    monkeypatch.undo()
+    code, found = command(*again)
+    assert (code, found["imported"], found["present"], found["sources"], found["notes"]) == (0, 0, 17, 0, 0)
+    assert command(*again, "--fit", "pad")[1]["imported"] == 17
+    monkeypatch.setenv(VARIABLE, "of another host")
+    code, found = command("cache", "purge", tmp_path / "out", "--manifest", manifest, "--group", "p0", "--yes")
+    assert found["entries"] == 8
+    assert command("cache", "verify", tmp_path / "out")[1]["entries"] == 26
+
+
+def test_a_copy_with_other_names_holds_attributes_sizes_and_masks(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dali_pipes.cache import secret_in
+    from dali_pipes.rekeying import rekey
+    from tests.make_images import raster
+
+    rng, lines = np.random.default_rng(0), ["path,label,mask"]
+    for i in range(4):
+        (manifest.parent / f"m{i}.png").write_bytes(raster(rng.integers(0, 3, (30, 30), dtype=np.uint8), "png"))
+        (manifest.parent / f"i{i}.png").write_bytes(raster(rng.integers(0, 255, (30, 30), dtype=np.uint8), "png"))
+        lines.append(f"i{i}.png,{i},m{i}.png" if i else f"i{i}.png,{i},")
+    (manifest.parent / "masks.csv").write_text("\n".join(lines))
+    settle(manifest.parent)
+    samples, recipe = dp.Manifest.from_csv(manifest.parent / "masks.csv"), dp.Recipe(8, channels=1, depth=16)
+
+    def run(directory: Path | None) -> tuple[list[bytes], dict[str, Any]]:
+        options: dict[str, Any] = {"cache_mode": "pinned", "cache_dir": directory} if directory else {}
+        with dp.Loader(samples, recipe, batch_size=4, backend="torch", matrix=True, **options) as loader:
+            return [b.image.numpy().tobytes() + b.mask.numpy().tobytes() for b in loader], loader.stats()
+
+    wanted, _ = run(tmp_path / "cache")
+    (tmp_path / "theirs").write_bytes(bytes(range(100, 132)))
+    told: list[tuple[int, int]] = []
+    names = secret_in(tmp_path / "theirs")
+    found = rekey(
+        samples, recipe, tmp_path / "cache", tmp_path / "out", names, progress=lambda *done: told.append(done)
+    )
+    assert (found["left"], found["damaged"], told[-1]) == (0, 0, (4, 4))
+    (tmp_path / "home" / "dali-pipes").mkdir(parents=True)
+    (tmp_path / "home" / "dali-pipes" / "cache-secret").write_bytes(names)
+    monkeypatch.delenv(VARIABLE)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
+    got, stats = run(tmp_path / "out")
+    assert (got, stats["decoded"], stats["masks"]["decoded"], stats["bytes_read"]) == (wanted, 0, 0, 0)
+
+
+def test_wrong_usage_of_rekey(command: Command, manifest: Path, tmp_path: Path) -> None:
+    warm(command, manifest, tmp_path / "cache", "npy")
+    (tmp_path / "text").write_text("of another host")
+    (tmp_path / "short").write_bytes(b"\0" * 9)
+    base = ("cache", "export", tmp_path / "cache", tmp_path / "out")
+    for arguments, message in (
+        (("--rekey", tmp_path / "text"), "go together"),
+        (("--manifest", manifest), "go together"),
+        (("--rekey", tmp_path / "text", "--manifest", manifest, "--copy"), "leave --mode and --copy"),
+        (("--rekey", tmp_path / "short", "--manifest", manifest), "holds 9 bytes"),
+    ):
+        code, found = command(*base, *arguments)
+        assert code == 2
+        assert message in found["message"]
+    assert not (tmp_path / "out").exists()
+    (manifest.parent / "03.jpg").unlink()
+    code, found = command(*base, "--rekey", tmp_path / "text", "--manifest", manifest, "--img-size", 8)
+    assert (code, found["unreadable"], found["left"], found["imported"]) == (1, 1, 1, 16)

@@ -29,6 +29,16 @@ def add(command: Callable[[str, Callable[[argparse.Namespace], int], str], argpa
     made.add_argument(
         "--new-secret-file", type=Path, help="key the checksums of the copy with these bytes; an empty file: with none"
     )
+    made.add_argument(
+        "--rekey",
+        type=Path,
+        metavar="FILE",
+        help="make the names of the copy with another host's secret: its cache-secret, or the text that it sets; only "
+        "what was made of --manifest under the recipe is copied then",
+    )
+    made.add_argument("--manifest", type=Path, help="the samples, for --rekey")
+    made.add_argument("--root", type=Path, help="folder that their paths are relative to (default: the manifest's)")
+    common.add_recipe(made)
     made.add_argument("--mode", choices=DISK_MODES, help="the mode of the copy's entries (default: as they are)")
     _add_copy(made)
 
@@ -87,9 +97,42 @@ def _export(args: argparse.Namespace) -> int:
     directory, (out,) = folders_of(args, 1)
     secret = secret_in(args.secret_file)
     new = secret if args.new_secret_file is None else secret_in(args.new_secret_file)
+    if (args.rekey is None) != (args.manifest is None):
+        raise ConfigError("cache export: --rekey FILE and --manifest go together, with the recipe of the entries.")
+    if args.rekey is not None:
+        return _rekey(args, directory, out, secret, new)
     with common.progress_bar(0, "exporting") as bar:
         found = transfer.export(directory, out, secret=secret, out_secret=new, link=not args.copy, progress=follow(bar))
     return _tell(args, found)
+
+
+def _rekey(
+    args: argparse.Namespace, directory: Path | str, out: Path | str, secret: bytes | None, new: bytes | None
+) -> int:
+    from dali_pipes.cache import secret_in as names_in
+    from dali_pipes.rekeying import rekey
+
+    if args.mode is not None or args.copy:
+        raise ConfigError("cache export: --rekey always copies, each entry into its own mode; leave --mode and --copy.")
+    manifest, recipe = common.read_manifest(args), common.recipe_of(args)
+    with common.progress_bar(0, "re-keying") as bar:
+        found = rekey(
+            manifest,
+            recipe,
+            directory,
+            out,
+            names_in(args.rekey),
+            secret=secret,
+            out_secret=new,
+            progress=follow(bar),
+        )
+    code = _tell(args, found)
+    common.note(
+        args,
+        f"{found['left']} entries were not made of these samples under this recipe, and were not copied; the files of "
+        f"{found['unreadable']} samples cannot be read.",
+    )
+    return common.FAILED if found["unreadable"] else code
 
 
 def _push(args: argparse.Namespace) -> int:

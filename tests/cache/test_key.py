@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dali_pipes.cache import EntryError, Key, SecretError, StoreConfigError, default_secret
+from dali_pipes.cache import EntryError, Key, SecretError, StoreConfigError, default_secret, secret_in
 
 parts = st.dictionaries(
     st.from_regex(r"[a-z_]{1,6}", fullmatch=True).filter(lambda name: name not in ("cls", "secret")),
@@ -121,3 +121,19 @@ def test_keys_over_one_part_are_the_keys_of_all_parts(others: dict, values: list
     digest = Key.over("name", secret, **others)
     for value in values:
         assert digest(value) == Key.of(secret, name=value, **others).digest
+
+
+def test_the_secret_of_another_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "secret"
+    monkeypatch.setenv("DALI_PIPES_CACHE_SECRET", "of the others")
+    for text in (b"of the others", b"of the others\n", b"of the others\r\n"):
+        file.write_bytes(text)
+        assert secret_in(file) == default_secret()
+    monkeypatch.delenv("DALI_PIPES_CACHE_SECRET")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    mine = default_secret()
+    assert secret_in(tmp_path / "dali-pipes" / "cache-secret") == mine
+    for wrong in (b"", b"\n", bytes(31), b"a\tb"):
+        file.write_bytes(wrong)
+        with pytest.raises(SecretError, match=f"holds {len(wrong)} bytes"):
+            secret_in(file)

@@ -34,6 +34,7 @@ def test_public_names() -> None:
             "default_secret",
             "open_store",
             "push",
+            "secret_in",
             "transfer",
             "upkeep",
         ]
