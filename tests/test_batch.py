@@ -159,6 +159,9 @@ def test_a_matrix_is_made_when_it_is_read() -> None:
     assert not asked
     assert torch.equal(moved.matrix, where())
     assert moved.matrix is moved.matrix is moved["matrix"]
+    for read in (lambda b: b["matrix"], lambda b: b.get("matrix")):
+        assert torch.equal(read(batch_of().locating(where)), moved.matrix)
+    asked[2:] = []
     assert len(asked) == 2
     assert dataclasses.replace(batch, image=batch.image).matrix.shape == (3, 2, 3)
     assert batch_of().matrix is None

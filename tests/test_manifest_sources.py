@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from archives import coded, label_of
+from PIL import Image
 
 import dali_pipes as dp
 
@@ -154,6 +155,34 @@ def test_a_hugging_face_data_set(tmp_path: Path, as_bytes: bool) -> None:
     with dp.Loader(found, dp.Recipe(size=8), batch_size=3, backend="torch", num_workers=1) as loader:
         (batch,) = loader
     assert [label_of(image) for image in batch.image] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("as_bytes", [True, False])
+def test_masks_of_a_hugging_face_data_set(tmp_path: Path, as_bytes: bool) -> None:
+    """An image column `mask`: bytes become files, an absent mask stays absent."""
+    import datasets
+
+    data = hugging_face(tmp_path / "images", as_bytes)
+    masks: list[Any] = [None]
+    (tmp_path / "masks").mkdir()
+    with Image.open(tmp_path / "images" / "0.png") as image:
+        size = (image.height, image.width)
+    for i in (1, 2):
+        path = tmp_path / "masks" / f"{i}.png"
+        Image.fromarray(np.full(size, i, np.uint8)).save(path)
+        masks.append({"bytes": path.read_bytes(), "path": None} if as_bytes else {"bytes": None, "path": str(path)})
+    data = data.add_column("mask", masks, feature=datasets.Image())
+    root = tmp_path / "kept" if as_bytes else None
+    if root:
+        root.mkdir()
+    found = dp.Manifest.from_hf(data, root)
+    assert found.root == (root or tmp_path)
+    assert not found.columns["mask"][0]
+    with dp.Loader(found, dp.Recipe(size=8), batch_size=3, backend="torch", num_workers=1) as loader:
+        (batch,) = loader
+    assert [label_of(image) for image in batch.image] == [0, 1, 2]
+    assert batch.mask is not None
+    assert [mask.unique().tolist() for mask in batch.mask] == [[0], [1], [2]]
 
 
 def test_a_hugging_face_data_set_without_an_image_column() -> None:

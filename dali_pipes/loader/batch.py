@@ -100,13 +100,13 @@ class Batch:
         return tuple(zip(self.keys(), self.values()))
 
     def __getitem__(self, name: str) -> Any:
-        if name not in self:
+        if name not in self and (name != "matrix" or self.matrix is None):  # which may be made now
             raise KeyError(f"{name!r}; a batch has {', '.join(self.keys())}")
         return getattr(self, name)
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return the field of that name, or `default` where there is none."""
-        return dict(self.items()).get(name, default)
+        return self[name] if name in self or (name == "matrix" and self.matrix is not None) else default
 
     def __contains__(self, name: object) -> bool:
         return name in self.keys()

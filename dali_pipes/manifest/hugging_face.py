@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dali_pipes.errors import ManifestError
-from dali_pipes.manifest.rows import Reading, Table
+from dali_pipes.manifest.rows import MASK, Reading, Table
 from dali_pipes.manifest.tables import of_records
 
 SOURCE = "the Hugging Face data set"
@@ -21,9 +21,13 @@ def read_dataset(dataset: Any, root: Path | None, image_column: str | None, read
     features = dict(getattr(dataset, "features", None) or {})
     column = image_column or _image_column(features)
     undecoded = dataset.cast_column(column, _encoded_images(features, column))
-    rows = [_row(record, number, column, root) for number, record in enumerate(undecoded)]
+    masked = column != MASK and _is_image(features.get(MASK))
+    if masked:
+        undecoded = undecoded.cast_column(MASK, _encoded_images(features, MASK))
+    rows = [_row(record, number, column, masked, root) for number, record in enumerate(undecoded)]
     if root is None:
-        root = Path(os.path.commonpath([os.path.dirname(row["path"]) for row in rows])) if rows else Path()
+        files = [row[name] for row in rows for name in ("path", *(MASK,) * masked) if row[name]]
+        root = Path(os.path.commonpath([os.path.dirname(file) for file in files])) if files else Path()
     table = of_records(SOURCE, rows, reading)
     names = getattr(features.get(reading.label_column), "names", None)
     if names is None:
@@ -32,12 +36,18 @@ def read_dataset(dataset: Any, root: Path | None, image_column: str | None, read
 
 
 def _image_column(features: Mapping[str, Any]) -> str:
-    images = [name for name, feature in features.items() if type(feature).__name__ == "Image"]
+    images = [name for name, feature in features.items() if _is_image(feature)]
+    if len(images) == 2 and MASK in images:
+        images.remove(MASK)
     if len(images) != 1:
         raise ManifestError(
             f"{SOURCE} has {len(images)} image columns among {list(features)}; name one by image_column=."
         )
     return images[0]
+
+
+def _is_image(feature: Any) -> bool:
+    return type(feature).__name__ == "Image"
 
 
 def _encoded_images(features: Mapping[str, Any], column: str) -> Any:
@@ -48,15 +58,23 @@ def _encoded_images(features: Mapping[str, Any], column: str) -> Any:
     return datasets.Image(decode=False)
 
 
-def _row(record: Mapping[str, Any], number: int, column: str, root: Path | None) -> dict[str, Any]:
-    image = record[column] or {}
+def _row(record: Mapping[str, Any], number: int, column: str, masked: bool, root: Path | None) -> dict[str, Any]:
+    """Return a row with the absolute path of its image, and of its mask ("" if it has none) where masks are images."""
+    found = {name: value for name, value in record.items() if name != column}
+    found["path"] = _file_of(record[column] or {}, number, root)
+    if masked:
+        found[MASK] = _file_of(record[MASK], number, root) if record[MASK] else ""
+    return found
+
+
+def _file_of(image: Mapping[str, Any], number: int, root: Path | None) -> str:
     data, path = image.get("bytes"), image.get("path")
     if data is not None:
         path = _kept(data, number, root)
     elif path is None or "://" in path:
         what = "no image" if path is None else "an address, not an image"
         raise ManifestError(f"{SOURCE}: row {number} holds {what}; leave such rows out by .filter() first.")
-    return {**{name: value for name, value in record.items() if name != column}, "path": os.path.abspath(path)}
+    return os.path.abspath(path)
 
 
 def _kept(data: bytes, number: int, root: Path | None) -> str:

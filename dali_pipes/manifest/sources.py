@@ -152,7 +152,8 @@ class Sources:
         """Read a Hugging Face data set with an image column; labels of its `ClassLabel` keep their numbers and names.
 
         Images that lie in files are read where they are. Images whose bytes lie in the data set itself (Parquet) are
-        written into `root`, as they are, each once, under the digest of its bytes.
+        written into `root`, as they are, each once, under the digest of its bytes. So are those of an image column
+        `mask`, which become the samples' masks.
 
         Args:
             dataset: a `datasets.Dataset` (one split of it).
