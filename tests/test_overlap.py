@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from archives import coded, manifest_of
+from archives import CPU_BACKENDS, coded, manifest_of, pictures
 
 import dali_pipes as dp
 from dali_pipes.draws import Draws
@@ -161,3 +162,50 @@ def _waited(steps: list[str]) -> list[str]:
 
 def _begun(steps: list[str]) -> list[str]:
     return [step.removeprefix("begin ") for step in steps if step.startswith("begin")]
+
+
+@pytest.mark.parametrize("taken", range(1, 4))
+def test_a_backend_is_given_back_when_nothing_is_in_work(tmp_path: Path, taken: int) -> None:
+    """Else the next iteration would find another's batches in it."""
+    manifest = manifest_of(tmp_path, {f"{i}.jpg": coded(i) for i in range(COUNT)})
+    backend, left = Noting(), []
+
+    class Pool:
+        @contextlib.contextmanager
+        def lent(self) -> Iterator[Noting]:
+            try:
+                yield backend
+            finally:
+                left.append(set(_begun(backend.steps)) - set(_waited(backend.steps)))
+
+        def close(self) -> None: ...
+
+    with dp.Loader(manifest, dp.Recipe(8), batch_size=SIZE, cache_mode="memory", backend="torch") as loader:
+        list(loader.warm())
+        loader._backends = Pool()  # type: ignore[assignment]
+        batches = iter(loader)
+        for _ in range(taken):
+            next(batches)
+        batches.close()  # type: ignore[attr-defined]
+        for run in list(loader._runs):
+            run.close()
+    assert left == [set()]
+    assert len(_begun(backend.steps)) >= 2, "more than one was in work"
+
+
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_epochs_that_are_broken_off_leave_nothing_to_the_next(tmp_path: Path, backend: str) -> None:
+    manifest = manifest_of(tmp_path, pictures(3 * COUNT))
+    options: dict[str, Any] = {"batch_size": SIZE, "shuffle": True, "seed": 3, "cache_mode": "memory"}
+    recipe = dp.Recipe(8, augment=dp.Augment(horizontal_flip=0.5))
+    with (
+        dp.Loader(manifest, recipe, backend="torch", **options) as whole,
+        dp.Loader(manifest, recipe, backend=backend, **options) as broken,
+    ):
+        for epoch in range(12):
+            whole.set_epoch(epoch)
+            broken.set_epoch(epoch)
+            expected = itertools.islice(whole, 1 + epoch % 5)
+            for left, right in zip(itertools.islice(broken, 1 + epoch % 5), expected, strict=True):
+                assert left.index.tolist() == right.index.tolist()
+                assert torch.equal(left.image, right.image)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from dali_pipes.backends.base import Backend
 from dali_pipes.backends.select import create
 from dali_pipes.recipe import Recipe
@@ -51,6 +54,15 @@ class Pool:
     def give_back(self, backend: Backend) -> None:
         """Leave a backend to the next iteration."""
         self._free.append(backend)
+
+    @contextmanager
+    def lent(self) -> Iterator[Backend]:
+        """`take` a backend, and give it back at the end of the `with` block."""
+        backend = self.take()
+        try:
+            yield backend
+        finally:
+            self.give_back(backend)
 
     def close(self) -> None:
         """Close the backends that are free."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -100,7 +100,7 @@ class Epoch:
     masks: Masks | None = None
     firsts: npt.NDArray[np.bool_] | None = None
 
-    def batches(self, plan: list[Samples], ahead: int) -> Iterator[Batch | None]:
+    def batches(self, plan: list[Samples], ahead: int) -> Generator[Batch | None, None, None]:
         """Yield a batch for each of the plan, None where all of its samples were skipped.
 
         A backend that can computes a batch while the next one is put together, as long as the images of that one are

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import os
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -276,13 +277,10 @@ class Loader(NotPickled):
         self, turn: Turn, shares: sampling.Shares, losses: Losses
     ) -> Iterator[tuple[Batch | None, torch.cuda.Event | None]]:
         self._store.refresh()
-        backend = self._backends.take()
-        try:
+        with self._backends.lent() as backend:
             backends.lock_pages(backend, self._store)
-            for batch in self._work(backend, turn.epoch, turn.start, shares, losses):
-                yield batch, backend.mark()
-        finally:
-            self._backends.give_back(backend)
+            with closing(self._work(backend, turn.epoch, turn.start, shares, losses)) as work:  # nothing stays in work
+                yield from ((batch, backend.mark()) for batch in work)
 
     def work(self, backend: backends.Backend, epoch: int, steps: int = 0) -> Iterator[Batch | None]:
         """Do the work of an epoch in the calling thread: for those who bring a backend of their own.
@@ -297,13 +295,14 @@ class Loader(NotPickled):
         """
         shares = self._shares()
         losses = Losses(self._notices, self._max_failures, shares.size())
-        for batch in self._work(backend, epoch, shares.after(0, steps), shares, losses):
-            self._notices.say(stacklevel=2)
-            yield batch
+        with closing(self._work(backend, epoch, shares.after(0, steps), shares, losses)) as work:
+            for batch in work:
+                self._notices.say(stacklevel=2)
+                yield batch
 
     def _work(
         self, backend: backends.Backend, epoch: int, start: int, shares: sampling.Shares, losses: Losses
-    ) -> Iterator[Batch | None]:
+    ) -> Generator[Batch | None, None, None]:
         plan = sampling.batches(shares.places(start), batch_size=shares.batch_size, drop_last=self._drop_last)
         fixed = (self.manifest, self.recipe, self._fetcher, backend, self._on_error, self._seed)
         order = self._ordering.of(shares, epoch)
