@@ -1,4 +1,4 @@
-"""Tables that are a straight line, rounded down: computed by multiplying and adding, which is faster than looking up.
+"""Tables that are a straight line, rounded down: computed by multiplying and adding, faster than NumPy's looking up.
 
 A table T that rises is floor(slope * c + offset) between its ends just if, for every level j that it reaches, the line
 is at least j at the first code t[j] with T >= j, and below j one code earlier:
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dali_pipes.compiled import library
 from dali_pipes.decode.histogram import Codes, look_up
 
 Bytes = NDArray[np.uint8]
@@ -27,7 +28,7 @@ WORTH_IT = 1 << 18  # pixels; below this finding the line takes longer than it s
 
 def show(table: Bytes, codes: Codes) -> Bytes:
     """table[code], of the codes' shape; codes must be below the table's length."""
-    line = line_of(table) if codes.size >= WORTH_IT else None
+    line = line_of(table) if codes.size >= WORTH_IT and library() is None else None  # the compiled pass is faster still
     return look_up(table, codes) if line is None else line.at(codes)
 
 
