@@ -69,6 +69,24 @@ def test_the_bits_of_local_files(
         assert {path.name.split(".")[-1] for path in tmp_path.rglob("*") if path.is_file()} >= {"npy", "idx"}
 
 
+def test_of_trusted_sources_nothing_is_asked(
+    both: tuple[dp.Manifest, dp.Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A warm epoch makes no request at all; what the cache lacks is asked for and read."""
+    local, remote = both
+    options = {"cache_mode": "pinned", "cache_dir": tmp_path / "cache", "trust_sources": True}
+    load(remote.subset(range(9)), **options)
+    asked, stat = [], RemoteFiles.stat
+    monkeypatch.setattr(RemoteFiles, "stat", lambda self, path: asked.append(path) or stat(self, path))
+    found, counts = load(remote, **options)
+    assert torch.equal(found, load(local)[0])
+    assert counts["decoded"] == 3
+    assert set(asked) == {remote.paths[sample] for sample in (9, 10, 11)}
+    asked.clear()
+    assert load(remote, **options)[1]["decoded"] == 0
+    assert not asked
+
+
 def test_an_object_that_is_replaced_is_decoded_again(
     both: tuple[dp.Manifest, dp.Manifest], bucket: Bucket, tmp_path: Path
 ) -> None:
