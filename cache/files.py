@@ -108,11 +108,15 @@ class Folder(Leases):
     @contextlib.contextmanager
     def open(self, name: str, flags: int = os.O_RDONLY) -> Iterator[int]:
         """Open a descriptor of an existing plain file."""
-        with self._parent(name) as (parent, base):
-            fd = os.open(base, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=parent)
+        flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        if "/" not in name:  # for each put several times
+            fd = os.open(name, flags, dir_fd=self.handle())
+        else:
+            with self._parent(name) as (parent, base):
+                fd = os.open(base, flags, dir_fd=parent)
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise OSError(f"{base!r} is not a plain file")
+                raise OSError(f"{name!r} is not a plain file")
             yield fd
         finally:
             os.close(fd)
