@@ -85,7 +85,7 @@ def worker(store: Store, flight: SingleFlight, number: int) -> None:
 @pytest.mark.parametrize("mode", ["pinned", "npy", "shared"])
 def test_start_methods(method: str, mode: str, tmp_path: Path) -> None:
     shared = mode == "shared"
-    store = open_store("memory" if shared else mode, tmp_path, shared=shared, strict=True)
+    store = open_store("memory" if shared else mode, None if shared else tmp_path, shared=shared, strict=True)
     with store:
         store.put(key(0), wanted(0))
         context = multiprocessing.get_context(method)
