@@ -47,7 +47,7 @@ class Run:
 
 
 def run(manifest: Manifest, recipe: dp.Recipe, folder: Path, mode: str = "pinned", **options: Any) -> Run:
-    with cache.open_store(mode, folder) as store:
+    with cache.open_store(mode, folder if mode in cache.PERSISTENT_MODES else None) as store:
         return Run(manifest, recipe, store, **options)
 
 

@@ -173,6 +173,9 @@ def read_parquet(path: Root, reading: Reading) -> Table:
         # One by one: all columns of ten million rows take gigabytes before they are packed.
         columns = {place: of_arrow(pq.read_table(file, columns=[name])[name]) for place, name in places.items()}
         count = pq.read_metadata(file).num_rows
+        for place, column in columns.items():
+            if column is not None and len(column) != count:
+                raise pa.ArrowInvalid(f"column {places[place]!r} holds {len(column)} of {count} rows")
         pa.default_memory_pool().release_unused()
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise ManifestError(f"{title(path)}: not readable as Parquet: {error}") from error
