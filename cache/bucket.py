@@ -207,10 +207,10 @@ class BucketStore(Store):
         dtype = segment.dtype
         if total is None or dtype is None or slot >= segment.slots:
             return None
-        begin = DATA + slot * segment.entry_bytes
-        array: Array = np.ndarray(
-            segment.shape, dtype, self._range(_object(segment), begin, begin + segment.entry_bytes)
-        )
+        begin, end = (DATA + at * segment.entry_bytes for at in (slot, slot + 1))
+        if end > self.sizes.get(_object(segment), 0):
+            return None  # its header says more than there is
+        array: Array = np.ndarray(segment.shape, dtype, self._range(_object(segment), begin, end))
         if checksum(digest, dtype, segment.shape, [payload(array)], self.options.secret) != total:
             return None
         return (read_only(array),)
@@ -224,7 +224,8 @@ class BucketStore(Store):
             if self._unheard.get(segment.token, -1.0) >= begun:  # while this waited
                 raise ConnectionError("the segment's header was asked for in vain")
             try:
-                dtype, shape, size = parse(self._range(_object(segment), 0, DATA))
+                end = min(DATA, self.sizes.get(_object(segment), 0))
+                dtype, shape, size = parse(self._range(_object(segment), 0, end))
             except OSError:
                 self._unheard[segment.token] = time.monotonic()
                 raise

@@ -204,6 +204,7 @@ DAMAGE: dict[str, Damage] = {
     "cut": lambda data, at: data[: at + 5],
     "junk": lambda data, at: b"junk" * len(data),
     "empty": lambda data, at: b"",
+    "a header that lies": lambda data, at: data[:60] + data[60:128].replace(b"(8, 3", b"(8, 9") + data[128:],
     "another header": lambda data, at: data[:60].replace(b"|u1", b"|i1") + data[60:],
 }
 
