@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dali_pipes.cache import PERSISTENT_MODES
 from dali_pipes.cli import common
+from dali_pipes.files.urls import place
 
 if TYPE_CHECKING:
     from dali_pipes.manifest.manifest import Manifest
@@ -21,6 +22,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     common.add_manifest(parser)
     common.add_recipe(parser)
     common.add_cache(parser, "pinned", PERSISTENT_MODES)
+    parser.add_argument(
+        "--base",
+        type=place,
+        help="folder or URL of a cache that is only read, asked before anything is decoded; what a URL gives is kept",
+    )
     common.add_workers(parser)
     parser.add_argument(
         "--on-error", default="skip", choices=("raise", "skip"), help="what a bad file does (default: skip)"
@@ -66,6 +72,9 @@ def run(args: argparse.Namespace) -> int:
         "on_error": args.on_error,
         "trust_sources": args.trust_sources,
     }
+    if args.base is not None:
+        over = {} if args.cache_mode == "tiered" else {"over": args.cache_mode}
+        options |= {"cache_mode": "tiered", "cache_options": {"base": str(args.base), **over}}
     return _list_missing(args, manifest, recipe, options) if args.missing else _warm(args, manifest, recipe, options)
 
 

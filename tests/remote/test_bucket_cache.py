@@ -142,6 +142,24 @@ def test_push_by_the_command_line_with_faults(
     assert main(["cache", "push", str(tmp_path / "warm")]) == 2
 
 
+def test_warm_takes_what_the_bucket_has(
+    samples: dp.Manifest, tmp_path: Path, bucket: Bucket, warm: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--cache-dir", str(tmp_path / "near"), "--img-size", "12", "--depth", "16", "--json"]
+    arguments = ["warm", f"{samples.root}/list.csv", *where, "--num-workers", "1"]
+    assert main([*arguments, "--missing"]) == 1
+    assert json.loads(capsys.readouterr().out)["missing"] == 29
+    assert main([*arguments, "--base", warm, "--missing"]) == 0
+    capsys.readouterr()
+    assert main([*arguments, "--base", warm]) == 0
+    assert json.loads(capsys.readouterr().out)["decoded"] == 0
+    assert main([*arguments, "--missing"]) == 0, "it is here now"
+    capsys.readouterr()
+    more = ["--base", str(tmp_path / "warm"), "--cache-dir", str(tmp_path / "own"), "--cache-mode", "tiered"]
+    assert main([*arguments, *more]) == 0
+    assert json.loads(capsys.readouterr().out)["decoded"] == 25, "over npy, which that folder does not hold"
+
+
 def test_another_host_with_another_secret(
     samples: dp.Manifest, tmp_path: Path, warm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
