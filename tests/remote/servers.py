@@ -127,7 +127,10 @@ def door(port: int, faults: Faults, delay: float = 0.0) -> Iterator[int]:
 
         do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = forward
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Door)
+    class Server(http.server.ThreadingHTTPServer):
+        request_queue_size = 128  # of five, the system drops connections that are made at once
+
+    server = Server(("127.0.0.1", 0), Door)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
