@@ -34,7 +34,7 @@ from .segment_journal import RECORD
 from .slots import SlotIndex
 from .tagging import TAG, TAG_NAME, signature_of
 
-TRIES = 4  # of a request: what it is for can be decoded too
+TRIES = 6  # of a request, and no more when twice PATIENCE is over: what it is for can be decoded too
 PATIENCE = 10.0  # seconds of silence after which a request is made again, once or twice
 REST = 60.0  # seconds for which a server that failed three entries in a row is not asked
 PIECE = 8 << 20  # bytes of a request: what a broken connection loses
