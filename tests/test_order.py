@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 import dali_pipes as dp
 from dali_pipes.loader.bins import deal, fill
 from dali_pipes.loader.order import Order, Ordering, Plain
+from dali_pipes.loader.standing import Standing
 from dali_pipes.manifest.columns import TextColumn
 
 LABELS = [0] * 30 + [1] * 6 + [2] * 3 + [3]
@@ -247,3 +249,15 @@ def test_other_ranks_go_on_in_orders_that_draw(order: Order, tmp_path: Path) -> 
                     taken += [[i for batch in rest for i in batch.index[batch.valid].tolist()]]
             found = [i for each in itertools.zip_longest(*taken) for i in each if i is not None]
             assert found == whole[4 * steps :], (steps, ranks)
+
+
+@pytest.mark.parametrize("order", [dp.Weighted("weight"), dp.Grouped(), TOGETHER], ids=str)
+def test_a_state_of_other_weights_or_groups_is_refused(order: Order, tmp_path: Path) -> None:
+    """A table whose weights or groups changed would go on in another order: samples twice, others never."""
+    before = table(tmp_path, group=[i // 2 for i in range(12)], weight=range(12))
+    columns, groups = {"weight": TextColumn(str(12 - i) for i in range(12))}, TextColumn(str(i % 6) for i in range(12))
+    after = replace(before, columns=columns, groups=groups)
+    saved, same, other = (Ordering(order, False, each, 0).belongs_to(1, 4) for each in (before, before, after))
+    Standing().load(Standing().state(saved), same)
+    with pytest.raises(dp.StateError, match=r"another run: order is '[0-9a-f]{16}', here '[0-9a-f]{16}'\.$"):
+        Standing().load(Standing().state(saved), other)

@@ -32,6 +32,13 @@ def test_boxes_enclose_their_corners() -> None:
     assert dp.transform_boxes(far, torch.eye(3)[:2], size=(4, 4)).tolist() == [[0, 0, 0, 0]]
 
 
+def test_boxes_stay_on_their_device() -> None:
+    boxes, matrix = torch.zeros(2, 3, 4, device="meta"), torch.zeros(2, 2, 3, device="meta")
+    found = dp.transform_boxes(boxes, matrix, size=(4, 4))
+    assert found.device.type == "meta"
+    assert found.shape == (2, 3, 4)
+
+
 def test_other_shapes_are_refused() -> None:
     with pytest.raises(dp.ConfigError, match=r"give \[..., P, 2\] and \[..., 2, 3\]"):
         dp.transform_points(torch.zeros(3), TURNED)

@@ -118,6 +118,36 @@ def test_missing_and_doubled_slices_are_named(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("positions", "faults"),
+    [
+        ((0, 1, 3), ["1 missing after 1, where slices are 1 apart"]),
+        ((7, 5, 4), ["1 missing after 5, where slices are 1 apart"]),
+        (
+            (0, 1, 4, 5, 8),
+            ["2 missing after 1, where slices are 1 apart", "2 missing after 5, where slices are 1 apart"],
+        ),
+        ((0, 1, 3, 5, 7), ["only 1 from 0 to the next slice, where others are 2 apart"]),
+        ((0, 2, 3, 5, 7, 9), ["only 1 from 2 to the next slice, where others are 2 apart"]),
+        ((0, 1e-5, 1), ["a slice is there twice, at 0"]),
+        ((3, 3), ["a slice is there twice, at 3"]),
+        ((0, 1, 1.9, 3.05, 4), []),
+        ((0, 5), []),
+        ((-2,), []),
+    ],
+)
+def test_slices_that_are_not_evenly_apart_are_named(
+    tmp_path: Path, positions: tuple[float, ...], faults: list[str]
+) -> None:
+    manifest = write(tmp_path, [("s", z) for z in positions], ("group", "z"))
+    if not faults:
+        assert manifest.studies(position="z").members.shape == (1, len(positions))
+        return
+    with pytest.raises(dp.ManifestError) as caught:
+        manifest.studies(position="z")
+    assert str(caught.value).splitlines()[1:] == [f"  series 's': {fault}" for fault in faults]
+
+
 def test_doubled_and_unknown_views_are_named(tmp_path: Path) -> None:
     rows = [("p", "L-CC"), ("p", "L-CC"), ("q", "spot")]
     manifest = write(tmp_path, rows, ("group", "view"))
@@ -162,6 +192,9 @@ def test_splits_of_studies_know_the_files_of_all_images(tmp_path: Path) -> None:
         found.check_splits()
         assert isinstance(found.split("val"), Studies)
         found.subset([5, 2]).check_splits()
+    turned = shared.subset(range(15, -1, -1)).studies(by="exam", view="view")
+    one, other = (each.split_by_group({"train": 0.5, "val": 0.5}, 3) for each in (studies, turned))
+    assert dict(zip(one.ids, one.splits)) == dict(zip(other.ids, other.splits))  # whatever the order of the rows
     apart = dataclasses.replace(studies, splits=TextColumn(["train", "val"] * 4))
     with pytest.raises(
         dp.ManifestError, match=r"1 groups or files .*\n  a file .*'train' \(sample 1\), 'val' \(sample 3\)"

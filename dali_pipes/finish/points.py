@@ -67,4 +67,4 @@ def transform_boxes(
     if size is None:
         return found
     height, width = size
-    return found.clamp_min(0).minimum(torch.tensor([width, height, width, height], dtype=torch.float64))
+    return found.clamp_min(0).minimum(found.new_tensor([width, height, width, height]))

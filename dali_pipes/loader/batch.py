@@ -65,7 +65,8 @@ class Batch:
         mask: uint8[N, H, W], class numbers, where the manifest has a column `mask`: moved as the image is, by nearest
             neighbours. With K views [N, K, H, W].
         present: bool[N, V], of studies (`Manifest.studies`), whose image is [N, V, C, H, W] ([N, K, V, C, H, W] with K
-            views, and the others alike): False where a study has no image, and 0 stands for it.
+            views, and the others alike): False where a study has no image, and a black one, changed and normalised
+            as the others are, stands for it.
     """
 
     image: torch.Tensor

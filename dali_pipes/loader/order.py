@@ -291,7 +291,7 @@ class Ordering:
                 "orders are random by themselves."
             )
         self._order, self._manifest, self._seed = order or Plain(bool(shuffle)), manifest, seed
-        self._counts: dict[tuple[int, int], int] = {}
+        self._known: dict[tuple[int, int], tuple[int, str]] = {}
 
     def of(self, shares: Shares, epoch: int) -> Samples:
         """Return int64[M], the samples in the order of an epoch, of which ranks take shares."""
@@ -308,13 +308,20 @@ class Ordering:
         """Return M, the same in every epoch."""
         if isinstance(self._order, Plain):
             return len(self._manifest)
+        return self._first_epoch(ranks, batch_size)[0]
+
+    def _first_epoch(self, ranks: int, batch_size: int) -> tuple[int, str]:
+        """Return how many samples epoch 0 takes, and a digest of its order, which weights, labels and groups decide."""
         key = (ranks, batch_size)
-        if key not in self._counts:
-            self._counts[key] = len(self._samples(0, ranks, batch_size))
-        return self._counts[key]
+        if key not in self._known:
+            samples = self._samples(0, ranks, batch_size)
+            self._known[key] = len(samples), hashlib.blake2b(samples.tobytes(), digest_size=8).hexdigest()
+        return self._known[key]
 
     def belongs_to(self, ranks: int, batch_size: int) -> dict[str, Any]:
         """Return what a saved state must agree with, as plain JSON values."""
         told = {"count": self.count(ranks, batch_size), "samples": self._manifest.digest(), "seed": self._seed}
         told["shuffle"] = self._order.name
+        if not isinstance(self._order, Plain):
+            told["order"] = self._first_epoch(ranks, batch_size)[1]
         return {**told, "world_size": ranks, "batch_size": batch_size} if self._order.fills else told

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -52,7 +52,9 @@ class Studies(Manifest):
         self._of_images(self.splits, self.groups).check_splits()
 
     def _inseparable(self) -> TextColumn:
-        groups = TextColumn(f"group {group}" if group else f"study {i}" for i, group in enumerate(self.groups))
+        groups = TextColumn(
+            f"group {group}" if group else f"study {name}" for group, name in zip(self.groups, self.ids)
+        )
         every = self._of_images(TextColumn.blank(len(self)), groups)._inseparable()
         return every.take(self.members.max(axis=1))
 
@@ -63,10 +65,7 @@ class Studies(Manifest):
         study, place = np.nonzero(self.members >= 0)
         found = np.full(len(self.images), -1, np.int64)
         found[self.members[study, place]] = study
-        where, blank = (
-            found % (len(self) + 1),
-            TextColumn.blank(1),
-        )  # images of no study get the blank behind all others
+        where, blank = found % (len(self) + 1), TextColumn.blank(1)  # which images of no study get
         spread = [joined([column, blank]).take(where) for column in (splits, groups)]
         return replace(self.images, splits=spread[0], groups=spread[1])
 
@@ -217,17 +216,28 @@ def _by_position(
     found = []
     for name, indices in groups.items():
         row = sorted(indices, key=lambda i: numbers[i])
-        steps = np.diff(numbers[row])
-        usual = float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
-        for at, step in zip(numbers[row][:-1].tolist(), steps.tolist()):
-            if step <= usual * 1e-3:
-                problems.append(f"series {name!r}: a slice is there twice, at {at:g}")
-            elif step > 1.5 * usual:
-                problems.append(
-                    f"series {name!r}: {round(step / usual) - 1} missing after {at:g}, where slices are {usual:g} apart"
-                )
+        problems += [f"series {name!r}: {fault}" for fault in _uneven(numbers[row])]
         found.append(row)
     return found
+
+
+def _uneven(positions: npt.NDArray[np.float64]) -> Iterator[str]:
+    """Yield what is wrong with the positions of a series, which are sorted: float64[N].
+
+    Slices are as far apart as most are; where two distances are equally frequent, the smaller one counts, because a
+    slice is more often missing than too many.
+    """
+    steps = np.diff(positions)
+    twice = steps <= steps.max(initial=0.0) * 1e-3
+    apart = np.sort(steps[~twice])
+    usual = float(apart[(len(apart) - 1) // 2]) if len(apart) else 0.0
+    for at, step, same in zip(positions[:-1].tolist(), steps.tolist(), twice.tolist()):
+        if same:
+            yield f"a slice is there twice, at {at:g}"
+        elif step > 1.5 * usual:
+            yield f"{round(step / usual) - 1} missing after {at:g}, where slices are {usual:g} apart"
+        elif 1.5 * step < usual:
+            yield f"only {step:g} from {at:g} to the next slice, where others are {usual:g} apart"
 
 
 def _complain(problems: list[str]) -> None:
