@@ -12,8 +12,9 @@ is shown are the medians of all. FOLDER keeps the files that are loaded from one
 
 A round runs each peer, in processes of its own (`peer_process.py`): rounds interleave the peers, so a busy machine
 slows all of them. A run in which others took more than a tenth of the processors is marked, and counts only where there
-is no other; decoder processes and workers count as the peer's own. First batches are compared with PyTorch's. Peers
-that are not installed, or do not fit what is, are named and left out (the extra `peers`). Exit status: 1 if a peer
+is no other; decoder processes and workers count as the peer's own. First batches are compared with PyTorch's, and a
+warm epoch with the first one. Peers that are not installed, or do not fit what is, are named and left out (the extra
+`peers`). Exit status: 1 if a peer
 failed.
 """
 

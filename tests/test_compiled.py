@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import shutil
 import subprocess
+import sysconfig
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +23,7 @@ from dali_pipes import compiled
 from dali_pipes.arithmetic import copy_into, normalisation, normalise_into
 from dali_pipes.arithmetic.affine import FRACTION, warp
 from dali_pipes.arithmetic.colour import colour_maps, mix, recolour
+from dali_pipes.cli import doctor
 from dali_pipes.compiled import vary
 from dali_pipes.decode.histogram import COUNTED_FROM, counts_of, look_up
 from dali_pipes.draws import draw
@@ -174,6 +177,31 @@ def test_what_they_do_not_take() -> None:
 @pytest.mark.usefixtures("without")
 def test_they_can_be_switched_off() -> None:
     assert compiled.library() is None
+
+
+def test_this_interpreters_library_comes_first_then_the_newest(tmp_path: Path) -> None:
+    """One that was left by another version of Python may be of older sources."""
+    own = f"_passes{sysconfig.get_config_var('EXT_SUFFIX')}"
+    for age, name in ((1, "_passes.cpython-30-left.so"), (3, own), (2, "_passes.cpython-31-left.so")):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (1000 - age, 1000 - age))
+    found = [path.name for path in compiled.candidates(tmp_path)]
+    assert found == [own, "_passes.cpython-30-left.so", "_passes.cpython-31-left.so"]
+
+
+def test_doctor_tells_of_a_library_of_older_sources(
+    passes: ctypes.CDLL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = ROOT / "dali_pipes" / "compiled" / "passes.c", tmp_path / "passes.so"
+    compiler = shutil.which("cc") or shutil.which("gcc") or pytest.fail("these tests need a C compiler: install gcc")
+    subprocess.run([compiler, "-std=c11", "-shared", "-fPIC", str(source), "-o", str(target)], check=True)
+    told = []
+    for library in (passes, ctypes.CDLL(str(target)), None):
+        monkeypatch.setattr(compiled, "_load", lambda library=library: library)
+        told.append(doctor._passes())
+    assert told[0] == "compiled"
+    assert told[1].startswith("compiled from older sources: dp_begin, dp_mix_u8, dp_warp_u8 are missing")
+    assert told[2].startswith("NumPy's")
 
 
 MAPS = st.tuples(*[st.integers(-(3 << FRACTION), 3 << FRACTION)] * 2, st.integers(-(40 << FRACTION), 90 << FRACTION))

@@ -138,7 +138,7 @@ def examine() -> dict[str, Any]:
     """Facts about this machine, as plain values."""
     import torch
 
-    from dali_pipes import backends, compiled
+    from dali_pipes import backends
     from dali_pipes.tools.limits import consequences, limits
 
     packages = {name: _version(name) for name in PACKAGES}
@@ -152,12 +152,23 @@ def examine() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "backends": {name: backends.missing(name) for name in backends.BACKENDS},
         "auto": backends.resolve("auto"),
-        "passes": "compiled" if compiled.library() else "NumPy's (slower; a C compiler builds faster ones at install)",
+        "passes": _passes(),
         "packages": packages,
         "warning": "both DALI builds are installed, into the same folder: uninstall both, then install one."
         if both
         else None,
     }
+
+
+def _passes() -> str:
+    from dali_pipes import compiled
+
+    library = compiled.library()
+    if library is None:
+        return "NumPy's (slower; a C compiler builds faster ones at install)"
+    if missing := compiled.lacking(library):
+        return f"compiled from older sources: {', '.join(missing)} are missing, NumPy's serve there; install again"
+    return "compiled"
 
 
 def _version(package: str) -> str | None:

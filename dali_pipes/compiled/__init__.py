@@ -19,6 +19,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,9 @@ Array = npt.NDArray[Any]
 SWITCH = "DALI_PIPES_COMPILED"
 """Environment variable: 0 leaves the compiled passes alone."""
 
+_PASSES = ("dp_begin", "dp_copy_u8", "dp_count_u8", "dp_look_up_u8_u8", "dp_mix_u8", "dp_normalise_u8", "dp_warp_u8")
+"""One function of each pass; a library of today's sources has them all, where there are POSIX threads."""
+
 _KINDS = {np.dtype(np.uint8): "u8", np.dtype(np.uint16): "u16"}
 
 
@@ -41,12 +45,30 @@ def library() -> ctypes.CDLL | None:
 
 @functools.cache
 def _load() -> ctypes.CDLL | None:
-    for path in sorted(Path(__file__).parent.glob("_passes*.so")):
+    for path in candidates(Path(__file__).parent):
         try:
             return ctypes.CDLL(str(path))
         except OSError:  # built for another processor
             continue
     return None
+
+
+def candidates(folder: Path) -> list[Path]:
+    """Return the built libraries of a folder: this interpreter's first, then the newest.
+
+    Any interpreter can load them all, but one that another interpreter left may be of older sources.
+    """
+    own = f"_passes{sysconfig.get_config_var('EXT_SUFFIX')}"
+    return sorted(folder.glob("_passes*.so"), key=lambda path: (path.name != own, -path.stat().st_mtime_ns, path.name))
+
+
+def lacking(compiled: ctypes.CDLL) -> list[str]:
+    """Return the passes that a library of older sources lacks; NumPy, or Python's threads, do their work.
+
+    Args:
+        compiled: from `library`.
+    """
+    return [name for name in _PASSES if not hasattr(compiled, name)]
 
 
 def takes(out: Array, pictures: Sequence[Any]) -> bool:

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
@@ -126,6 +127,17 @@ def test_others_are_told_from_ones_own_children(monkeypatch: pytest.MonkeyPatch)
     assert process.used_seconds() - before >= 0.25, "children that have ended count too"
     whole, own = process.memory()
     assert whole > own > 10
+
+
+def test_warm_epochs_must_give_what_the_first_one_gave(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    process = load("peer_process")
+    first, last = torch.full((2, 3, 4, 4), 5, dtype=torch.uint8), torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
+    assert process.again(lambda: iter([first.clone(), last]), first, 3) == {}
+    found = process.again(lambda: iter([first + 1, first, last]), first, 5)
+    assert found == {"error": "a warm epoch gave other pixels than the first one"}
+    found = process.again(lambda: iter([first]), first, 3)
+    assert found == {"error": "a warm epoch gave 2 images, the first one 3"}
 
 
 def test_the_page_cache_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
