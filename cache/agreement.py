@@ -25,8 +25,11 @@ from .lock import exclusive
 from .notes import RECORD, SUFFIX
 from .tagging import TAG_NAME, is_tagged, signature, tag, with_signature
 
-_SIGNED = (("parts", SUFFIX, RECORD.itemsize, b"dali-pipes part"), ("sources", ".seen", 88, b"dali-pipes path"))
-"""Journals whose records carry a mac: folder, suffix, bytes of a record, and what the key of the mac is derived for."""
+_SIGNED = {
+    "parts": (SUFFIX, RECORD.itemsize, b"dali-pipes part"),
+    "sources": (".seen", 88, b"dali-pipes path"),
+}
+"""Journals whose records carry a mac: by folder their suffix, bytes of a record, and what the key is derived for."""
 
 _LOOKED_AT = 16  # records of a journal: most were written by one process, with one secret
 
@@ -69,29 +72,37 @@ def sign(root: Folder, mine: str) -> str | None:
 def signed_with(root: Folder, secret: bytes) -> bool | None:
     """Return whether any record that was looked at was signed with ``secret``; None if there are no records."""
     found: bool | None = None
-    for inner, suffix, size, person in _SIGNED if is_tagged(root) else ():
-        key = blake2b(secret, digest_size=32, person=person).digest()
+    for inner, (suffix, _, _) in _SIGNED.items() if is_tagged(root) else ():
         folder = Folder(os.path.join(root.path, inner), read_only=True, follow=False)
         try:
             for name in folder.names():
-                for record in _some_records(folder, name, size) if is_journal(name, suffix) else ():
-                    if is_signed(record, key):
-                        return True
-                    found = False
+                said = journal_signed_with(_read(folder, name), inner, secret) if is_journal(name, suffix) else None
+                if said:
+                    return True
+                found = found if said is None else False
         finally:
             folder.close()
     return found
 
 
-def _some_records(folder: Folder, name: str, size: int) -> list[bytes]:
-    """Return a few valid records of a journal, from its beginning to its end."""
-    try:
-        data = folder.read(name)
-    except (OSError, IntegrityError):  # gone, another user's, or shrinking
-        return []
+def journal_signed_with(data: bytes, inner: str, secret: bytes) -> bool | None:
+    """Return whether a few records of a journal of the folder ``inner`` were signed with ``secret``; None without any.
+
+    They are taken from its beginning to its end.
+    """
+    _, size, person = _SIGNED[inner]
+    key = blake2b(secret, digest_size=32, person=person).digest()
     records = np.frombuffer(data, f"V{size}", len(data) // size)
     records = records[valid(records)]
-    return [record.tobytes() for record in records[:: max(1, len(records) // _LOOKED_AT)]]
+    some = records[:: max(1, len(records) // _LOOKED_AT)]
+    return any(is_signed(record.tobytes(), key) for record in some) if len(some) else None
+
+
+def _read(folder: Folder, name: str) -> bytes:
+    try:
+        return folder.read(name)
+    except (OSError, IntegrityError):  # gone, another user's, or shrinking
+        return b""
 
 
 def disagreement(place: str, found: str | None, mine: str) -> SecretError:

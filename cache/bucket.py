@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .agreement import disagreement, fingerprint
+from .agreement import disagreement, fingerprint, journal_signed_with
 from .base import Array, Options, Store
 from .errors import IntegrityError, StoreConfigError
 from .files import Folder
@@ -28,7 +28,7 @@ from .lock import ProcessLock
 from .nearby import Nearby
 from .npyformat import parse
 from .objects import IN_FLIGHT, Objects, shown
-from .records import records_in
+from .records import JOURNALS, journals_in, records_in
 from .segment import DATA, Segment
 from .segment_journal import RECORD
 from .slots import SlotIndex
@@ -39,6 +39,7 @@ PATIENCE = 10.0  # seconds of silence after which a request is made again, once 
 REST = 60.0  # seconds for which a server that failed three entries in a row is not asked
 PIECE = 8 << 20  # bytes of a request: what a broken connection loses
 _FAILURES = 3
+_JUDGED = 64  # journals, and records of each, that tell with which secret a cache without a fingerprint was made
 
 
 class BucketStore(Store):
@@ -152,10 +153,27 @@ class BucketStore(Store):
         Raises SecretError if they were made with another.
         """
         self._secret = secret
-        if self.signature not in (None, fingerprint(secret)):
+        foreign = self.signature is None and self.signed_with(secret) is False
+        if foreign or self.signature not in (None, fingerprint(secret)):
             raise disagreement(self.directory or "", self.signature, fingerprint(secret))
         if self._near is not None:
             self._near.take_records(self.sizes, self._whole)
+
+    def signed_with(self, secret: bytes) -> bool | None:
+        """Return whether any record there that was looked at was signed with ``secret``; None without records."""
+        found: bool | None = None
+        for inner, suffix, record in JOURNALS:
+            for name in journals_in(self.sizes, inner, suffix)[:_JUDGED]:
+                most = min(self.sizes[name], _JUDGED * record.itemsize)
+                try:
+                    said = journal_signed_with(self._range(name, 0, most), inner, secret)
+                except OSError as error:
+                    self._failed("read the index", error)
+                    continue
+                if said:
+                    return True
+                found = found if said is None else False
+        return found
 
     def refresh(self) -> None:
         """Ask for the index if that could not be had so far."""

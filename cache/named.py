@@ -81,6 +81,9 @@ def _join(path: str) -> int:
             with contextlib.suppress(FileNotFoundError), _opened(place, name) as fd:
                 fcntl.flock(fd, fcntl.LOCK_SH)
                 if _is_there(place, name, fd):  # else the last member removed it meanwhile
+                    made = Folder(path, follow=False)
+                    with contextlib.suppress(NotADirectoryError), contextlib.closing(made):
+                        made.handle()  # before it is checked: nobody else can take its place then
                     _check_ours(place, os.path.basename(path))
                     return os.dup(fd)
     finally:

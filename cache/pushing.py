@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from .agreement import fingerprint
 from .base import Opening, Options
 from .bucket import BucketStore
 from .contents import require_cache
 from .errors import IntegrityError, SecretError, StoreConfigError, StoreIOError
 from .files import Folder, fill
 from .integrity import checksum
+from .key import default_secret
 from .modes import DISK_MODES, find_disk
 from .npyformat import header
 from .objects import Objects, shown
@@ -30,7 +32,7 @@ from .records import JOURNALS, journals_in, known_macs, read_journals, records_i
 from .segment import DATA, Segment
 from .segment_journal import RECORD, entry_record, header_record, is_abandoned, sealed_record
 from .tagging import TAG, TAG_NAME, signature_of, with_signature
-from .transfer import named_with
+from .transfer import named_with, require_readable
 
 Progress = Callable[[int, int], None]
 Entry = tuple[int, bytes, bytes]
@@ -62,6 +64,7 @@ def push(
         StoreIOError: the server failed. What was pushed stays; run it again.
     """
     path = require_cache(directory)
+    require_readable(path)
     _check_modes(path)
     try:
         return _Push(path, url, secret, progress or (lambda done, total: None)).run()
@@ -111,13 +114,23 @@ class _Push:
             raise StoreConfigError(f"{shown(self._url)} holds a {TAG_NAME} of another program: choose another URL")
         with closing(Folder(self._path, read_only=True)) as root:
             ours, theirs = named_with(root), signature_of(text)
-        if theirs is not None and ours is not None and ours != theirs:
+        foreign = bool(text) and theirs is None and ours is not None and self._is_anothers(ours)
+        if foreign or (theirs is not None and ours is not None and ours != theirs):
+            whose = f"fingerprint {theirs}" if theirs else "the one that signed its records"
             raise SecretError(
-                f"{shown(self._url)}: the names there were made with another secret (fingerprint {theirs}) than those "
+                f"{shown(self._url)}: the names there were made with another secret ({whose}) than those "
                 f"in {self._path} ({ours}): push to another URL, or fill the cache with that secret"
             )
         if not text or (theirs is None and ours is not None):
             self._objects.write(TAG_NAME, TAG if ours is None else with_signature(ours))
+
+    def _is_anothers(self, ours: str) -> bool:
+        """Whether the records there, beside a tag without a fingerprint, were signed with another secret."""
+        secret = default_secret()
+        if fingerprint(secret) != ours:
+            return False  # a secret that this host does not have tells nothing
+        with closing(BucketStore(self._url, Options())) as there:
+            return there.signed_with(secret) is False
 
     def _push_segments(self, here: PackedStore, there: BucketStore) -> None:
         with here._lock:

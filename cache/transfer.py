@@ -11,6 +11,7 @@ tags must be equal.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
@@ -25,6 +26,7 @@ from .contents import require_cache
 from .errors import IntegrityError, SecretError, StoreConfigError, StoreIOError
 from .files import Folder
 from .filestore import FileStore
+from .journal import is_journal
 from .key import Key, default_secret
 from .linking import carry, is_same
 from .modes import DISK_MODES, find_disk
@@ -73,6 +75,8 @@ def import_parts(
         raise StoreConfigError(f"{path} cannot be imported into itself: give other caches as its parts")
     if not found:
         raise StoreConfigError(f"nothing to import into {path}: give one or more caches")
+    for part in found:
+        require_readable(part)
     try:
         for part in found:
             _agree(path, part)
@@ -112,6 +116,23 @@ def export(
     return import_parts(
         out, [directory], secret=out_secret, part_secret=secret, link=link, mode=mode, progress=progress
     )
+
+
+def require_readable(directory: str) -> None:
+    """Raise StoreIOError for a cache with journals of another user's: what they tell of would be left out."""
+    for inner, *suffixes in (("pinned", ".idx", ".del"), *((inner, suffix) for inner, suffix, _ in JOURNALS)):
+        with closing(Folder(os.path.join(directory, inner), read_only=True, follow=False)) as folder:
+            try:
+                for name in folder.names():
+                    if any(is_journal(name, suffix) for suffix in suffixes):
+                        with suppress(FileNotFoundError), folder.open(name):
+                            pass
+            except PermissionError as error:
+                raise StoreIOError(
+                    errno.EACCES,
+                    f"{directory}: files in {inner} are another user's and cannot be read ({error.strerror}), so some "
+                    "of this cache would be left out: do this as the user who made it",
+                ) from None
 
 
 def _agree(path: str, part: str) -> None:

@@ -73,6 +73,7 @@ def rekey(
         pairs = [(stack.enter_context(store), stack.enter_context(_beside(store, out, out_secret))) for store in old]
         if not pairs:
             raise ConfigError(f"rekey: {os.fspath(directory)} holds no entries.")
+        seen: list[set[bytes]] = [set() for _ in pairs]
         records = stack.enter_context(closing(cache.SourceIndex(out, secret=names)))
         notes = stack.enter_context(closing(cache.PartsLedger(out, secret=names)))
         fetchers = [stack.enter_context(closing(Fetcher(manifest, recipe, pairs[0][0], workers=1, policy=policy)))]
@@ -82,11 +83,14 @@ def rekey(
         for done in range(len(manifest)):
             for fetcher in fetchers:
                 if fetcher is fetchers[0] or its_masks is None or its_masks._there[done]:
-                    found["unreadable"] += not _move(fetcher, done, names, pairs, records, notes, tally)
+                    found["unreadable"] += not _move(fetcher, done, names, pairs, seen, records, notes, tally)
             if progress is not None:
                 progress(done + 1, len(manifest))
-        copied = tally.imported + tally.present + len(tally.damaged) + len(tally.conflicts)
-        found["left"] = max(0, sum(len(store.keys()) for store, _ in pairs) - copied)
+        found["left"] = sum(
+            key.digest not in asked
+            for (store, _), asked in zip(pairs, seen)
+            for key in store.keys()  # noqa: SIM118
+        )
     part = tally.document(os.path.abspath(os.fspath(directory)))
     counts = {name: len(value) if isinstance(value, list) else value for name, value in vars(tally).items()}
     return {"directory": os.path.abspath(os.fspath(out)), **counts, **found, "parts": [part]}
@@ -101,11 +105,16 @@ def _move(
     sample: int,
     names: bytes,
     pairs: list[tuple[cache.Store, cache.Store]],
+    seen: list[set[bytes]],
     records: cache.SourceIndex,
     notes: cache.PartsLedger,
     tally: Tally,
 ) -> bool:
-    """Copy all that was made of a sample; return whether its file could be identified."""
+    """Copy all that was made of a sample; return whether its file could be identified.
+
+    ``seen``: the names, in each of the stores, of what was copied for other samples, and is not copied again: many
+    samples may have one content.
+    """
     try:
         with fetcher._source(sample) as source:
             content, kind = fetcher._identify(source)
@@ -116,8 +125,9 @@ def _move(
     family, new = fetcher._families.of(kind, frame), Families(names, fetcher._parts).of(kind, frame)
     parts = family.parts(content)
     for one, other in zip(_keys(family, content), _keys(new, content)):
-        for store, copy in pairs:
-            if store.contains(one):
+        for (store, copy), done in zip(pairs, seen):
+            if one.digest not in done and store.contains(one):
+                done.add(one.digest)
                 if not copy.contains(other):
                     notes.note(other, parts)
                     tally.notes += 1

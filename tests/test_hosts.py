@@ -208,6 +208,20 @@ def test_a_copy_with_other_names_holds_attributes_sizes_and_masks(
     assert (got, stats["decoded"], stats["masks"]["decoded"], stats["bytes_read"]) == (wanted, 0, 0, 0)
 
 
+def test_what_is_left_is_counted_where_samples_are_alike(manifest: Path, tmp_path: Path) -> None:
+    from dali_pipes.rekeying import rekey
+
+    shutil.copy(manifest.parent / "00.jpg", manifest.parent / "alike.jpg")
+    manifest.write_text("path\n00.jpg\nalike.jpg\n01.jpg\n")
+    settle(manifest.parent)
+    samples = dp.Manifest.from_csv(manifest)
+    for size in (8, 12):
+        dp.warm(samples, dp.Recipe(size), tmp_path / "cache", num_workers=1)
+    for imported in (2, 0):
+        found = rekey(samples, dp.Recipe(8), tmp_path / "cache", tmp_path / "out", bytes(32))
+        assert (found["imported"], found["present"], found["left"]) == (imported, 2 - imported, 2)
+
+
 def test_wrong_usage_of_rekey(command: Command, manifest: Path, tmp_path: Path) -> None:
     warm(command, manifest, tmp_path / "cache", "npy")
     (tmp_path / "text").write_text("of another host")

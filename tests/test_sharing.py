@@ -72,6 +72,19 @@ def test_alone_or_without_room_it_is_as_ever(
     assert shared_options("memory", {}, manifest, workers=workers) == ({"shared": True} if workers else {})
 
 
+def test_ranks_without_a_secret_keep_copies_of_their_own(
+    two_ranks: str, manifest: Manifest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("DALI_PIPES_CACHE_SECRET")
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/proc/no-folder")
+    with Loader(manifest, Recipe(8), batch_size=4, backend="torch", cache_mode="memory") as loader:
+        for _ in range(2):
+            list(loader)
+        stats = loader.stats()
+    assert (stats["decoded"], stats["hits"]) == (8, 8)
+    assert "each keeps a copy of its own" in caplog.text
+
+
 def test_which_stores_share(two_ranks: str, manifest: Manifest) -> None:
     recipe = Recipe(size=8)
     with Loader(manifest, recipe, batch_size=2, cache_mode="memory", rank=0, world_size=2) as loader:

@@ -12,6 +12,8 @@ import torch
 from archives import CPU_BACKENDS, pictures, write_csv
 
 import dali_pipes as dp
+from dali_pipes.fetch import study_fetch
+from dali_pipes.fetch.item import ready
 from dali_pipes.manifest.columns import TextColumn
 from dali_pipes.manifest.studies import Studies
 
@@ -377,6 +379,19 @@ def test_a_bad_image_is_its_studys_failure(manifest: dp.Manifest) -> None:
         assert batch.id == ["p1", "p3"]
     with dp.Loader(studies, dp.Recipe(8), batch_size=3) as loader, pytest.raises(dp.DecodeError, match="sample 5"):
         list(loader)
+
+
+def test_what_lies_beside_a_bad_image_is_warmed(
+    manifest: dp.Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each image is waited for, so that none is dropped when the loader is closed."""
+    waited: list[Any] = []
+    monkeypatch.setattr(study_fetch, "ready", lambda request: (waited.append(request), ready(request))[1])
+    studies = manifest.studies(by="group", view="view")
+    (manifest.root / manifest.paths[3]).write_bytes(b"no image")  # the first of the first study
+    with pytest.warns(dp.DaliPipesWarning, match="it is left out"):
+        report = dp.warm(studies, dp.Recipe(8), tmp_path / "cache", processes=1, num_workers=1)
+    assert (report.decoded, report.failed, len(waited)) == (7, 1, 8)
 
 
 def test_resumes_on_another_backend(manifest: dp.Manifest) -> None:

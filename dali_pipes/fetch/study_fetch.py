@@ -84,8 +84,8 @@ class StudyFetcher:
 
     def _together(self, requests: dict[int, Requested]) -> Study | Failure:
         images: list[Pixels | Deep] = [self._blank] * self._members.shape[1]
-        for place, request in requests.items():
-            item = ready(request)
+        items = {place: ready(request) for place, request in requests.items()}  # also those beside a bad one
+        for place, item in items.items():
             if isinstance(item, Failure):
                 return item
             if isinstance(item, Encoded):

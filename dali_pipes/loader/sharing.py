@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any
 
+from dali_pipes.cache import SecretError, default_secret
 from dali_pipes.cache.limits import default_memory_bytes, local_ranks
 from dali_pipes.manifest.manifest import Manifest
 
@@ -49,7 +50,7 @@ def shared_options(
     if mode != "memory" or "shared" in given or not os.path.isdir(PLACE):
         return given
     name = launch_name()
-    if name is not None:
+    if name is not None and _has_secret():
         wanted, status = given.get("memory_bytes") or default_memory_bytes(1), os.statvfs(PLACE)
         room = status.f_blocks * status.f_frsize
         if isinstance(wanted, int) and wanted <= room:
@@ -57,3 +58,12 @@ def shared_options(
             return {"shared": f"{name} samples={manifest.digest()} options={said.hexdigest()}", **given}
         log.info("%s has %d bytes, fewer than memory_bytes=%s: each rank keeps a copy of its own", PLACE, room, wanted)
     return {"shared": True, **given} if workers else given
+
+
+def _has_secret() -> bool:
+    """Whether names can be made for what is shared. Memory of a process's own needs none."""
+    try:
+        return bool(default_secret())
+    except SecretError as error:
+        log.warning("ranks of this machine do not share memory, so each keeps a copy of its own: %s", error)
+        return False

@@ -196,7 +196,7 @@ def test_the_fingerprint_does_not_show_the_secret(tmp_path: Path) -> None:
 
 
 def test_the_records_are_those_of_the_modules_that_write_them(tmp_path: Path) -> None:
-    sizes = {suffix: size for _, suffix, size, _ in agreement._SIGNED}
+    sizes = {suffix: size for suffix, size, _ in agreement._SIGNED.values()}
     assert sizes == {sources.SUFFIX: sources.RECORD.itemsize, notes.SUFFIX: notes.RECORD.itemsize}
     root = Folder(tmp_path)
     SourceIndex(tmp_path, secret=MINE).record("a", FileState(1, 1, 1, 1), bytes(16))

@@ -21,6 +21,7 @@ from dali_pipes.cache import (
     StoreConfigError,
     StoreIOError,
     bucket,
+    default_secret,
     open_store,
     push,
     tagging,
@@ -413,6 +414,26 @@ def test_hosts_must_agree_here_too(tmp_path: Path, url: str) -> None:
     with pytest.raises(SecretError, match="push to another URL"):
         push(tmp_path / "other", url)
     assert objects(url) == before
+
+
+def test_a_bucket_without_a_fingerprint_is_known_by_its_records(tmp_path: Path, url: str) -> None:
+    note(fill(tmp_path / "cache", range(6)), SECRET, range(6))
+    push(tmp_path / "cache", url)
+    change(url, "CACHEDIR.TAG", tagging.TAG)
+    for read_only in (False, True):
+        with (
+            near(tmp_path / "near", url, read_only=read_only) as store,
+            pytest.raises(SecretError, match="the one that signed its records"),
+        ):
+            store.agree(OTHER)
+    before = objects(url)
+    note(fill(tmp_path / "other", range(3)), default_secret(), range(3))
+    with pytest.raises(SecretError, match=r"the one that signed its records.*push to another URL"):
+        push(tmp_path / "other", url)
+    assert objects(url) == before
+    with near(tmp_path / "mine", url, strict=True) as store:
+        store.agree(SECRET)
+        check(store, range(6))
 
 
 def test_a_tag_is_signed_when_names_are_known(tmp_path: Path, url: str) -> None:

@@ -7,10 +7,22 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dali_pipes.cache import DISK_MODES, FileState, PartsLedger, SingleFlight, SourceIndex, open_store, upkeep
+from dali_pipes.cache import (
+    DISK_MODES,
+    FileState,
+    PartsLedger,
+    SingleFlight,
+    SourceIndex,
+    StoreIOError,
+    open_store,
+    push,
+    transfer,
+    upkeep,
+)
 from dali_pipes.cache.files import Folder
 from dali_pipes.cache.tagging import access_to
 from tests.cache.conftest import key, value
@@ -39,6 +51,32 @@ def modes(directory: Path) -> tuple[set[int], set[int]]:
     for path in [directory, *directory.rglob("*")]:
         found[path.is_file()].add(stat.S_IMODE(path.stat().st_mode))
     return found
+
+
+@several_users
+def test_a_part_of_another_users_is_not_imported_as_if_it_were_empty(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        part = Path(folder, "part")
+        use("pinned", part, 1)
+        for path in (part, *part.rglob("*")):
+            if path.is_dir():
+                path.chmod(0o755)
+        (part / "CACHEDIR.TAG").chmod(0o644)
+
+        def as_ann() -> None:
+            os.setgid(ANN)
+            os.setuid(ANN)
+            works: list[Callable[[], Any]] = [
+                lambda: transfer.import_parts(f"{folder}/whole", [part]),
+                lambda: transfer.export(part, f"{folder}/out"),
+                lambda: push(part, f"file://{folder}/bucket"),
+            ]
+            for work in works:
+                with pytest.raises(StoreIOError, match="files in pinned are another user's"):
+                    work()
+
+        assert wait(in_child(as_ann)) == 0
 
 
 @pytest.mark.parametrize("mode", DISK_MODES)

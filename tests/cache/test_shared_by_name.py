@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from dali_pipes.cache import StoreConfigError, StoreIOError, named, open_store
+from dali_pipes.cache.files import Folder
 from dali_pipes.cache.named import NamedMemoryStore, place_of, sweep_named
 from tests.cache.conftest import key, value
 
@@ -171,6 +172,21 @@ def test_what_another_user_made_is_not_used(
     os.unlink(place_of(name))
     monkeypatch.setattr(os, "getuid", lambda: 12_345)
     refused("another user's")
+
+
+def test_its_folder_is_made_before_it_is_checked(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else another user could make it in between."""
+    checked = named._check_ours
+    found: list[int] = []
+
+    def check(place: Folder, folder: str) -> None:
+        found.append(os.stat(place_of(name)).st_mode & 0o777)
+        checked(place, folder)
+
+    monkeypatch.setattr(named, "_check_ours", check)
+    open_store("memory", shared=name, strict=True).close()
+    assert found == [0o700]
+    assert there(name) == [False, False]
 
 
 @pytest.mark.parametrize("mode", ["memory", "none"])
