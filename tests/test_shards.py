@@ -200,5 +200,5 @@ def test_a_host_that_is_killed_in_the_middle_is_run_again(manifest: dp.Manifest,
     assert other.decoded == 17 - share
     assert again.hits >= 1
     assert again.hits + again.decoded == share
-    assert (other.seconds_for_others, again.seconds_for_others) == (0, 0)
+    assert other.seconds_for_others == 0  # `again` may wait for a claim that the kill left without its owner's name
     assert lacking(manifest, tmp_path / "cache") == []
