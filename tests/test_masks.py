@@ -317,7 +317,8 @@ def test_rows_of_a_dataset_bring_masks(tmp_path: Path) -> None:
         wanted = [dataset[i] for i in range(3)]
     rows = [{"path": f"{i}.png", "mask": f"m{i}.png" if i else None} for i in range(3)]
     absolute = [{name: value and str(tmp_path / "a" / value) for name, value in row.items()} for row in rows]
-    for given, root in ((rows, tmp_path / "a"), (absolute, None)):
+    of_a_frame = [{"mask_frame": float("nan"), **row, "mask": row["mask"] or float("nan")} for row in rows]
+    for given, root in ((rows, tmp_path / "a"), (of_a_frame, tmp_path / "a"), (absolute, None)):
         with dp.ImageDataset(given, recipe, seed=1, root=root) as dataset:
             for i, (image, _, row) in enumerate(wanted):
                 assert torch.equal(dataset[i][2]["mask"], row["mask"])
@@ -341,3 +342,17 @@ def test_what_is_cached_includes_the_mask(manifest: dp.Manifest, tmp_path: Path)
         assert [i for i in range(8) if loader.is_cached(i)] == [0]  # it has no mask
         assert list(loader.warm()) == list(range(8))
         assert all(map(loader.is_cached, range(8)))
+
+
+def test_columns_of_masks_are_found_in_any_case(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(np.zeros((9, 9), np.uint8)))
+    (tmp_path / "m.png").write_bytes(png(np.full((9, 9), 4, np.uint8)))
+    (tmp_path / "all.csv").write_text("Path, Mask ,MASK_FRAME,Z\na.png,m.png,0,1\n")
+    manifest = dp.Manifest.from_csv(tmp_path / "all.csv")
+    assert list(manifest.columns) == ["mask", "mask_frame", "Z"]
+    with dp.Loader(manifest, dp.Recipe(8), batch_size=1) as loader:
+        (batch,) = loader
+        assert batch.mask is not None
+        assert batch.mask.unique().tolist() == [4]
+    (tmp_path / "all.csv").write_text("path,mask,Mask\na.png,m.png,text\n")
+    assert list(dp.Manifest.from_csv(tmp_path / "all.csv").columns["mask"]) == ["m.png"]

@@ -341,7 +341,8 @@ def manifest_of_rows(rows: Sequence[Row], root: str | os.PathLike[str] | None = 
 
 
 def _mask_of(row: Row, root: str | os.PathLike[str] | None) -> dict[str, Any]:
-    return {MASK: os.path.join(root or "", row[MASK])} if row.get(MASK) else {}
+    mask = row.get(MASK)  # data frames have NaN where there is none
+    return {MASK: os.path.join(root or "", mask)} if isinstance(mask, (str, os.PathLike)) and mask else {}
 
 
 def _close(fetchers: dict[int, Fetchers], store: cache.Store) -> None:

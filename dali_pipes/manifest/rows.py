@@ -89,7 +89,9 @@ def lay_out(source: str, header: Sequence[str], reading: Reading) -> Layout:
     further = {name: i for i, name in reversed(list(enumerate(names))) if name and i not in taken}
     if reading.columns is not None:
         further = {names[i]: i for i in (_position(source, names, name, must=True) for name in reading.columns)}
-    return Layout(known, targets, dict(sorted(further.items(), key=lambda item: item[1])))
+    masks = {_position(source, names, name, must=False): name for name in (MASK, MASK_FRAME)}
+    ordered = sorted(further.items(), key=lambda item: item[1])
+    return Layout(known, targets, {masks.get(place, name): place for name, place in ordered})
 
 
 def _position(source: str, names: Sequence[str], wanted: str, must: bool) -> int:
