@@ -3,7 +3,7 @@
     python benchmarks/gpu_acceptance.py --out FILE [--tiny] [--only STEP ...] [--work FOLDER] [--list]
 
 Under 8 minutes on an H100, without a network. Each step runs in a process of its own with a limit of time, so neither a
-crash nor a hang of one hides another; FILE is written after each. Steps that need a GPU do without one what they can,
+crash nor a hang of one hides another; FILE is written after each, with what a step had found before it broke off. Steps that need a GPU do without one what they can,
 and report "no GPU".
 
 Exit status: 0 all passed; 1 a step failed; 2 nothing failed, but there is no GPU, so most was not proved.
@@ -56,13 +56,15 @@ def run_here(name: str, context: Context) -> dict[str, Any]:
         found.update(status=FAILED, error=str(error), figures=error.figures)
     except Exception as error:  # a step's own fault too is a finding, and no reason to stop
         found.update(status=FAILED, error=f"{type(error).__name__}: {error}", trace=traceback.format_exc()[-4000:])
+        found["figures"] = context.kept(name)
     return {**found, "seconds": round(time.perf_counter() - started, 2)}
 
 
 def run_apart(name: str, options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """One step, in a process of its own."""
     result, log = work / f"{name}.json", work / f"{name}.log"
-    result.unlink(missing_ok=True)
+    for old in (result, work / f"{name}.part.json"):
+        old.unlink(missing_ok=True)
     command = [sys.executable, str(HERE), "--step", name, "--out", str(result), "--work", str(work)]
     limit, path = STEPS[name][1], (str(HERE.parent.parent), os.environ.get("PYTHONPATH"))
     started = time.perf_counter()
@@ -84,7 +86,8 @@ def run_apart(name: str, options: argparse.Namespace, work: Path) -> dict[str, A
         return dict(json.loads(result.read_text("utf-8")))
     why = f"took longer than {limit} s" if status is None else f"ended with status {status} and no result"
     tail = log.read_text("utf-8", errors="replace")[-4000:]
-    return {"status": FAILED, "error": why, "output": tail, "seconds": round(time.perf_counter() - started, 2)}
+    seconds, figures = round(time.perf_counter() - started, 2), Context(work, options.tiny).kept(name)
+    return {"status": FAILED, "error": why, "output": tail, "figures": figures, "seconds": seconds}
 
 
 def verdict(results: dict[str, dict[str, Any]]) -> int:

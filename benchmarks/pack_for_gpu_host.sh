@@ -24,7 +24,7 @@ mkdir -p "$tree" "$wheels" "$work/wheels"
 # The project as committed, with its passes in C where they can be built here.
 git -C "$root" archive HEAD | tar -x -C "$tree"
 passes=$tree/dali_pipes/compiled
-cc -std=c11 -O3 -ffp-contract=off -shared -fPIC "$passes/passes.c" -o "$passes/_passes.so" || echo "no C compiler: NumPy does that work" >&2
+cc -std=c11 -O3 -ffp-contract=off -shared -fPIC "$passes"/*.c -lpthread -o "$passes/_passes.so" || echo "no C compiler: NumPy does that work" >&2
 
 # What pyproject.toml asks for, DALI for that CUDA, and what the tests marked gpu import, each with what it depends on; but not what
 # the host has.

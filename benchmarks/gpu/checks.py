@@ -17,6 +17,8 @@ from gpu.context import IMAGENET, Context, NoGpu, StepFailed
 
 ROOT = Path(__file__).resolve().parents[2]
 ARITHMETIC = ROOT / "tests" / "arithmetic"
+LIMIT = 140
+"""Seconds that the tests may take: less than the step, so that it can say which of them hangs."""
 MODES = ("none", "memory", "disk", "npy", "tensor-disk", "tensor-memmap", "pinned", "tiered")
 
 
@@ -66,17 +68,26 @@ def tests(context: Context) -> dict[str, Any]:
     """The project's tests that need a GPU; without one they are collected."""
     # These files alone: a GPU host need not have what all the others import.
     files = [str(path) for path in sorted((ROOT / "tests").rglob("test_*.py")) if "mark.gpu" in path.read_text("utf-8")]
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", *files]
+    # Verbose, so that a test that hangs is named. Warnings of packages that were never run here are no failures.
+    command = [sys.executable, "-m", "pytest", "-v", "--tb=short", "--timeout=60", "-m", "gpu", *files]
+    command += ["-W", "default", "-W", "error::dali_pipes.DaliPipesWarning"]
     environment = {**os.environ, "DALI_PIPES_REQUIRE_GPU": "1"}
     if not context.gpu:
         command.append("--collect-only")
         del environment["DALI_PIPES_REQUIRE_GPU"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=140, check=False)
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        output = error.stdout or b""  # bytes, although text was asked for
+        text = output if isinstance(output, str) else output.decode(errors="replace")
+        raise StepFailed(f"the tests took longer than {LIMIT} s", {"output": text[-20000:]}) from error
     lines = done.stdout.strip().splitlines()
     found = {"summary": lines[-1] if lines else done.stderr[-500:]}
     if done.returncode:
         raise StepFailed("tests that need a GPU fail" if context.gpu else "they cannot be collected", {
-            **found, "output": (done.stdout + done.stderr)[-6000:]
+            **found, "output": (done.stdout + done.stderr)[-20000:]
         })  # fmt: skip
     count = re.search(r"(\d+)(?:/\d+)? tests? collected|(\d+) passed", done.stdout)
     found["count"] = count.group(1) or count.group(2) if count else "?"
@@ -121,6 +132,7 @@ def digests(context: Context) -> dict[str, Any]:
             first = prints[names[0]]
             found["differ"] += [f"{name}, {title}, {mode}" for name in names if prints[name] != first]
             found.setdefault("compared", []).append(f"{title}, {mode}: {len(first)} samples")
+            context.keep("digests", found)
     if found["differ"]:
         raise StepFailed(f"pixels differ: {'; '.join(found['differ'][:5])}", found)
     context.need_gpu(**found)

@@ -1,5 +1,6 @@
 """What the steps share: data, whether there is a GPU, and how a step ends."""
 
+import json
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -61,6 +62,18 @@ class Context:
         """End the step where there is no GPU; `figures`: what it has found."""
         if not self.gpu:
             raise NoGpu(figures)
+
+    def keep(self, step: str, figures: dict[str, Any]) -> None:
+        """Write what a step has found so far, for the case that it does not come to its end."""
+        self._part(step).write_text(json.dumps(figures, default=str), encoding="utf-8")
+
+    def kept(self, step: str) -> dict[str, Any]:
+        """Return what `keep` wrote last; nothing where it was not called."""
+        path = self._part(step)
+        return dict(json.loads(path.read_text("utf-8"))) if path.exists() else {}
+
+    def _part(self, step: str) -> Path:
+        return self.work / f"{step}.part.json"
 
     def size(self, full: int, tiny: int) -> int:
         """One number or the other."""

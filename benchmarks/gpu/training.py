@@ -107,5 +107,6 @@ def training(context: Context) -> dict[str, Any]:
             manifest, recipe, batch_size=batch, backend=context.backend, shuffle=True, drop_last=True, **options
         ) as loader:
             found[title] = [epoch_figures(context, loader, step, number) for number in range(3)]
+        context.keep("training", found)
     context.need_gpu(**found)
     return found

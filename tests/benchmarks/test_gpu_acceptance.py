@@ -1,12 +1,16 @@
 """The acceptance script for GPU hosts: rehearsed to its end, and what becomes of steps that fail, crash or hang."""
 
+import ctypes
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -98,7 +102,10 @@ import os, signal, sys
 name, out = sys.argv[2], sys.argv[4]
 print("about to", name)
 if name == "crash": os.abort()
-if name == "hang": signal.pause()
+if name == "hang":
+    with open(os.path.join(sys.argv[6], "hang.part.json"), "w") as part:
+        part.write('{"images/s": 7}')
+    signal.pause()
 open(out, "w").write('{"status": "passed", "seconds": 0.1}')
 """
 
@@ -109,21 +116,24 @@ def test_a_crash_or_a_hang_hides_no_other_step(
     accept = script()
     (tmp_path / "step.py").write_text(STEP)
     monkeypatch.setattr(accept, "HERE", tmp_path / "step.py")
-    monkeypatch.setattr(accept, "STEPS", {"crash": ("", 60), "hang": ("", 1), "fine": ("", 60)})
+    (tmp_path / "crash.part.json").write_text('{"of": "an earlier run"}')
+    monkeypatch.setattr(accept, "STEPS", {"crash": ("", 60), "hang": ("", 2), "fine": ("", 60)})
     out = tmp_path / "found.json"
     assert accept.main(["--out", str(out), "--work", str(tmp_path)]) == 1
     steps = json.loads(out.read_text())["steps"]
     assert [step["status"] for step in steps.values()] == ["failed", "failed", "passed"]
     assert "ended with status -6 and no result" in steps["crash"]["error"]
     assert "about to crash" in steps["crash"]["output"]
-    assert "took longer than 1 s" in steps["hang"]["error"]
+    assert "took longer than 2 s" in steps["hang"]["error"]
+    assert [steps[name]["figures"] for name in ("crash", "hang")] == [{}, {"images/s": 7}], "what was found before"
     assert "fine" in capsys.readouterr().out
 
 
-def test_every_way_a_step_can_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_way_a_step_can_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     accept = script()
 
-    def wrong(context: object) -> None:
+    def wrong(context: Any) -> None:
+        context.keep("wrong", {"before": 1})
         raise ValueError("a step's own fault")
 
     def different(context: object) -> None:
@@ -135,10 +145,38 @@ def test_every_way_a_step_can_end(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = {"good": lambda context: {"c": 3}, "wrong": wrong, "different": different, "without": without}
     monkeypatch.setitem(sys.modules, "made_up_steps", SimpleNamespace(**steps))  # type: ignore[arg-type]
     monkeypatch.setattr(accept, "STEPS", dict.fromkeys(steps, ("made_up_steps", 1)))
-    found = {name: accept.run_here(name, None) for name in steps}
+    found = {name: accept.run_here(name, accept.Context(tmp_path, True)) for name in steps}
     assert [each["status"] for each in found.values()] == ["passed", "failed", "failed", "no GPU"]
-    assert [found[name].get("figures") for name in ("good", "different", "without")] == [{"c": 3}, {"a": 1}, {"b": 2}]
+    assert [found[name].get("figures") for name in steps] == [{"c": 3}, {"before": 1}, {"a": 1}, {"b": 2}]
     assert found["wrong"]["error"] == "ValueError: a step's own fault"
     assert accept.verdict(found) == 1
     assert accept.verdict({"good": found["good"], "without": found["without"]}) == 2
     assert accept.verdict({"good": found["good"]}) == 0
+
+
+def test_tests_that_hang_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    accept = script()
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from gpu import checks
+
+    hanging = "import sys, time\nprint('test_a PASSED', flush=True)\ntime.sleep(60)"
+    (tmp_path / "python").write_text(f'#!/bin/sh\nexec {sys.executable} -c "{hanging}"\n')
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(checks.sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(checks, "LIMIT", 2)
+    with pytest.raises(checks.StepFailed, match="the tests took longer than 2 s") as failed:
+        checks.tests(accept.Context(tmp_path, True))
+    assert failed.value.figures == {"output": "test_a PASSED\n"}
+
+
+def test_the_pack_compiles_all_passes(tmp_path: Path) -> None:
+    """The line of the script that does it, into a folder of ours: the library has what the build of the package has."""
+    script_lines = (BENCHMARKS / "pack_for_gpu_host.sh").read_text().splitlines()
+    (line,) = [each for each in script_lines if each.startswith("cc ")]
+    passes = tmp_path / "compiled"
+    shutil.copytree(ROOT / "dali_pipes" / "compiled", passes, ignore=shutil.ignore_patterns("*.so"))
+    subprocess.run(["bash", "-c", line], env={**os.environ, "passes": str(passes)}, check=True)
+    library = ctypes.CDLL(str(passes / "_passes.so"))
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["ext-modules"][0]["sources"]
+    assert sorted(path.name for path in passes.glob("*.c")) == sorted(Path(each).name for each in declared)
+    assert all(hasattr(library, name) for name in ("dp_copy_u8", "dp_begin", "dp_warp_u8")), "of each source"
