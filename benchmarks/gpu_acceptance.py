@@ -3,8 +3,8 @@
     python benchmarks/gpu_acceptance.py --out FILE [--tiny] [--only STEP ...] [--work FOLDER] [--list]
 
 Under 8 minutes on an H100, without a network. Each step runs in a process of its own with a limit of time, so neither a
-crash nor a hang of one hides another; FILE is written after each, with what a step had found before it broke off. Steps that need a GPU do without one what they can,
-and report "no GPU".
+crash nor a hang of one hides another; FILE is written after each, with what a step had found before it broke off.
+Steps that need a GPU do without one what they can, and report "no GPU".
 
 Exit status: 0 all passed; 1 a step failed; 2 nothing failed, but there is no GPU, so most was not proved.
 """

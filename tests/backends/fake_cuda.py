@@ -152,6 +152,7 @@ class FakeCuda:
     Attributes:
         live: address and size of each block of device memory.
         locked: address and size of what is page-locked.
+        registers: whether read-only memory can be page-locked, which not every device can.
         waits: how often an event was waited for.
         launched, copied: names of kernels, and sizes of copies, in the order in which they were queued.
     """
@@ -165,6 +166,7 @@ class FakeCuda:
         self.recorded: dict[int, list[Stream]] = {}
         self.launched: list[str] = []
         self.copied: list[int] = []
+        self.registers = True
         self.waits = 0
         self.hosts: list[np.ndarray] = []  # kept, so that what is read too late is wrong and not a crash
         self.thread = threading.local()
@@ -251,6 +253,10 @@ class FakeCuda:
         self.locked.pop(real.ctypes.data, None)
         real.fill(_DIRTY ^ 0xFF)
 
+    def is_there(self, address: int | None, size: int = 1) -> bool:
+        """Whether it is memory of the device that somebody holds."""
+        return any(at <= (address or 0) and (address or 0) + size <= at + room for at, room in list(self.live.items()))
+
     def is_locked(self, address: int, size: int = 1) -> bool:
         return any(at <= address and address + size <= at + room for at, room in self.locked.items())
 
@@ -266,7 +272,7 @@ class FakeCuda:
         """memcpyAsync."""
         if kind != 1 or stream not in self.streams:
             raise CUDARuntimeError("cudaErrorInvalidValue")
-        if not any(at <= target and target + size <= at + room for at, room in list(self.live.items())):
+        if not self.is_there(target, size):
             raise CUDARuntimeError("cudaErrorInvalidValue: a copy beyond the memory of the device")
         self.copied.append(size)
         if self.is_locked(source, size):
@@ -278,7 +284,9 @@ class FakeCuda:
     def register(self, address: int, size: int, flags: int) -> None:
         """hostRegister."""
         self.touched()
-        if flags not in (0, 8) or size <= 0 or address % 4096 or self.is_locked(address):
+        if flags == 0 or not self.registers:  # what is registered here are maps that nobody may write to
+            raise CUDARuntimeError("cudaErrorNotSupported" if flags else "cudaErrorInvalidValue")
+        if flags != 8 or size <= 0 or address % 4096 or self.is_locked(address):
             raise CUDARuntimeError("cudaErrorInvalidValue")
         self.locked[address] = size
 
@@ -293,7 +301,15 @@ class FakeCuda:
 
         def launch(grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
             self.touched()
+            threads = block[0] * block[1]
+            if not (0 < grid[0] < 2**31 and all(0 < n < 2**16 for n in grid[1:]) and 0 < threads <= 1024):
+                raise CUDARuntimeError(f"cudaErrorInvalidConfiguration: {grid}, {block}")
+            if self.cupys.device.index != self.device:
+                raise CUDARuntimeError("cudaErrorInvalidResourceHandle: the stream of another device")
             given = [_passed(argument) for argument in arguments]
+            for address in (each.value for each in given if isinstance(each, ctypes.c_void_p)):
+                if not self.is_there(address):
+                    raise CUDARuntimeError(f"cudaErrorIllegalAddress: {name} is given {address}, not of the device")
             self.launched.append(name)
             self.cupys.add(lambda: run((ctypes.c_uint * 5)(*grid, *block), *given))
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import test_on_gpu as on_gpu
 import torch
@@ -90,6 +91,49 @@ def test_nothing_touches_another_gpu(gpu_bytes: int, cuda: FakeCuda, archive: dp
     assert fingerprint(batches) == expected
     assert cuda.launched
     assert cuda.hosts
+
+
+def test_a_device_that_page_locks_no_maps(cuda: FakeCuda, archive: dp.Manifest, tmp_path: Path) -> None:
+    """What cannot be copied from where it lies is staged."""
+    cuda.registers = False
+    recipe = dp.Recipe((24, 33), **on_gpu.RECIPES["float"])
+    options: dict[str, Any] = {"batch_size": 5, "cache_mode": "pinned", "cache_dir": tmp_path}
+    expected = on_gpu.reference(archive, recipe, **options)
+    with dp.Loader(archive, recipe, backend="dali-gpu", **options) as loader:
+        assert fingerprint(loader) == expected
+        assert loader._store.page_lock() == 0  # type: ignore[attr-defined]
+    assert cuda.launched
+
+
+def test_the_stand_in_refuses_what_cuda_refuses(cuda: FakeCuda) -> None:
+    """Else the tests above would show less than they say."""
+    import cupy
+
+    there, here = torch.empty(4096, dtype=torch.uint8, device="cuda"), np.zeros(4096, np.uint8)
+    address = there.data_ptr()
+    nothing = (np.int32(0), np.int32(0), np.int32(0))  # planes, height, width
+
+    def launch(grid: tuple[int, ...], block: tuple[int, ...], jobs: int) -> None:
+        pointers = [np.uint64(each) for each in (jobs, address, address, address)]
+        cupy.RawModule(code="", options=(), backend="").get_function("finish_u8_u8")(
+            grid, block, (*pointers[:2], *nothing, *pointers[2:])
+        )
+
+    launch((1, 1, 1), (64, 4), address)
+    for grid, block in (((1, 1, 0), (64, 4)), ((1, 65536, 1), (64, 4)), ((1, 1, 1), (64, 17))):
+        with pytest.raises(RuntimeError, match="InvalidConfiguration"):
+            launch(grid, block, address)
+    with pytest.raises(RuntimeError, match="IllegalAddress"):
+        launch((1, 1, 1), (64, 4), here.ctypes.data)
+    with pytest.raises(TypeError, match="a kernel was given 7"):
+        cupy.RawModule(code="", options=(), backend="").get_function("finish_u8_u8")((1, 1, 1), (64, 4), (7,))
+    runtime = cupy.cuda.runtime
+    with pytest.raises(RuntimeError, match="beyond the memory"):
+        runtime.memcpyAsync(address + 1, here.ctypes.data, 4096, 1, cuda.default.cuda_stream)
+    with pytest.raises(RuntimeError, match="InvalidValue"):
+        runtime.memcpyAsync(address, here.ctypes.data, 4096, 1, 4711)
+    with torch.cuda.device(1), pytest.raises(RuntimeError, match="GPU 1 is touched"):
+        launch((1, 1, 1), (64, 4), address)
 
 
 def test_auto_takes_the_gpu(cuda: FakeCuda) -> None:
