@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from dali_pipes.arithmetic.geometry import Fit, Geometry, Size, as_size, geometry
-from dali_pipes.arithmetic.passes import Pixels, through_numpy, through_torch
+from dali_pipes.arithmetic.passes import Pixels, as_tensor, through_numpy, through_torch
 from dali_pipes.arithmetic.tables import Interpolation, Table, check_interpolation, table
 from dali_pipes.errors import ConfigError
 
@@ -86,6 +86,9 @@ def base_image(pixels: Pixels, size: int | Size, fit: Fit, interpolation: Interp
 def _resize_window(pixels: Pixels, place: Geometry, interpolation: Interpolation) -> Pixels:
     """Return the visible part of the resized picture, by the cheaper of two forms with the same bits."""
     (nh, nw), (h, w), (top, left) = place.resized, place.window, place.crop
+    if (nh, nw) == pixels.shape[:2]:
+        planes: Pixels = as_tensor(pixels).permute(2, 0, 1)[:, top : top + h, left : left + w].contiguous().numpy()
+        return planes
     # PyTorch can only resize the whole; for a strip cut from a picture of extreme shape most of that is waste.
     worth_it = pixels.dtype == np.uint8 and nw > 1 and nh * nw <= 4 * h * w
     if worth_it and fast_path_is_exact():

@@ -69,6 +69,9 @@ def test_the_reference_is_the_formula(seed: int, n: int, o: int, interpolation: 
 @example(3, 70, 1, (33, 31), "crop", 3, "bilinear", 16)
 @example(1, 5, 8, (5, 8), "stretch", 1, "bilinear", 8)
 @example(1, 5, 8, (5, 8), "stretch", 3, "bilinear", 16)
+@example(1, 9, 8, (5, 8), "crop", 3, "bilinear", 8)
+@example(1, 9, 8, (5, 8), "crop", 1, "bicubic", 16)
+@example(1, 9, 8, (12, 8), "pad", 3, "bicubic", 16)
 @example(3, 9, 9, (4, 1), "stretch", 3, "bilinear", 8)
 @example(3, 9, 9, (7, 4), "stretch", 1, "bilinear", 8)
 def test_base_image_is_the_reference(
