@@ -6,6 +6,7 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -96,7 +97,7 @@ def made(tmp_path: Path) -> SimpleNamespace:
     manifest = manifest_of(tmp_path, {f"{i}.jpg": coded(i) for i in range(COUNT)})
     backend, fetcher = Noting(), Images()
     epoch = Epoch(manifest, dp.Recipe(8), fetcher, backend, "raise", 0, 0, np.arange(COUNT))  # type: ignore[arg-type]
-    return SimpleNamespace(backend=backend, fetcher=fetcher, batches=lambda: epoch.batches(PLAN, ahead=1))
+    return SimpleNamespace(backend=backend, fetcher=fetcher, epoch=epoch, batches=lambda: epoch.batches(PLAN, ahead=1))
 
 
 def first_samples(batches: Iterator[Any]) -> Iterator[int]:
@@ -117,6 +118,27 @@ def test_a_batch_does_not_wait_for_the_files_of_the_next(made: SimpleNamespace) 
     batches = first_samples(made.batches())
     assert next(batches) == 0
     made.fetcher.late[2].set_result(image(2))
+    assert list(batches) == [2, 4, 6]
+
+
+def test_a_batch_does_not_wait_for_the_masks_of_the_next(made: SimpleNamespace) -> None:
+    late = Late()
+
+    class OfImages:
+        """Masks, of which the third is to come."""
+
+        def requests(self, samples: Sequence[int]) -> list[Any]:
+            return [late if sample == 2 else np.zeros((1, 8, 8), np.uint8) for sample in samples]
+
+        def checked(self, sample: int, requested: Any, images: Any) -> Any:
+            return requested.result() if isinstance(requested, Late) else requested
+
+        def finish(self, masks: Sequence[Any], plans: Any) -> Any:
+            return np.stack(masks)
+
+    batches = first_samples(replace(made.epoch, masks=OfImages()).batches(PLAN, ahead=1))
+    assert next(batches) == 0
+    late.set_result(np.ones((1, 8, 8), np.uint8))
     assert list(batches) == [2, 4, 6]
 
 

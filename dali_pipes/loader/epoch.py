@@ -115,7 +115,7 @@ class Epoch:
         most = 1 if self._overlapping is None else self._overlapping.at_once
         try:
             for places, requested, masks in lookahead(requests, ahead):
-                if not _here(requested):
+                if not (_here(requested) and _here(masks)):
                     yield from _finished(begun)  # what is complete does not wait for files
                 try:
                     begun.append(self.begin(places, _ready(requested), masks))
