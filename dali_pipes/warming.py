@@ -93,6 +93,7 @@ class Report:
         decoded, hits, misses, failed: images, as `Loader.stats` counts them.
         seconds_for_others: how long threads waited for what other processes decoded.
         cache_errors: how often the cache could not be read or written; the cache is not complete if this is not 0.
+            Failures of a base, which is only read, are not among them: what it does not give is decoded.
         seconds: from the first sample to the last.
         failures: sample number to error message.
         killed: how each process ended that ended before its work was done; what it had in hand was done again. What it
@@ -189,16 +190,25 @@ def warm_samples(
             progress(1)
         stats = loader.stats()
         counts = {name: stats[name] for name in COUNTED}
-        return Report(len(samples), **counts, cache_errors=stats["cache"]["errors"], failures=loader.failures())
+        return Report(len(samples), **counts, cache_errors=own_errors(stats["cache"]), failures=loader.failures())
 
 
 def opened(job: Job, manifest: Manifest, recipe: Recipe) -> Loader:
     """Open a loader that fills the cache. Raises CacheError where the cache cannot be opened."""
     loader = job.loader(manifest, recipe)
-    if loader.stats()["cache"]["errors"]:
+    if own_errors(loader.stats()["cache"]):
         loader.close()
         raise cache.CacheError(f"{job.cache_dir}: no cache can be opened here, so nothing was decoded.")
     return loader
+
+
+def own_errors(stats: dict[str, Any]) -> int:
+    """Return how often a store could not be read or written, by its `stats`, without the base that it only reads.
+
+    What a base does not give is decoded.
+    """
+    base = stats.get("tiers", {}).get("base", {})
+    return int(stats["errors"] - base.get("errors", 0))
 
 
 def missing(

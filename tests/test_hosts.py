@@ -15,6 +15,7 @@ from make_images import dicom
 
 import dali_pipes as dp
 from dali_pipes.cache import DISK_MODES
+from dali_pipes.cache.objects import Objects
 from dali_pipes.cli import main
 from tests.settled import settle
 
@@ -122,6 +123,18 @@ def test_export_and_other_checksums(command: Command, manifest: Path, tmp_path: 
     assert command("cache", "export", tmp_path / "out", tmp_path / "again", *files)[1]["imported"] == 17
     assert batches(manifest, "npy", tmp_path / "again")[1]["decoded"] == 0
     assert command("cache", "export", "--cache-dir", tmp_path / "cache", tmp_path / "linked")[1]["linked"] == 17
+
+
+def test_a_base_that_cannot_be_reached_is_gone_without(
+    command: Command, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Objects) -> dict[str, int]:
+        raise ConnectionError("4 requests failed")
+
+    monkeypatch.setattr(Objects, "sizes", fail)
+    found = warm(command, manifest, tmp_path / "cache", "pinned", "--base", "s3://no-bucket/cache")
+    assert (found["decoded"], found["cache_errors"]) == (17, 0)
+    assert warm(command, manifest, tmp_path / "cache", "pinned")["hits"] == 17
 
 
 def test_wrong_usage(command: Command, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

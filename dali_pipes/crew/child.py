@@ -16,7 +16,7 @@ from dali_pipes.decode.wire import Gone, receive, send
 from dali_pipes.errors import DaliPipesError
 from dali_pipes.loader.loader import Loader
 from dali_pipes.recipe import Recipe
-from dali_pipes.warming import COUNTED, Job, opened
+from dali_pipes.warming import COUNTED, Job, opened, own_errors
 
 TELL_EACH = 0.1
 """Seconds between two messages, at least."""
@@ -66,7 +66,7 @@ def _wanted(sock: socket.socket, loader: Loader) -> Iterator[int]:
 def _counts(loader: Loader) -> dict[str, int]:
     """Return what this process has done so far."""
     stats = loader.stats()
-    return {name: stats[name] for name in COUNTED} | {"cache_errors": stats["cache"]["errors"]}
+    return {name: stats[name] for name in COUNTED} | {"cache_errors": own_errors(stats["cache"])}
 
 
 def _news(loader: Loader, done: list[int], said: list[warnings.WarningMessage]) -> dict[str, Any]:
