@@ -31,6 +31,7 @@ from .packed import PackedStore
 from .records import JOURNALS, journals_in, known_macs, read_journals, records_in, unknown
 from .segment import DATA, Segment
 from .segment_journal import RECORD, entry_record, header_record, is_abandoned, sealed_record
+from .segment_transfer import damaged_records
 from .tagging import TAG, TAG_NAME, signature_of, with_signature
 from .transfer import named_with, require_readable
 
@@ -135,6 +136,7 @@ class _Push:
     def _push_segments(self, here: PackedStore, there: BucketStore) -> None:
         with here._lock:
             ended, entries = here._ended(is_abandoned), here._slots.entries(set(here._slots.numbers))
+        self._done["damaged"] += damaged_records(here)
         total, done = sum(map(len, entries.values())), 0
         for token in sorted(entries):
             segment, slots = here._slots.segment(token), sorted(entries[token])

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .errors import IntegrityError
+from .journal import is_journal, valid
 from .key import Key
 from .linking import carry
 from .packed import PackedStore
 from .segment import DATA, Segment
-from .segment_journal import entry_record, header_record, is_abandoned, sealed_record
+from .segment_journal import RECORD, entry_record, header_record, is_abandoned, sealed_record
 
 
 @dataclass
@@ -26,7 +30,7 @@ class Tally:
 
     Attributes:
         imported: are new here. present: were here already. linked: of the imported ones, those that were not copied.
-        damaged: were left out, because their bytes are not those that were put.
+        damaged: were left out, because their bytes, or the record of them, are not those that were put.
         conflicts: were left out, because the entry here holds other bytes, which stay.
         sources, notes: records that are new here.
     """
@@ -50,10 +54,22 @@ class _Entry(NamedTuple):
     total: bytes
 
 
+def damaged_records(store: PackedStore) -> list[str]:
+    """Return the keys of entries of which a journal holds nothing but a damaged record, as far as that still says."""
+    found: set[bytes] = set()
+    for name in store._folder.names():
+        if is_journal(name, ".idx"):
+            with suppress(FileNotFoundError, IntegrityError):  # gone, or shrinking
+                data = store._folder.read(name)
+                records = np.frombuffer(data, RECORD, len(data) // RECORD.itemsize)[1:]  # without its header
+                found.update(records["key"][~valid(records)].tolist())
+    return [digest.hex() for digest in sorted(found) if any(digest) and digest not in store._slots.places]
+
+
 class SegmentTransfer:
     """Adds the entries of ``part``, which is only read, to ``store``; both have the same keyed checksums.
 
-    ``tally`` counts ; ``link``: link segments that will not grow any more, where that is
+    ``tally`` counts what became of them; ``link``: link segments that will not grow any more, where that is
     possible; ``tick`` is called with the number of entries done.
     """
 
@@ -65,6 +81,7 @@ class SegmentTransfer:
     def run(self) -> None:
         """Do it. Raises OSError."""
         slots = self._part._slots
+        self._tally.damaged += damaged_records(self._part)
         with self._part._lock:
             ended = self._part._ended(is_abandoned)
             entries = slots.entries(set(slots.numbers))

@@ -184,6 +184,16 @@ def test_what_is_left_out_of_a_push(tmp_path: Path, url: str) -> None:
         assert store.get(key(20)) is None
 
 
+def test_an_entry_whose_record_is_damaged_is_reported_by_a_push(tmp_path: Path, url: str) -> None:
+    fill(tmp_path / "cache", range(4))
+    (journal,) = [path for path in (tmp_path / "cache" / "pinned").glob("*.idx") if key(1).digest in path.read_bytes()]
+    data = bytearray(journal.read_bytes())
+    data[data.index(key(1).digest) + 30] ^= 4  # of its slot
+    journal.write_bytes(data)
+    found = push(tmp_path / "cache", url)
+    assert (found["pushed"], found["damaged"]) == (3, [key(1).hex])
+
+
 def test_entries_that_are_files_are_packed_first(tmp_path: Path, url: str) -> None:
     with open_store("npy", tmp_path / "cache") as store:
         for number in range(10):

@@ -129,6 +129,20 @@ def test_a_damaged_entry_is_reported_and_left_out(tmp_path: Path, mode: str, lin
     check(tmp_path / "whole", mode, range(10))
 
 
+def test_an_entry_whose_record_is_damaged_is_reported_too(tmp_path: Path) -> None:
+    fill(tmp_path / "part", "pinned", range(10))
+    (journal,) = [path for path in (tmp_path / "part" / "pinned").glob("*.idx") if key(1).digest in path.read_bytes()]
+    data = bytearray(journal.read_bytes())
+    data[data.index(key(1).digest) + 30] ^= 4  # of its slot
+    journal.write_bytes(data)
+    for imported in (9, 0):
+        found = transfer.import_parts(tmp_path / "whole", [tmp_path / "part"])
+        assert (found["imported"], found["parts"][0]["damaged"]) == (imported, [key(1).hex])
+    with open_store("pinned", tmp_path / "part") as store:  # put again, which is sound
+        store.put(key(1), of(1))
+    assert counts(transfer.import_parts(tmp_path / "whole", [tmp_path / "part"])) == (1, 9, 0, 0)
+
+
 @pytest.mark.parametrize("mode", DISK_MODES)
 def test_a_good_entry_takes_the_place_of_a_damaged_one(tmp_path: Path, mode: str) -> None:
     fill(tmp_path / "part", mode, range(10))
