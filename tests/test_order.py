@@ -168,6 +168,19 @@ def test_whole_groups_fill_bins_whatever_their_order(sizes: list[int], bins: int
             assert all(set(group.tolist()) <= set(row) or not set(group.tolist()) & set(row) for row in other.tolist())
 
 
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=60), st.integers(9, 30))
+def test_bins_are_filled_first_fit(sizes: list[int], size: int) -> None:
+    """As by a search from the first bin for every group, which takes the square of their number."""
+    groups = [np.full(count, i) for i, count in enumerate(sizes)]
+    found: list[list[int]] = []
+    for group in sorted(groups, key=len, reverse=True):
+        room = [each for each in found if len(each) + len(group) <= size]
+        if not room:
+            found.append([])
+        (room or found[-1:])[0].extend(group.tolist())
+    assert np.array_equal(fill(groups, size=size), [np.resize(each, size) for each in found])
+
+
 def test_dealt_bins_are_the_batches_of_ranks() -> None:
     bins = np.arange(24).reshape(6, 4)
     places = deal(bins, 2)

@@ -25,11 +25,13 @@ def fill(groups: Sequence[Samples], *, bins: int | None = None, size: int | None
     by_size = sorted(groups, key=len, reverse=True)  # stable: groups of one size keep their order
     found: list[list[Samples]] = [[] for _ in range(bins or 0)]
     held = [0] * len(found)
+    first = before = 0  # bins before the first have no room for a group of the last one's length
     for group in by_size:
         if size is None:
             place = held.index(min(held))
         else:
-            place = next((i for i, count in enumerate(held) if count + len(group) <= size), len(held))
+            first, before = first if len(group) == before else 0, len(group)
+            place = first = next((i for i in range(first, len(held)) if held[i] + len(group) <= size), len(held))
             if place == len(held):
                 found.append([])
                 held.append(0)
