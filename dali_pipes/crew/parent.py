@@ -179,6 +179,8 @@ class _Crew:
         with self._lock:
             self._members.add(member)
         try:
+            if self._ending:  # `close` has not seen this one
+                return False
             send(member.socket, self._given)
             while self._answer(member, hand, receive(member.socket)):
                 pass

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from dali_pipes.cli import main
 from dali_pipes.crew import parent
 from dali_pipes.crew.handed import from_plain, plain, read_samples, write_samples
 from dali_pipes.decode import Limits
+from dali_pipes.warming import Job
 from tests.faults.pictures import RECIPE, make_set, right_or_nothing, truth
 from tests.settled import settle
 
@@ -184,6 +186,23 @@ def test_ctrl_c_ends_all(manifest: dp.Manifest, tmp_path: Path) -> None:
     assert "KeyboardInterrupt" in errors
     assert len(pids) == 2
     assert not [pid for pid in pids if os.path.exists(f"/proc/{pid}")]
+
+
+def test_a_process_that_starts_while_all_end_does_no_work(
+    manifest: dp.Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = deque([parent.Chunk([0, 1])])
+    crew = parent._Crew(manifest, RECIPE, Job(str(tmp_path / "cache")), work)
+
+    class Late(parent._Member):
+        def __init__(self, samples_fd: int) -> None:
+            super().__init__(samples_fd)
+            crew.close()
+
+    monkeypatch.setattr(parent, "_Member", Late)
+    assert crew._one_life() is False
+    assert len(work) == 1
+    assert not crew._members
 
 
 def test_processes_end_when_their_parent_is_killed(manifest: dp.Manifest, tmp_path: Path) -> None:
