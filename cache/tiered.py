@@ -16,11 +16,11 @@ import os
 from dataclasses import replace
 from typing import Any
 
-from .base import Array, Opening, Options, Store
+from .base import LOG, Array, Opening, Options, Store
 from .bucket import BucketStore
 from .key import Key
 from .memory import MemoryStore
-from .modes import find_disk
+from .modes import DISK_MODES, find_disk
 from .objects import is_url
 
 
@@ -49,6 +49,7 @@ class TieredStore(Store):
         if base is not None and is_url(base):
             self.base = BucketStore(base, options, None if options.read_only else self.directory)
         elif base is not None:
+            _warn_of_nothing(base, over)
             self.base = disk.open(Opening(replace(options, read_only=True, disk_bytes=None), base))
         self._below = [self.disk] if self.base is None else [self.disk, self.base]
         self.distant = self.base is not None and self.base.distant
@@ -151,3 +152,14 @@ class TieredStore(Store):
         super().close()
         for tier in (self.memory, *self._below):
             tier.close()
+
+
+def _warn_of_nothing(base: str, over: str) -> None:
+    """Warn if a base has no entries of the mode ``over``: every look into it would be a miss, without a word."""
+    held = [mode for mode in DISK_MODES if os.path.isdir(os.path.join(base, mode))]
+    if over in held:
+        return
+    if held:
+        LOG.warning("base=%r holds entries of %s, and none of over=%r: give over=%r", base, held, over, held[0])
+    else:
+        LOG.warning("base=%r holds no cache: nothing will be found there", base)

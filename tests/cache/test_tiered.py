@@ -162,3 +162,18 @@ def test_shared_memory_keeps_its_budget() -> None:
             store.put(key(number), value(number, (60_000,)))
             assert store.stats()["bytes"] <= 1 << 20
         assert store.stats()["evicted"] > 20
+
+
+def test_a_base_in_which_nothing_can_be_found_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with open_store("pinned", tmp_path / "base") as store:
+        store.put(key(1), value(1))
+    for base, over, told in (
+        (tmp_path / "nowhere", "npy", "holds no cache"),
+        (tmp_path / "base", "npy", "holds entries of ['pinned'], and none of over='npy': give over='pinned'"),
+        (tmp_path / "base", "pinned", ""),
+    ):
+        caplog.clear()
+        with open_store("tiered", tmp_path / "own", over=over, base=base) as store:
+            assert (store.get(key(1)) is None) == bool(told)
+        assert told in caplog.text
+        assert bool(caplog.text) == bool(told)
