@@ -180,3 +180,21 @@ def test_the_pack_compiles_all_passes(tmp_path: Path) -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["ext-modules"][0]["sources"]
     assert sorted(path.name for path in passes.glob("*.c")) == sorted(Path(each).name for each in declared)
     assert all(hasattr(library, name) for name in ("dp_copy_u8", "dp_begin", "dp_warp_u8")), "of each source"
+
+
+def test_a_compiler_need_not_know_every_architecture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An older NVRTC knows no Blackwell. A kernel that it refuses is another matter."""
+    accept = script()
+    for folder in (BENCHMARKS, ROOT / "tests" / "arithmetic"):
+        monkeypatch.syspath_prepend(str(folder))
+    import nvrtc
+    from gpu import checks
+
+    monkeypatch.setattr(checks.shutil, "which", lambda name: None)
+    monkeypatch.setattr(nvrtc, "ARCHITECTURES", ("90", "999"))
+    monkeypatch.setattr(checks.kernels, "source", lambda: 'extern "C" __global__ void small() {}')
+    context = accept.Context(tmp_path, False)
+    assert [*checks.compile(context).values()] == ["ok", checks.UNKNOWN]
+    monkeypatch.setattr(checks.kernels, "source", lambda: "no source")
+    with pytest.raises(checks.StepFailed, match=r"the kernels do not compile: NVRTC [0-9.]+ sm_90$"):
+        checks.compile(context)
