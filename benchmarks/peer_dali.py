@@ -19,7 +19,7 @@ def dali_file_reader(work: Work) -> Epoch:
 
     @pipeline_def(batch_size=work.batch, num_threads=WORKERS, device_id=None)
     def graph() -> Any:
-        data, _ = fn.readers.file(files=list(work.files), name="reader")
+        data, _ = fn.readers.file(files=list(work.files), name="reader", pad_last_batch=True)
         image = fn.decoders.image(data, output_type=types.RGB)
         image = fn.resize(image, resize_x=work.side, resize_y=work.side, antialias=True)
         return _dali_output(image, work, "HWC")
@@ -37,7 +37,7 @@ def dali_numpy_reader(work: Work) -> Epoch:
 
     @pipeline_def(batch_size=work.batch, num_threads=WORKERS, device_id=None)
     def graph() -> Any:
-        image = fn.readers.numpy(files=files, name="reader", dont_use_mmap=False)
+        image = fn.readers.numpy(files=files, name="reader", dont_use_mmap=False, pad_last_batch=True)
         return _dali_output(fn.reinterpret(image, layout="CHW"), work, "CHW")
 
     made: list[Epoch] = []
