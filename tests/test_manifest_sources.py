@@ -312,3 +312,27 @@ def test_targets_reach_batches_and_items(tmp_path: Path) -> None:
     with dp.Loader(made(tmp_path, rows[:1]), dp.Recipe(size=8), batch_size=1, backend="torch") as loader:
         assert "target" not in next(iter(loader))
     assert plain.targets["age"].tolist() == [0]
+
+
+def test_spaces_around_values_mean_nothing_in_any_table(tmp_path: Path) -> None:
+    """Else a patient of two spellings would be two groups, which may lie in two splits."""
+    import pandas as pd
+
+    rows = [("a.png", "p1", "L"), ("b.png", "p1 ", "\u00a0R"), (" c.png", "p2", "L")]
+    frame = pd.DataFrame(rows, columns=["path", "group", "view"])
+    frame.to_parquet(tmp_path / "a.parquet")
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    for name in ("a.png", "b.png", " c.png"):
+        (tmp_path / name).write_bytes(b"")
+    for manifest in (
+        dp.Manifest.from_csv(tmp_path / "a.csv"),
+        dp.Manifest.from_parquet(tmp_path / "a.parquet"),
+        dp.Manifest.from_pandas(frame, root=tmp_path),
+        dp.Manifest.from_records(frame.to_dict("records"), root=tmp_path),
+    ):
+        assert list(manifest.groups) == ["p1", "p1", "p2"]
+        assert list(manifest.columns["view"]) == ["L", "R", "L"]
+        assert list(manifest.paths) == ["a.png", "b.png", " c.png"]
+    named = dp.Manifest.from_csv(tmp_path / "a.csv")
+    named.to_parquet(tmp_path / "again.parquet")
+    assert dp.Manifest.from_parquet(tmp_path / "again.parquet").digest() == named.digest()

@@ -171,7 +171,10 @@ def read_parquet(path: Root, reading: Reading) -> Table:
         layout = lay_out(title(path), schema.names, reading)
         places = {place: schema.names[place] for place in layout.positions()}
         # One by one: all columns of ten million rows take gigabytes before they are packed.
-        columns = {place: of_arrow(pq.read_table(file, columns=[name])[name]) for place, name in places.items()}
+        columns = {
+            place: of_arrow(pq.read_table(file, columns=[name])[name], strip=place not in _as_they_stand(layout))
+            for place, name in places.items()
+        }
         count = pq.read_metadata(file).num_rows
         for place, column in columns.items():
             if column is not None and len(column) != count:
@@ -189,8 +192,8 @@ def read_parquet(path: Root, reading: Reading) -> Table:
     return _arranged(title(path), usable, flat, range(count), None, tuple(json.loads(names)) if names else None)
 
 
-def of_arrow(column: Any) -> TextColumn | None:
-    """Return an Arrow column as text, without an object a value; None for nests and bytes."""
+def of_arrow(column: Any, strip: bool = False) -> TextColumn | None:
+    """Return an Arrow column as text, without an object a value, or spaces around it; None for nests and bytes."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -201,7 +204,10 @@ def of_arrow(column: Any) -> TextColumn | None:
         column = column.cast(pa.int8())
     if pa.types.is_null(kind):
         return TextColumn.blank(len(column))
-    text = pc.fill_null(column.cast(pa.large_string()), "").combine_chunks()
+    text = pc.fill_null(column.cast(pa.large_string()), "")
+    if strip and (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        text = pc.utf8_trim_whitespace(text)
+    text = text.combine_chunks()
     if isinstance(text, pa.ChunkedArray):  # of no chunks at all
         return TextColumn.blank(0)
     _, offsets, block = text.buffers()
@@ -224,6 +230,8 @@ def of_columns(source: str, columns: Mapping[str, Sequence[Any]], reading: Readi
     header = list(columns)
     layout = lay_out(source, header, reading)
     texts = {place: [as_text(value) for value in columns[header[place]]] for place in layout.positions()}
+    for place in texts.keys() - _as_they_stand(layout):
+        texts[place] = [text and text.strip() for text in texts[place]]
     flat = {name: place for name, place in layout.further.items() if None not in texts[place]}
     needed = {**layout.known, **layout.targets}
     for name, place in needed.items():
@@ -231,6 +239,11 @@ def of_columns(source: str, columns: Mapping[str, Sequence[Any]], reading: Readi
             raise ManifestError(f"{source}: row {texts[place].index(None)}: {name!r} holds neither text nor a number.")
     made = {place: TextColumn(texts[place]) for place in {*needed.values(), *flat.values()}}  # type: ignore[arg-type]
     return _arranged(source, made, Layout(layout.known, layout.targets, flat), range(count))
+
+
+def _as_they_stand(layout: Layout) -> set[int]:
+    """Return the columns in which spaces around a value count: paths, and ids, which are made of them."""
+    return {place for name, place in layout.known.items() if name in ("path", "id")}
 
 
 def as_text(value: Any) -> str | None:
