@@ -33,6 +33,8 @@ SHARD_VARIABLES = (
 )
 """Where a shard and the number of shards are found if none are given; a Slurm array may begin at another number."""
 
+_STEP = "SLURM_ARRAY_TASK_STEP"  # of an array such as 0-15:4
+
 COUNTED = ("decoded", "hits", "misses", "failed", "seconds_for_others")
 """What `Report` takes over from `Loader.stats`."""
 
@@ -235,7 +237,8 @@ def shard_from_environment() -> tuple[int, int] | None:
         if os.environ.get(number) and os.environ.get(count):
             try:
                 begin = int(os.environ.get(first) or 0) if first else 0
-                return int(os.environ[number]) - begin, int(os.environ[count])
+                step = max(1, int(os.environ.get(_STEP) or 1)) if first else 1
+                return (int(os.environ[number]) - begin) // step, int(os.environ[count])
             except ValueError:
                 raise ConfigError(
                     f"{number}={os.environ[number]!r} and {count}={os.environ[count]!r}: both must be whole numbers; "

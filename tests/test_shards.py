@@ -115,6 +115,15 @@ def test_chunks_keep_files_whole(frames: list[int], size: int) -> None:
         ({}, None),
         ({"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "8"}, (3, 8)),
         ({"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "8", "SLURM_ARRAY_TASK_MIN": "1"}, (2, 8)),
+        (
+            {
+                "SLURM_ARRAY_TASK_ID": "9",
+                "SLURM_ARRAY_TASK_COUNT": "4",
+                "SLURM_ARRAY_TASK_MIN": "1",
+                "SLURM_ARRAY_TASK_STEP": "4",
+            },
+            (2, 4),
+        ),
         ({"RANK": "1", "WORLD_SIZE": "2"}, (1, 2)),
         ({"RANK": "1"}, None),
         ({"SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_TASK_COUNT": "2", "RANK": "1", "WORLD_SIZE": "9"}, (0, 2)),
@@ -123,7 +132,9 @@ def test_chunks_keep_files_whole(frames: list[int], size: int) -> None:
 def test_the_scheduler_names_the_shard(
     variables: dict[str, str], found: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN", "RANK", "WORLD_SIZE"):
+    for name in ("ID", "COUNT", "MIN", "STEP"):
+        monkeypatch.delenv(f"SLURM_ARRAY_TASK_{name}", raising=False)
+    for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
