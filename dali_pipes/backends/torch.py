@@ -25,8 +25,8 @@ from dali_pipes.finish.finish import Changes, Finish
 from dali_pipes.recipe import Recipe
 
 WORTH_A_THREAD = 1 << 22
-"""Bytes of output, where nothing but flips and normalisation is done: fewer are written by one thread sooner than a
-second one could begin.
+"""Bytes of output for each thread, where nothing but flips and normalisation is done: one thread writes fewer bytes
+before a second one could begin.
 """
 
 

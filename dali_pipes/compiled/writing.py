@@ -18,7 +18,7 @@ import numpy.typing as npt
 from dali_pipes.compiled import Array, addresses
 
 AT_ONCE = 1 << 18
-"""Bytes of a batch up to which it is written by the calling thread: sooner than another could begin."""
+"""Up to this many bytes a batch is written by the calling thread, because it is done before another could begin."""
 
 WORTH_A_THREAD = 1 << 21
 """Bytes of a batch for each thread that writes it."""
@@ -43,7 +43,7 @@ def _functions(path: str) -> tuple[Any, Any, Any, Any] | None:
 
 
 class Writing:
-    """A batch that is being written; see `begin`. Whoever drops it waits for it."""
+    """A batch that is being written; see `begin`. If it is dropped, its threads are waited for first."""
 
     def __init__(self, functions: tuple[Any, Any, Any, Any], job: int, held: tuple[Any, ...]) -> None:
         _, self._done, self._join, self._wait = functions
