@@ -28,7 +28,7 @@ from gpu.context import Context, NoGpu, StepFailed  # noqa: E402
 STEPS = {
     "facts": ("gpu.facts", 60),
     "compile": ("gpu.checks", 90),
-    "tests": ("gpu.checks", 150),
+    "tests": ("gpu.checks", 210),
     "digests": ("gpu.checks", 150),
     "recovery": ("gpu.checks", 60),
     "first_use": ("gpu.checks", 90),

@@ -17,7 +17,7 @@ from gpu.context import IMAGENET, Context, NoGpu, StepFailed
 
 ROOT = Path(__file__).resolve().parents[2]
 ARITHMETIC = ROOT / "tests" / "arithmetic"
-LIMIT = 140
+LIMIT = 200
 """Seconds that the tests may take: less than the step, so that it can say which of them hangs."""
 UNKNOWN = "an architecture that this compiler does not know"
 MODES = ("none", "memory", "disk", "npy", "tensor-disk", "tensor-memmap", "pinned", "tiered")
