@@ -27,7 +27,7 @@ from .key import Key
 from .lock import ProcessLock
 from .nearby import Nearby
 from .npyformat import parse
-from .objects import IN_FLIGHT, Objects, shown
+from .objects import IN_FLIGHT, PIECE, Objects, shown
 from .records import JOURNALS, journals_in, records_in
 from .segment import DATA, Segment
 from .segment_journal import RECORD
@@ -37,7 +37,6 @@ from .tagging import TAG, TAG_NAME, signature_of
 TRIES = 6  # of a request, and no more when twice PATIENCE is over: what it is for can be decoded too
 PATIENCE = 10.0  # seconds of silence after which a request is made again, once or twice
 REST = 60.0  # seconds for which a server that failed three entries in a row is not asked
-PIECE = 8 << 20  # bytes of a request: what a broken connection loses
 _FAILURES = 3
 _JUDGED = 64  # journals, and records of each, that tell with which secret a cache without a fingerprint was made
 
@@ -141,11 +140,8 @@ class BucketStore(Store):
         return self._range(name, 0, self.sizes[name])
 
     def _range(self, name: str, begin: int, end: int) -> bytes:
-        data = b""
-        for at in range(begin, end, PIECE):
-            self.requests += 1
-            data += self.objects.part(name, at, min(at + PIECE, end))
-        return data
+        self.requests += -(-(end - begin) // PIECE)
+        return self.objects.span(name, begin, end)
 
     def agree(self, secret: bytes) -> None:
         """Make sure that names there are made with ``secret``, and take the source records and notes over.

@@ -24,6 +24,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 IN_FLIGHT = 32
 """Requests at once: waiting for a server costs no processor."""
 
+PIECE = 8 << 20
+"""Bytes of a request of `Objects.span`: what a broken connection loses."""
+
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotImplementedError, ValueError, TypeError)
 _LATER = (408, 425, 429)  # HTTP: time-out, too early, too many requests
 
@@ -85,6 +88,10 @@ class Objects:
             return got
 
         return self._tried(piece) if end > begin else b""
+
+    def span(self, relative: str, begin: int, end: int) -> bytes:
+        """Return what ``part`` returns, by several requests if it is large. Raises as ``part`` does."""
+        return b"".join(self.part(relative, at, min(at + PIECE, end)) for at in range(begin, end, PIECE))
 
     def sizes(self) -> dict[str, int]:
         """Return the names of all objects below the root, relative to it, and their bytes.

@@ -215,4 +215,4 @@ class _Push:
         self._done["notes" if inner == "parts" else inner] = len(data) // record.itemsize
 
     def _whole(self, name: str) -> bytes:
-        return self._objects.part(name, 0, self._sizes[name])
+        return self._objects.span(name, 0, self._sizes[name])

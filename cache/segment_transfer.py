@@ -43,6 +43,10 @@ class Tally:
     sources: int = 0
     notes: int = 0
 
+    def counts(self) -> dict[str, int]:
+        """Return how many entries and records there are of each kind."""
+        return {name: len(value) if isinstance(value, list) else value for name, value in vars(self).items()}
+
     def document(self, part: str) -> dict[str, Any]:
         """Return plain JSON values; ``damaged`` and ``conflicts`` are lists of keys."""
         return {"part": part, **vars(self)}

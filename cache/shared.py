@@ -22,12 +22,11 @@ from .contents import remove_cache
 from .errors import StoreConfigError
 from .files import Folder
 from .limits import default_memory_bytes
-from .named import sweep_named
+from .named import PLACE, sweep_named
 from .owner import Owner, me
 from .packed import PackedStore
 from .tagging import TAG_NAME
 
-PLACE = "/dev/shm"
 _PREFIX = "dali-pipes-"
 SHARED_LEASE = 86400.0  # seconds
 

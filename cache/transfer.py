@@ -85,10 +85,8 @@ def import_parts(
         raise StoreIOError(
             error.errno or 0, f"importing into {path} stopped ({error.strerror or error}): run it again"
         ) from error
-    whole = {
-        name: sum(len(value) if isinstance(value := getattr(tally, name), list) else value for tally in tallies)
-        for name in vars(Tally())
-    }
+    counts = [tally.counts() for tally in tallies]
+    whole = {name: sum(each[name] for each in counts) for name in counts[0]}
     return {"directory": path, **whole, "parts": [tally.document(part) for part, tally in zip(found, tallies)]}
 
 

@@ -92,8 +92,7 @@ def rekey(
             for key in store.keys()  # noqa: SIM118
         )
     part = tally.document(os.path.abspath(os.fspath(directory)))
-    counts = {name: len(value) if isinstance(value, list) else value for name, value in vars(tally).items()}
-    return {"directory": os.path.abspath(os.fspath(out)), **counts, **found, "parts": [part]}
+    return {"directory": os.path.abspath(os.fspath(out)), **tally.counts(), **found, "parts": [part]}
 
 
 def _beside(store: cache.Store, out: str | os.PathLike[str], secret: bytes | None) -> cache.Store:

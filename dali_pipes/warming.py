@@ -190,9 +190,13 @@ def warm_samples(
     with opened(job, manifest, recipe) as loader:
         for _ in loader.warm(samples.tolist()):
             progress(1)
-        stats = loader.stats()
-        counts = {name: stats[name] for name in COUNTED}
-        return Report(len(samples), **counts, cache_errors=own_errors(stats["cache"]), failures=loader.failures())
+        return Report(len(samples), **counts_of(loader), failures=loader.failures())
+
+
+def counts_of(loader: Loader) -> dict[str, Any]:
+    """Return what a loader has done so far, by the names of `Report`."""
+    stats = loader.stats()
+    return {name: stats[name] for name in COUNTED} | {"cache_errors": own_errors(stats["cache"])}
 
 
 def opened(job: Job, manifest: Manifest, recipe: Recipe) -> Loader:

@@ -16,7 +16,7 @@ from dali_pipes.decode.wire import Gone, receive, send
 from dali_pipes.errors import DaliPipesError
 from dali_pipes.loader.loader import Loader
 from dali_pipes.recipe import Recipe
-from dali_pipes.warming import COUNTED, Job, opened, own_errors
+from dali_pipes.warming import Job, counts_of, opened
 
 TELL_EACH = 0.1
 """Seconds between two messages, at least."""
@@ -50,23 +50,17 @@ def _work(sock: socket.socket, samples_fd: int) -> None:
             if time.monotonic() - told >= TELL_EACH:
                 send(sock, _news(loader, done, said))
                 done, told = [], time.monotonic()
-        send(sock, {**_news(loader, done, said), "counts": _counts(loader), "ended": True})
+        send(sock, {**_news(loader, done, said), "counts": counts_of(loader), "ended": True})
 
 
 def _wanted(sock: socket.socket, loader: Loader) -> Iterator[int]:
     """Give the parent's samples, chunk by chunk; it is asked for the next one while the last are still at work."""
     while True:
-        send(sock, {"want": True, "counts": _counts(loader)})
+        send(sock, {"want": True, "counts": counts_of(loader)})
         samples = receive(sock)["samples"]
         if not samples:
             return
         yield from samples
-
-
-def _counts(loader: Loader) -> dict[str, int]:
-    """Return what this process has done so far."""
-    stats = loader.stats()
-    return {name: stats[name] for name in COUNTED} | {"cache_errors": own_errors(stats["cache"])}
 
 
 def _news(loader: Loader, done: list[int], said: list[warnings.WarningMessage]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ Nothing is pickled, and no path is written to a disk.
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ def write_samples(manifest: Manifest) -> int:
     arrays: dict[str, Any] = {"frames": manifest.frames}
     for name, text in texts.items():
         arrays[f"{name} text"], arrays[f"{name} ends"] = text.bytes(), text.offsets
-    fd = _memory_file()
+    fd = os.memfd_create("dali-pipes-samples", os.MFD_CLOEXEC)
     with open(fd, "wb", closefd=False) as file:
         np.savez(file, **arrays)
     return fd
@@ -91,10 +90,3 @@ def from_plain(value: Any) -> Any:
         known = {each.name for each in fields(Limits)}
         return Limits(**{name: each for name, each in inner.items() if name in known})
     return {name: from_plain(each) for name, each in inner.items()}
-
-
-def _memory_file() -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("dali-pipes-samples", os.MFD_CLOEXEC)
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())

@@ -21,9 +21,6 @@ from dali_pipes.cache.objects import TRIES as TRIES
 from dali_pipes.cache.objects import Objects, shown
 from dali_pipes.errors import BackendError, ConfigError, ManifestError, UnsteadyError
 
-PIECE = 8 * 2**20
-"""Bytes of a request: what a broken connection loses."""
-
 _VERSIONS = ("VersionId", "version_id", "generation", "ETag", "etag", "content_md5", "md5")
 _TIMES = ("LastModified", "last_modified", "mtime", "modified", "updated", "created", "Last-Modified")
 
@@ -127,10 +124,7 @@ class RemoteFiles(Objects):
         Raises:
             ConnectionError: the server stopped answering, or gave fewer bytes. FileNotFoundError and PermissionError.
         """
-        whole = bytearray()
-        while len(whole) < size:
-            whole += self.part(relative, len(whole), min(len(whole) + PIECE, size))
-        return bytes(whole)
+        return self.span(relative, 0, size)
 
     def names(self) -> list[str]:
         """List all files below the root, relative to it, sorted.

@@ -21,6 +21,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from dali_pipes import cache
 from dali_pipes.backends.layout import Layout
+from dali_pipes.cache.named import PLACE
 from dali_pipes.cores import default_workers
 from dali_pipes.draws import Augment, Draws, draw, seeded
 from dali_pipes.errors import ConfigError, ManifestError
@@ -312,7 +313,7 @@ def open_for_workers(
     Raises:
         ConfigError: an option that is not known. cache.StoreConfigError: options that cannot work.
     """
-    sharing = {"shared": os.path.isdir("/dev/shm")} if mode == "memory" else {}
+    sharing = {"shared": os.path.isdir(PLACE)} if mode == "memory" else {}
     try:
         return cache.open_store(mode, directory, **{**sharing, **(options or {})})
     except TypeError as error:

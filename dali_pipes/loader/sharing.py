@@ -14,12 +14,10 @@ from typing import Any
 
 from dali_pipes.cache import SecretError, default_secret
 from dali_pipes.cache.limits import default_memory_bytes, local_ranks
+from dali_pipes.cache.named import PLACE
 from dali_pipes.manifest.manifest import Manifest
 
 log = logging.getLogger(__name__)
-
-PLACE = "/dev/shm"
-"""Where shared memory lies."""
 
 _LAUNCH = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "SLURM_STEP_ID")
 """Variables that the ranks of one launch agree on, and those of another one at the same time do not."""

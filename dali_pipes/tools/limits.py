@@ -7,8 +7,9 @@ import resource
 from dataclasses import dataclass
 
 from dali_pipes.cache.limits import default_memory_bytes, local_ranks, memory_limits
+from dali_pipes.cache.named import PLACE
 from dali_pipes.cores import core_limits, default_workers
-from dali_pipes.loader.sharing import PLACE, launch_name
+from dali_pipes.loader.sharing import launch_name
 
 
 @dataclass(frozen=True)

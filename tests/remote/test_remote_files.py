@@ -14,6 +14,7 @@ import pytest
 from servers import Bucket, Faults, door
 
 import dali_pipes.files.remote
+from dali_pipes.cache import objects
 from dali_pipes.errors import BackendError, ConfigError
 from dali_pipes.files.remote import RemoteFiles
 from dali_pipes.files.urls import is_url, shown
@@ -24,7 +25,7 @@ DATA = np.random.default_rng(0).integers(0, 256, 100_000, np.uint8).tobytes()
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], RemoteFiles]:
     """Files that are asked for again at once."""
-    monkeypatch.setattr(dali_pipes.files.remote, "PIECE", 30_000)
+    monkeypatch.setattr(objects, "PIECE", 30_000)
     return lambda url: RemoteFiles(url, pause=lambda seconds: False)
 
 

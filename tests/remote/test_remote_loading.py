@@ -19,7 +19,6 @@ from servers import Bucket
 import dali_pipes as dp
 from dali_pipes.cache import objects
 from dali_pipes.cli import main
-from dali_pipes.files import remote as remote_files
 from dali_pipes.files.remote import RemoteFiles
 
 RECIPE = dp.Recipe(size=(8, 8), mean=0.4, std=0.2)
@@ -36,7 +35,7 @@ def files() -> dict[str, bytes]:
 def both(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dp.Manifest, dp.Manifest]:
     """The same files in a folder and in a bucket."""
     monkeypatch.setattr(objects, "FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(remote_files, "PIECE", 3000)
+    monkeypatch.setattr(objects, "PIECE", 3000)
     local = manifest_of(tmp_path / "archive", files())
     for name, data in files().items():
         bucket.put(name, data)
