@@ -1,8 +1,13 @@
 """What all tests share: which skips are expected, and what a GPU test needs."""
 
+import ctypes
 import importlib.util
 import os
+import shutil
+import subprocess
+import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +34,22 @@ def _own_secret() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DALI_PIPES_CACHE_SECRET", "of the tests")
         yield
+
+
+@pytest.fixture(scope="session")
+def passes(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """The library, compiled here with the options that the package is built with, and all warnings as errors."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.fail("these tests need a C compiler: install gcc")
+    root = Path(__file__).parent.parent
+    extension = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["ext-modules"][0]
+    target = tmp_path_factory.mktemp("passes") / "passes.so"
+    options = [*extension["extra-compile-args"], "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
+    command = [compiler, *options, *(str(root / source) for source in extension["sources"]), "-o", str(target)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return ctypes.CDLL(str(target))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sysconfig
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,21 +31,6 @@ from dali_pipes.finish.finish import Finish
 ROOT = Path(__file__).parent.parent
 SIZES = st.tuples(st.sampled_from([1, 3]), st.integers(1, 9), st.integers(1, 70) | st.integers(1000, 1100))
 KINDS = st.sampled_from([np.uint8, np.uint16])
-
-
-@pytest.fixture(scope="module")
-def passes(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    """The library, compiled here with the options that the package is built with, and all warnings as errors."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.fail("these tests need a C compiler: install gcc")
-    extension = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["ext-modules"][0]
-    target = tmp_path_factory.mktemp("passes") / "passes.so"
-    options = [*extension["extra-compile-args"], "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
-    command = [compiler, *options, *(str(ROOT / source) for source in extension["sources"]), "-o", str(target)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return ctypes.CDLL(str(target))
 
 
 @pytest.fixture

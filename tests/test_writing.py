@@ -7,7 +7,6 @@ import gc
 import os
 import shutil
 import subprocess
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +23,6 @@ from dali_pipes.draws import draw
 ROOT = Path(__file__).parent.parent
 SIZES = st.tuples(st.sampled_from([1, 3]), st.integers(1, 9), st.integers(1, 70) | st.integers(1000, 1100))
 CONSTANTS = (np.array([1.5, 100.25, 3.0], np.float32), np.array([0.1, 0.02, 7.0], np.float32))
-
-
-@pytest.fixture(scope="module")
-def passes(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.fail("these tests need a C compiler: install gcc")
-    extension = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["ext-modules"][0]
-    target = tmp_path_factory.mktemp("passes") / "passes.so"
-    options = [*extension["extra-compile-args"], "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
-    sources = [str(ROOT / source) for source in extension["sources"]]
-    subprocess.run([compiler, *options, *sources, "-o", str(target)], check=True)
-    return ctypes.CDLL(str(target))
 
 
 def given_pictures(seed: int, kind: Any, size: tuple[int, int, int], count: int) -> tuple[list[np.ndarray], np.ndarray]:

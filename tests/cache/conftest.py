@@ -5,16 +5,20 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from dali_pipes import cache
-from dali_pipes.cache import Key, Store, open_store
+from dali_pipes.cache import FileState, Key, PartsLedger, SourceIndex, Store, open_store
 
 MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 """Where tests make folders by the thousand; None: where temporary files are."""
+
+OLD = 1_700_000_000_123_456_789
+"""A time of files that nobody has touched lately, in nanoseconds."""
 
 # Every mode in every way it can be opened: (name, mode, arguments).
 WAYS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -52,6 +56,21 @@ def value(number: int, shape: tuple[int, ...] = (3, 8, 9), dtype: str = "uint8")
 def key(number: int) -> Key:
     """The key of ``value(number)``."""
     return Key.of(number=number)
+
+
+def of(number: int) -> np.ndarray[Any, Any]:
+    """``value(number)``; every third is of another shape."""
+    return value(number, (5, 7) if number % 3 == 0 else (3, 8, 9))
+
+
+def note(directory: Path, secret: bytes, numbers: range) -> None:
+    """Give a cache a source record and a note of each number, signed with a secret."""
+    index, ledger = SourceIndex(directory, secret=secret), PartsLedger(directory, secret=secret)
+    for number in numbers:
+        index.record(f"{number}", FileState(number, OLD, OLD, 7), bytes([number]) * 16)
+        ledger.note(key(number), {"source": number, "size": 1})
+    index.close()
+    ledger.close()
 
 
 @pytest.fixture

@@ -29,8 +29,7 @@ from dali_pipes.cache.agreement import fingerprint
 from dali_pipes.cache.files import Folder
 from dali_pipes.cache.journal import seal_signed
 from dali_pipes.cli import main
-from tests.make_images import jpeg
-from tests.settled import settle
+from tests.settled import three_photos
 
 VARIABLE = "DALI_PIPES_CACHE_SECRET"
 MINE, THEIRS = b"m" * 32, b"t" * 32
@@ -38,13 +37,7 @@ MINE, THEIRS = b"m" * 32, b"t" * 32
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Path:
-    folder, rng = tmp_path / "images", np.random.default_rng(0)
-    folder.mkdir()
-    for i in range(3):
-        (folder / f"{i}.jpg").write_bytes(jpeg(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)))
-    (folder / "m.csv").write_text("path,id,group\n0.jpg,a,p0\n1.jpg,b,p1\n2.jpg,c,p1\n")
-    settle(folder)
-    return folder / "m.csv"
+    return three_photos(tmp_path / "images")
 
 
 def load(manifest: Path, directory: Path, mode: str = "npy", **options: Any) -> int:

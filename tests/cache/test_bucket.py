@@ -31,11 +31,10 @@ from dali_pipes.cache import (
 from dali_pipes.cache.agreement import fingerprint
 from dali_pipes.cache.bucket import BucketStore
 from dali_pipes.cache.objects import Objects
-from tests.cache.conftest import key, value
+from tests.cache.conftest import OLD, key, note, of, value
 
 fsspec = pytest.importorskip("fsspec", reason="s3fs is not installed")  # which brings fsspec
 SECRET, OTHER = b"s" * 32, b"o" * 32
-OLD = 1_700_000_000_123_456_789
 
 
 @pytest.fixture
@@ -46,10 +45,6 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
     system = fsspec.filesystem("memory")
     if system.exists(name):
         system.rm(name, recursive=True)
-
-
-def of(number: int) -> np.ndarray[Any, Any]:
-    return value(number, (5, 7) if number % 3 == 0 else (3, 8, 9))
 
 
 def fill(directory: Path, numbers: range, **options: Any) -> Path:
@@ -373,15 +368,6 @@ def test_a_reader_that_may_not_write(tmp_path: Path, url: str) -> None:
         assert store.delete(key(1))
         assert store.get(key(1)) is None
     assert not (tmp_path / "near").exists()
-
-
-def note(directory: Path, secret: bytes, numbers: range) -> None:
-    index, ledger = SourceIndex(directory, secret=secret), PartsLedger(directory, secret=secret)
-    for number in numbers:
-        index.record(f"{number}", FileState(number, OLD, OLD, 7), bytes([number]) * 16)
-        ledger.note(key(number), {"source": number, "size": 1})
-    index.close()
-    ledger.close()
 
 
 def test_source_records_and_notes_come_along_once(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:

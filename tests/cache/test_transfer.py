@@ -27,10 +27,9 @@ from dali_pipes.cache import (
 )
 from dali_pipes.cache.agreement import fingerprint
 from dali_pipes.cache.files import Folder
-from tests.cache.conftest import key, value
+from tests.cache.conftest import OLD, key, note, of, value
 
 SECRET, OTHER = b"s" * 32, b"o" * 32
-OLD = 1_700_000_000_123_456_789
 
 
 def fill(directory: Path, mode: str, numbers: range, **options: Any) -> Path:
@@ -39,10 +38,6 @@ def fill(directory: Path, mode: str, numbers: range, **options: Any) -> Path:
         for number in numbers:
             store.put(key(number), of(number))
     return directory
-
-
-def of(number: int) -> np.ndarray[Any, Any]:
-    return value(number, (5, 7) if number % 3 == 0 else (3, 8, 9))
 
 
 def check(directory: Path, mode: str, numbers: range, **options: Any) -> None:
@@ -229,19 +224,10 @@ def test_an_export_may_have_other_keyed_checksums(
     assert (wrong["imported"], wrong["damaged"]) == (0, 6)
 
 
-def notes(directory: Path, secret: bytes, numbers: range) -> None:
-    index, ledger = SourceIndex(directory, secret=secret), PartsLedger(directory, secret=secret)
-    for number in numbers:
-        index.record(f"{number}", FileState(number, OLD, OLD, 7), bytes([number]) * 16)
-        ledger.note(key(number), {"source": number, "size": 1})
-    index.close()
-    ledger.close()
-
-
 def test_source_records_and_notes_travel_once(tmp_path: Path) -> None:
     for name, numbers in (("a", range(5)), ("b", range(3, 9))):
         fill(tmp_path / name, "npy", numbers)
-        notes(tmp_path / name, SECRET, numbers)
+        note(tmp_path / name, SECRET, numbers)
     parts = [tmp_path / "a", tmp_path / "b"]
     found = transfer.import_parts(tmp_path / "whole", parts)
     assert (found["sources"], found["notes"]) == (9, 9)
@@ -259,7 +245,7 @@ def test_source_records_and_notes_travel_once(tmp_path: Path) -> None:
 def test_parts_with_another_secret_are_refused(tmp_path: Path) -> None:
     for name, secret in (("a", SECRET), ("b", OTHER)):
         fill(tmp_path / name, "npy", range(3))
-        notes(tmp_path / name, secret, range(3))
+        note(tmp_path / name, secret, range(3))
     with pytest.raises(SecretError, match=f"{fingerprint(OTHER)}.*than those in .*whole .{fingerprint(SECRET)}"):
         transfer.import_parts(tmp_path / "whole", [tmp_path / "a", tmp_path / "b"])
     with open_store("npy", tmp_path / "whole") as store:
@@ -275,7 +261,7 @@ def test_an_old_part_is_known_by_its_records(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setenv("DALI_PIPES_CACHE_SECRET", "of both")
     fill(tmp_path / "a", "npy", range(3))
-    notes(tmp_path / "a", default_secret(), range(3))
+    note(tmp_path / "a", default_secret(), range(3))
     (tmp_path / "a" / "CACHEDIR.TAG").write_bytes(tagging.TAG)
     assert transfer.import_parts(tmp_path / "whole", [tmp_path / "a"])["imported"] == 3
     assert tagging.signature(Folder(tmp_path / "whole")) == fingerprint(default_secret())
@@ -366,7 +352,7 @@ def killed_at(number: int, work: Callable[[], Any]) -> bool:
 @pytest.mark.parametrize("link", [True, False])
 def test_killed_at_every_change_of_a_file(tmp_path: Path, mode: str, link: bool) -> None:
     parts = [fill(tmp_path / "a", mode, range(4)), fill(tmp_path / "b", mode, range(2, 7))]
-    notes(tmp_path / "a", SECRET, range(4))
+    note(tmp_path / "a", SECRET, range(4))
     number, died = 0, True
     while died:
         number += 1

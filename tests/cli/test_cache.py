@@ -15,7 +15,7 @@ from dali_pipes.cache import Key, open_store
 from dali_pipes.cli import main
 from dali_pipes.cli.common import size as size_of
 from tests.make_images import jpeg
-from tests.settled import settle
+from tests.settled import three_photos
 
 Command = Callable[..., tuple[int, Any]]
 
@@ -34,13 +34,7 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
 @pytest.fixture
 def manifest(tmp_path: Path) -> Path:
     """Three JPEGs of two groups."""
-    folder, rng = tmp_path / "images", np.random.default_rng(0)
-    folder.mkdir()
-    for i in range(3):
-        (folder / f"{i}.jpg").write_bytes(jpeg(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)))
-    (folder / "m.csv").write_text("path,id,group\n0.jpg,a,p0\n1.jpg,b,p1\n2.jpg,c,p1\n")
-    settle(folder)
-    return folder / "m.csv"
+    return three_photos(tmp_path / "images")
 
 
 @pytest.fixture
