@@ -94,11 +94,9 @@ def main(arguments: list[str]) -> int:
 def lacks(name: str) -> str | None:
     """Find the module that a peer needs and that is not installed."""
     needs = PEERS[name].needs if name in PEERS else ()
-    return next((module for module in needs if find_spec(module.partition(".")[0]) is None or not _found(module)), None)
-
-
-def _found(module: str) -> bool:
-    return find_spec(module) is not None
+    return next(
+        (module for module in needs if find_spec(module.partition(".")[0]) is None or find_spec(module) is None), None
+    )
 
 
 class Document:

@@ -99,10 +99,6 @@ def _add_secret(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _secret(args: argparse.Namespace) -> bytes | None:
-    return None if args.secret_file is None else args.secret_file.read_bytes()
-
-
 def _stats(args: argparse.Namespace) -> int:
     from dali_pipes.cache import upkeep
 
@@ -146,7 +142,9 @@ def _verify(args: argparse.Namespace) -> int:
             bar.total = total
             bar.update(done - bar.n)
 
-        found = upkeep.verify(args.directory, secret=_secret(args), repair=args.repair, progress=progress)
+        found = upkeep.verify(
+            args.directory, secret=common.bytes_in(args.secret_file), repair=args.repair, progress=progress
+        )
     lines = [
         f"{found['entries']} good entries, {found['corrupt']} damaged, {found['orphans']} leftovers of dead processes."
     ]
@@ -247,7 +245,7 @@ def _explain(args: argparse.Namespace) -> int:
     parts = key_parts(recipe, recipe.decode_policy, content, kind, args.frame)
     secret = default_secret()
     found = upkeep.explain(
-        args.cache_dir, Key.of(secret, **parts), parts, name_secret=secret, secret=_secret(args)
+        args.cache_dir, Key.of(secret, **parts), parts, name_secret=secret, secret=common.bytes_in(args.secret_file)
     )  # fmt: skip
     with_sources = SourceIndex(args.cache_dir, read_only=True)
     changed = bool(with_sources.contents(path)) and with_sources.lookup(path, FileState.of(path.stat())) is None

@@ -108,6 +108,11 @@ def at_least(least: int) -> Callable[[str], int]:
     return number
 
 
+def bytes_in(file: Path | None) -> bytes | None:
+    """Return the bytes of a file that holds a secret; None without a file."""
+    return None if file is None else file.read_bytes()
+
+
 def manifest_of(args: argparse.Namespace) -> Manifest:
     """Return the manifest that the arguments name, with files where its root says."""
     manifest = read_manifest(args)

@@ -74,16 +74,11 @@ def folders_of(args: argparse.Namespace, most: int | None) -> tuple[Path | str, 
     return cache, others
 
 
-def secret_in(file: Path | None) -> bytes | None:
-    """Return the secret in a file; None without a file, or of an empty one."""
-    return None if file is None else file.read_bytes() or None
-
-
 def _import(args: argparse.Namespace) -> int:
     from dali_pipes.cache import transfer
 
     directory, parts = folders_of(args, None)
-    secret = secret_in(args.secret_file)
+    secret = common.bytes_in(args.secret_file)
     with common.progress_bar(0, "importing") as bar:
         found = transfer.import_parts(
             directory, parts, secret=secret, part_secret=secret, link=not args.copy, progress=follow(bar)
@@ -95,8 +90,8 @@ def _export(args: argparse.Namespace) -> int:
     from dali_pipes.cache import transfer
 
     directory, (out,) = folders_of(args, 1)
-    secret = secret_in(args.secret_file)
-    new = secret if args.new_secret_file is None else secret_in(args.new_secret_file)
+    secret = common.bytes_in(args.secret_file)
+    new = secret if args.new_secret_file is None else common.bytes_in(args.new_secret_file) or None
     if (args.rekey is None) != (args.manifest is None):
         raise ConfigError("cache export: --rekey FILE and --manifest go together, with the recipe of the entries.")
     if args.rekey is not None:
@@ -142,7 +137,7 @@ def _push(args: argparse.Namespace) -> int:
     if not isinstance(url, str) or not is_url(url):
         raise ConfigError(f"cache push: {url} is no URL; give one such as s3://bucket/prefix.")
     with common.progress_bar(0, "pushing") as bar:
-        found = push(directory, url, secret=secret_in(args.secret_file), progress=follow(bar))
+        found = push(directory, url, secret=common.bytes_in(args.secret_file), progress=follow(bar))
     lines = [
         f"{found['pushed']} entries were pushed in {found['segments']} segments, {common.size(found['bytes'])}; "
         f"{found['present']} were there, {found['growing']} are in segments that a process still writes to, "

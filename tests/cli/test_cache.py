@@ -205,3 +205,14 @@ def test_every_cache_command_takes_its_folder_either_way(
     for wrong in ([], [folder, "--cache-dir", str(tmp_path)]):
         assert main(["cache", name, *wrong, *more]) == 2
         assert f"cache {name}: give one folder, as DIR or as --cache-dir DIR" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [("import", "other", "cache"), ("export", "cache", "out"), ("verify", "cache")])
+def test_an_empty_file_is_no_secret(
+    command: tuple[str, ...], warm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").write_bytes(b"")
+    name, *folders = command
+    places = [str(tmp_path / folder) for folder in folders]
+    assert main(["cache", name, *places, "--secret-file", str(tmp_path / "empty")]) == 2
+    assert "secret has 0 bytes; 16 to 64 are allowed" in capsys.readouterr().err
