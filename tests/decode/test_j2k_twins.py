@@ -5,7 +5,7 @@ import make_images as make
 import numpy as np
 import pytest
 import shipped
-from hypothesis import given
+from hypothesis import given, reject
 from hypothesis import strategies as st
 from openjpeg.utils import decode as by_pylibjpeg
 
@@ -59,9 +59,11 @@ def test_frames_of_every_depth(seed, bits, signed, look, level):
     if signed and bits > 1:
         pixels -= 1 << (bits - 1)
     kind = f"{'i' if signed and bits > 1 else 'u'}{1 if bits <= 8 else 2}"
-    frame = imagecodecs.jpeg2k_encode(
-        pixels.astype(kind), level, codecformat="J2K", bitspersample=bits, reversible=level == 0, mct="transf" in look
-    )
+    how = {"codecformat": "J2K", "bitspersample": bits, "reversible": level == 0, "mct": "transf" in look}
+    try:
+        frame = imagecodecs.jpeg2k_encode(pixels.astype(kind), level, **how)
+    except imagecodecs.Jpeg2kError:  # some noise of one bit in colour, which OpenJPEG cannot write
+        reject()
     header = read_header(make.dicom(pixels.astype(kind), "j2k", frames=[bytes(frame)], BitsStored=bits), Limits())
     expected = np.asarray(by_pylibjpeg(bytes(frame)))
     found = openjpeg(bytes(frame), header).array.reshape(expected.shape)
